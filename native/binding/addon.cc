@@ -1,0 +1,113 @@
+// Registration and the life of an environment.
+#include "environment.h"
+
+namespace gradus::binding {
+
+Environment* environmentOf(napi_env env, napi_callback_info info) {
+  void* data = nullptr;
+  napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data);
+  return static_cast<Environment*>(data);
+}
+
+Environment* environmentOf(napi_env env, napi_callback_info info, size_t count, napi_value* args) {
+  void* data = nullptr;
+  napi_get_cb_info(env, info, &count, args, nullptr, &data);
+  return static_cast<Environment*>(data);
+}
+
+napi_value makeFailure(napi_env env, ErrorCode code, const char* message, uint32_t context) {
+  napi_value result, value;
+  napi_create_array_with_length(env, 3, &result);
+  napi_create_uint32(env, static_cast<uint32_t>(code), &value);
+  napi_set_element(env, result, 0, value);
+  napi_create_string_utf8(env, message, NAPI_AUTO_LENGTH, &value);
+  napi_set_element(env, result, 1, value);
+  napi_create_uint32(env, context, &value);
+  napi_set_element(env, result, 2, value);
+  return result;
+}
+
+namespace {
+
+class Drained final : public Completion {
+ public:
+  void done(std::shared_ptr<const Failure>) noexcept override {
+    std::lock_guard lock(mutex_);
+    done_ = true;
+    signal_.notify_one();
+  }
+  void wait() {
+    std::unique_lock lock(mutex_);
+    signal_.wait(lock, [this] { return done_; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable signal_;
+  bool done_ = false;
+};
+
+// The environment is going (a worker ended, process.exit): skip what it queued, drop its tensors, and wait until the
+// executor has passed both, so that nothing refers to this environment afterwards.
+void cleanUp(void* data) {
+  auto environment = static_cast<Environment*>(data);
+  environment->account.cancelled = true;
+  const std::vector<Tensor*> all = environment->handles.takeAll();
+  Stream::cpu().release(all.data(), all.size());
+  Drained drained;
+  Stream::cpu().fence(&environment->account, &drained);
+  drained.wait();
+  abandonPending(environment);
+  napi_release_threadsafe_function(environment->settle, napi_tsfn_abort);
+  delete environment;
+}
+
+napi_value setScratch(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  Environment* environment = environmentOf(env, info, 1, args);
+  return guarded(env, [&]() -> napi_value {
+    napi_typedarray_type type;
+    size_t length;
+    void* data;
+    const napi_status status = napi_get_typedarray_info(env, args[0], &type, &length, &data, nullptr, nullptr);
+    GRADUS_CHECK(status == napi_ok && type == napi_float64_array && length >= 16384, ErrorCode::kNative,
+                 "setScratch: expected a Float64Array of at least 16384 elements");
+    if (environment->scratchRef) napi_delete_reference(env, environment->scratchRef);
+    napi_create_reference(env, args[0], 1, &environment->scratchRef);
+    environment->scratch = static_cast<double*>(data);
+    environment->scratchLength = length;
+    return nullptr;
+  });
+}
+
+}  // namespace
+
+napi_value initialize(napi_env env, napi_value exports) {
+  auto environment = new Environment;
+  environment->env = env;
+  napi_value name;
+  napi_create_string_utf8(env, "gradus", NAPI_AUTO_LENGTH, &name);
+  napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, environment, settlePending,
+                                  &environment->settle);
+  napi_unref_threadsafe_function(env, environment->settle);
+  napi_add_env_cleanup_hook(env, cleanUp, environment);
+
+  const auto method = [&](const char* named, napi_callback callback) {
+    return napi_property_descriptor{named, nullptr, callback, nullptr, nullptr, nullptr, napi_enumerable, environment};
+  };
+  const napi_property_descriptor methods[] = {
+      method("setScratch", setScratch),   method("dispatch", dispatch),
+      method("view", view),               method("release", release),
+      method("upload", upload),           method("read", read),
+      method("readSync", readSync),       method("synchronize", synchronize),
+      method("synchronizeSync", synchronizeSync), method("opTable", opTable),
+      method("memoryStats", memoryStats), method("memoryControl", memoryControl),
+      method("threads", threads),         method("describe", describe),
+  };
+  napi_define_properties(env, exports, sizeof methods / sizeof *methods, methods);
+  return exports;
+}
+
+}  // namespace gradus::binding
+
+NAPI_MODULE_INIT() { return gradus::binding::initialize(env, exports); }

@@ -1,0 +1,257 @@
+// The hot path. Everything travels in the environment's scratch buffer of doubles:
+//
+//   dispatch  in   op, context, nIn, nOut, nAttr, inputs..., outputs..., attributes...
+//                  an input: a handle, or 0 where an optional one is absent
+//                  an output: an existing handle (overwritten in place)
+//                          or 0, dtype, rank, sizes...   (a new tensor)
+//                          or -k, dtype                  (a new tensor with the sizes of input k - 1)
+//             out  the handles of the new outputs, in order
+//   view      in   handle, storage offset, rank, sizes..., strides...      out  handle
+//   release   in   count, handles...
+#include <cmath>
+
+#include "environment.h"
+
+namespace gradus::binding {
+
+int64_t readSize(double value, const char* what) {
+  GRADUS_CHECK(value >= 0 && value <= 9007199254740992.0 && value == std::floor(value), ErrorCode::kShape,
+               "%s: not a size: got %g, expected a whole number of at least 0", what, value);
+  return static_cast<int64_t>(value);
+}
+
+DType readDType(double value) {
+  GRADUS_CHECK(value >= 0 && value < kNumDTypes, ErrorCode::kDType, "tensor: unknown dtype %g", value);
+  return static_cast<DType>(static_cast<int>(value));
+}
+
+void setLayout(TensorView& view, DType dtype, int rank, const double* sizes) {
+  view.dtype = dtype;
+  view.rank = static_cast<int8_t>(rank);
+  int64_t numel = 1;
+  for (int d = rank - 1; d >= 0; --d) {
+    const int64_t size = readSize(sizes[d], "tensor");
+    view.sizes[d] = size;
+    view.strides[d] = numel;
+    GRADUS_CHECK(!__builtin_mul_overflow(numel, size, &numel) && numel <= (int64_t{1} << 48), ErrorCode::kShape,
+                 "tensor: too many elements: a size of the shape is %lld", static_cast<long long>(size));
+  }
+  if (numel == 0) {  // strides as if empty dims were 1, as everywhere else
+    int64_t stride = 1;
+    for (int d = rank - 1; d >= 0; --d) {
+      view.strides[d] = stride;
+      stride *= view.sizes[d] > 0 ? view.sizes[d] : 1;
+    }
+  }
+  view.numel = numel;
+  view.contiguous = true;
+}
+
+namespace {
+
+Tensor* newTensor() {
+  auto tensor = new Tensor;
+  tensor->storage = new Storage;
+  return tensor;
+}
+
+class Cursor {
+ public:
+  explicit Cursor(const Environment& environment) : at_(environment.scratch), end_(at_ + environment.scratchLength) {}
+  double next() {
+    GRADUS_CHECK(at_ < end_, ErrorCode::kNative, "dispatch: the scratch buffer is too short");
+    return *at_++;
+  }
+  const double* take(int64_t count) {
+    GRADUS_CHECK(count >= 0 && count <= end_ - at_, ErrorCode::kNative, "dispatch: the scratch buffer is too short");
+    const double* start = at_;
+    at_ += count;
+    return start;
+  }
+
+ private:
+  const double* at_;
+  const double* end_;
+};
+
+int countIn(double value, int most, const char* what) {
+  GRADUS_CHECK(value >= 0 && value <= most, ErrorCode::kNative, "dispatch: %s: got %g, expected 0 to %d", what, value,
+               most);
+  return static_cast<int>(value);
+}
+
+int rankOf(double value) {
+  GRADUS_CHECK(value >= 0 && value <= kMaxRank, ErrorCode::kShape, "tensor: too many dims: got %g, expected at most %d",
+               value, kMaxRank);
+  return static_cast<int>(value);
+}
+
+// Deletes the outputs made so far when a rule refuses the call.
+class FreshOutputs {
+ public:
+  explicit FreshOutputs(std::vector<Tensor*>& out, const bool* existing) : out_(out), existing_(existing) {}
+  ~FreshOutputs() {
+    if (kept_) return;
+    for (size_t i = 0; i < out_.size(); ++i) {
+      if (!existing_[i] && out_[i]) {
+        delete out_[i]->storage;
+        delete out_[i];
+      }
+    }
+  }
+  void keep() { kept_ = true; }
+
+ private:
+  std::vector<Tensor*>& out_;
+  const bool* existing_;
+  bool kept_ = false;
+};
+
+constexpr int kMany = 4096;
+
+void dispatchCall(Environment& environment) {
+  Cursor cursor(environment);
+  const int op = countIn(cursor.next(), kNumOps - 1, "op");
+  const uint32_t context = static_cast<uint32_t>(countIn(cursor.next(), INT32_MAX, "context"));
+  const int nIn = countIn(cursor.next(), kMany, "inputs");
+  const int nOut = countIn(cursor.next(), kMany, "outputs");
+  const int nAttr = countIn(cursor.next(), kMaxAttrs, "attributes");
+  const OpInfo& info = opInfo(op);
+  GRADUS_CHECK(nIn >= info.fewestInputs && nIn <= info.mostInputs && nAttr == info.attributeCount &&
+                   (info.outputs == kMany ? nOut >= 1 : nOut == info.outputs),
+               ErrorCode::kNative, "%s: got %d inputs, %d outputs and %d attributes", info.name, nIn, nOut, nAttr);
+
+  auto& in = environment.in;
+  auto& out = environment.out;
+  in.resize(nIn);
+  out.assign(nOut, nullptr);
+  static thread_local bool existing[kMany];
+  static thread_local std::vector<TensorView> inViews, outViews;
+  if (inViews.size() < static_cast<size_t>(nIn)) inViews.resize(nIn);
+  if (outViews.size() < static_cast<size_t>(nOut)) outViews.resize(nOut);
+  const double* handles = cursor.take(nIn);
+  for (int i = 0; i < nIn; ++i) {
+    in[i] = handles[i] == 0 ? nullptr : environment.find(handles[i], info.name);
+    if (in[i]) {
+      inViews[i] = in[i]->view;
+    } else {
+      inViews[i].rank = -1;
+    }
+  }
+  std::fill_n(existing, nOut, false);
+  FreshOutputs fresh(out, existing);
+  for (int i = 0; i < nOut; ++i) {
+    const double kind = cursor.next();
+    if (kind > 0) {
+      out[i] = environment.find(kind, info.name);
+      existing[i] = true;
+    } else {
+      const DType dtype = readDType(cursor.next());
+      out[i] = newTensor();
+      TensorView& view = out[i]->view;
+      if (kind < 0) {
+        const int like = countIn(-kind - 1, nIn - 1, "output");
+        GRADUS_CHECK(in[like], ErrorCode::kNative, "%s: an output is shaped like an absent input", info.name);
+        const TensorView& source = in[like]->view;
+        view.rank = source.rank;
+        view.numel = source.numel;
+        view.dtype = dtype;
+        view.contiguous = true;
+        int64_t stride = 1;
+        for (int d = source.rank - 1; d >= 0; --d) {
+          view.sizes[d] = source.sizes[d];
+          view.strides[d] = stride;
+          stride *= source.sizes[d] > 0 ? source.sizes[d] : 1;
+        }
+      } else {
+        const int rank = rankOf(cursor.next());
+        setLayout(view, dtype, rank, cursor.take(rank));
+      }
+      out[i]->storage->bytes = view.bytes();
+    }
+    outViews[i] = out[i]->view;
+  }
+  double attributes[kMaxAttrs];
+  std::copy_n(cursor.take(nAttr), nAttr, attributes);
+  const OpCall call{info.name, inViews.data(), outViews.data(), attributes, nIn, nOut, nAttr, nullptr};
+  info.rule(call);
+  double* result = environment.scratch;
+  for (int i = 0; i < nOut; ++i) {
+    if (!existing[i]) *result++ = environment.handles.add(out[i]);
+  }
+  fresh.keep();
+  Stream::cpu().run(&environment.account, op, context, in.data(), nIn, out.data(), existing, nOut, attributes, nAttr);
+}
+
+void makeView(Environment& environment) {
+  Cursor cursor(environment);
+  const Tensor* base = environment.find(cursor.next(), "view");
+  const int64_t offset = readSize(cursor.next(), "view");
+  const int rank = rankOf(cursor.next());
+  const double* sizes = cursor.take(rank);
+  const double* strides = cursor.take(rank);
+  auto tensor = std::make_unique<Tensor>();
+  TensorView& view = tensor->view;
+  setLayout(view, base->view.dtype, rank, sizes);
+  int64_t lowest = offset, highest = offset, expected = 1;
+  for (int d = rank - 1; d >= 0; --d) {
+    GRADUS_CHECK(std::abs(strides[d]) <= static_cast<double>(int64_t{1} << 48), ErrorCode::kShape,
+                 "view: stride %g is out of range", strides[d]);
+    const int64_t stride = static_cast<int64_t>(strides[d]), size = view.sizes[d];
+    view.strides[d] = stride;
+    if (size != 1 && stride != expected && view.numel > 0) view.contiguous = false;
+    expected *= size;
+    if (size > 1) {
+      int64_t span;
+      GRADUS_CHECK(!__builtin_mul_overflow(stride, size - 1, &span) && std::abs(span) <= (int64_t{1} << 50),
+                   ErrorCode::kShape, "view: stride %lld is out of range", static_cast<long long>(stride));
+      (span < 0 ? lowest : highest) += span;
+    }
+  }
+  const int64_t elements = static_cast<int64_t>(base->storage->bytes / itemSize(view.dtype));
+  GRADUS_CHECK(view.numel == 0 || (lowest >= 0 && highest < elements), ErrorCode::kShape,
+               "view: leaves its storage: elements %lld to %lld of %lld", static_cast<long long>(lowest),
+               static_cast<long long>(highest), static_cast<long long>(elements));
+  tensor->offset = offset;
+  tensor->storage = base->storage;
+  const double handle = environment.handles.add(tensor.get());
+  base->storage->references.fetch_add(1, std::memory_order_relaxed);
+  tensor.release();
+  environment.scratch[0] = handle;
+}
+
+}  // namespace
+
+napi_value dispatch(napi_env env, napi_callback_info info) {
+  Environment* environment = environmentOf(env, info);
+  return guarded(env, [&]() -> napi_value {
+    dispatchCall(*environment);
+    return nullptr;
+  });
+}
+
+napi_value view(napi_env env, napi_callback_info info) {
+  Environment* environment = environmentOf(env, info);
+  return guarded(env, [&]() -> napi_value {
+    makeView(*environment);
+    return nullptr;
+  });
+}
+
+napi_value release(napi_env env, napi_callback_info info) {
+  Environment* environment = environmentOf(env, info);
+  return guarded(env, [&]() -> napi_value {
+    Cursor cursor(*environment);
+    const int64_t count = readSize(cursor.next(), "release");
+    const double* handles = cursor.take(count);
+    auto& gone = environment->in;
+    gone.clear();
+    for (int64_t i = 0; i < count; ++i) {
+      if (Tensor* tensor = environment->handles.remove(handles[i])) gone.push_back(tensor);
+    }
+    if (!gone.empty()) Stream::cpu().release(gone.data(), gone.size());
+    return nullptr;
+  });
+}
+
+}  // namespace gradus::binding

@@ -1,0 +1,82 @@
+// What one JavaScript environment (the main thread or a worker) owns: its handles, its scratch buffer and the
+// promises it waits for.
+#pragma once
+
+#define NAPI_VERSION 9
+#include <node_api.h>
+
+#include <memory>
+#include <unordered_set>
+
+#include "../core/handles.h"
+#include "../core/stream.h"
+
+namespace gradus::binding {
+
+struct PendingRead;
+
+struct Environment {
+  napi_env env = nullptr;
+  HandleTable handles;
+  Account account;
+  double* scratch = nullptr;  // shared with lib/native.ts; see dispatch.cc for its layout
+  size_t scratchLength = 0;
+  napi_ref scratchRef = nullptr;
+  napi_threadsafe_function settle = nullptr;  // resolves promises on the JavaScript thread
+  std::unordered_set<PendingRead*> pending;
+  std::vector<Tensor*> in, out;  // reused by dispatch
+
+  Tensor* find(double handle, const char* what) const {
+    Tensor* tensor = handles.find(handle);
+    GRADUS_CHECK(tensor, ErrorCode::kState, "%s: the tensor was released; keep it with .keep()", what);
+    return tensor;
+  }
+};
+
+Environment* environmentOf(napi_env env, napi_callback_info info);
+Environment* environmentOf(napi_env env, napi_callback_info info, size_t count, napi_value* args);
+
+// [code, message, context], which lib/native.ts makes a typed error of.
+napi_value makeFailure(napi_env env, ErrorCode code, const char* message, uint32_t context);
+
+// Runs `body`, turning every C++ exception into the failure value that the caller in lib/native.ts throws.
+template <class Body>
+napi_value guarded(napi_env env, const Body& body) noexcept {
+  try {
+    return body();
+  } catch (const Error& e) {
+    return makeFailure(env, e.code(), e.what(), 0);
+  } catch (const std::bad_alloc&) {
+    return makeFailure(env, ErrorCode::kOutOfMemory, "the system refused it|0|0|0|0|", 0);
+  } catch (const std::exception& e) {
+    return makeFailure(env, ErrorCode::kNative, e.what(), 0);
+  } catch (...) {
+    return makeFailure(env, ErrorCode::kNative, "an unknown exception", 0);
+  }
+}
+
+// Scratch numbers come from JavaScript and are not trusted.
+int64_t readSize(double value, const char* what);
+DType readDType(double value);
+void setLayout(TensorView& view, DType dtype, int rank, const double* sizes);  // contiguous
+
+// dispatch.cc
+napi_value dispatch(napi_env env, napi_callback_info info);
+napi_value view(napi_env env, napi_callback_info info);
+napi_value release(napi_env env, napi_callback_info info);
+// transfer.cc
+napi_value upload(napi_env env, napi_callback_info info);
+napi_value read(napi_env env, napi_callback_info info);
+napi_value readSync(napi_env env, napi_callback_info info);
+napi_value synchronize(napi_env env, napi_callback_info info);
+napi_value synchronizeSync(napi_env env, napi_callback_info info);
+void settlePending(napi_env env, napi_value, void* context, void* data);
+void abandonPending(Environment* environment);
+// info.cc
+napi_value opTable(napi_env env, napi_callback_info info);
+napi_value memoryStats(napi_env env, napi_callback_info info);
+napi_value memoryControl(napi_env env, napi_callback_info info);
+napi_value threads(napi_env env, napi_callback_info info);
+napi_value describe(napi_env env, napi_callback_info info);
+
+}  // namespace gradus::binding

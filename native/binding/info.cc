@@ -1,0 +1,89 @@
+// What the addon says about itself, and its settings.
+#include "environment.h"
+
+namespace gradus::binding {
+
+namespace {
+
+napi_value text(napi_env env, const char* value) {
+  napi_value result;
+  napi_create_string_utf8(env, value, NAPI_AUTO_LENGTH, &result);
+  return result;
+}
+
+napi_value number(napi_env env, double value) {
+  napi_value result;
+  napi_create_double(env, value, &result);
+  return result;
+}
+
+}  // namespace
+
+// [{ name, attributes, fewestInputs, mostInputs, outputs }, ...] in the order of ids.
+napi_value opTable(napi_env env, napi_callback_info) {
+  napi_value table;
+  napi_create_array_with_length(env, kNumOps, &table);
+  for (int id = 0; id < kNumOps; ++id) {
+    const OpInfo& op = opInfo(id);
+    napi_value row;
+    napi_create_object(env, &row);
+    napi_set_named_property(env, row, "name", text(env, op.name));
+    napi_set_named_property(env, row, "attributes", text(env, op.attributes));
+    napi_set_named_property(env, row, "fewestInputs", number(env, op.fewestInputs));
+    napi_set_named_property(env, row, "mostInputs", number(env, op.mostInputs));
+    napi_set_named_property(env, row, "outputs", number(env, op.outputs));
+    napi_set_element(env, table, id, row);
+  }
+  return table;
+}
+
+// Writes allocated, reserved, maxAllocated, limit, allocations and this environment's live tensors to the scratch buffer.
+napi_value memoryStats(napi_env env, napi_callback_info info) {
+  Environment* environment = environmentOf(env, info);
+  const MemoryStats stats = hostAllocator().stats();
+  const double values[] = {static_cast<double>(stats.allocated),    static_cast<double>(stats.reserved),
+                           static_cast<double>(stats.maxAllocated), static_cast<double>(stats.limit),
+                           static_cast<double>(stats.allocations),  static_cast<double>(environment->handles.live())};
+  std::copy(std::begin(values), std::end(values), environment->scratch);
+  return nullptr;
+}
+
+// memoryControl(what, value): 0 resets the peak, 1 trims, 2 sets the limit in bytes (0: the system's), 3 tells V8 how
+// many more bytes (or fewer) unreleased tensors of this environment hold.
+napi_value memoryControl(napi_env env, napi_callback_info info) {
+  napi_value args[2];
+  environmentOf(env, info, 2, args);
+  return guarded(env, [&]() -> napi_value {
+    int32_t what = -1;
+    double value = 0;
+    napi_get_value_int32(env, args[0], &what);
+    napi_get_value_double(env, args[1], &value);
+    int64_t total;
+    switch (what) {
+      case 0: hostAllocator().resetPeak(); break;
+      case 1: hostAllocator().trim(); break;
+      case 2: hostAllocator().setLimit(value > 0 ? static_cast<uint64_t>(value) : 0); break;
+      case 3: napi_adjust_external_memory(env, static_cast<int64_t>(value), &total); break;
+      default: fail(ErrorCode::kNative, "memoryControl: unknown request %d", what);
+    }
+    return nullptr;
+  });
+}
+
+// threads(n): sets the number when n > 0; returns the number in force.
+napi_value threads(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  environmentOf(env, info, 1, args);
+  return guarded(env, [&]() -> napi_value {
+    int32_t n = 0;
+    napi_get_value_int32(env, args[0], &n);
+    if (n > 0) cpuBackend().setNumThreads(n);
+    return number(env, cpuBackend().numThreads());
+  });
+}
+
+napi_value describe(napi_env env, napi_callback_info) {
+  return guarded(env, [&]() -> napi_value { return text(env, cpuBackend().describe()); });
+}
+
+}  // namespace gradus::binding

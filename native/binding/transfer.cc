@@ -1,0 +1,176 @@
+// Moving elements between JavaScript memory and tensors, and waiting.
+#include <atomic>
+#include <cstring>
+
+#include "environment.h"
+
+namespace gradus::binding {
+
+// A promise that an environment waits for. Made on the JavaScript thread, completed on the executor, settled on the
+// JavaScript thread again.
+struct PendingRead final : public Completion {
+  Environment* environment;
+  napi_deferred deferred = nullptr;
+  napi_ref target = nullptr;  // keeps the array's memory while the executor writes into it
+  std::shared_ptr<const Failure> failure;
+
+  void done(std::shared_ptr<const Failure> why) noexcept override {
+    failure = std::move(why);
+    napi_call_threadsafe_function(environment->settle, this, napi_tsfn_nonblocking);
+  }
+};
+
+namespace {
+
+class Blocking final : public Completion {
+ public:
+  void done(std::shared_ptr<const Failure> why) noexcept override {
+    failure_ = std::move(why);
+    done_.store(true, std::memory_order_release);
+    done_.notify_one();
+    released_.store(true, std::memory_order_release);
+  }
+  std::shared_ptr<const Failure> wait() {
+    done_.wait(false, std::memory_order_acquire);
+    while (!released_.load(std::memory_order_acquire)) {  // notify_one may still touch this object
+    }
+    return std::move(failure_);
+  }
+
+ private:
+  std::atomic<bool> done_{false}, released_{false};
+  std::shared_ptr<const Failure> failure_;
+};
+
+napi_value failureValue(napi_env env, const Failure& failure) {
+  return makeFailure(env, failure.code, failure.message.c_str(), failure.context);
+}
+
+struct HostBytes {
+  void* data;
+  size_t bytes;
+};
+
+HostBytes hostBytes(napi_env env, napi_value value, const char* what) {
+  napi_typedarray_type type;
+  HostBytes host{};
+  size_t length;
+  const napi_status status = napi_get_typedarray_info(env, value, &type, &length, &host.data, nullptr, nullptr);
+  GRADUS_CHECK(status == napi_ok && type == napi_uint8_array, ErrorCode::kNative, "%s: expected a Uint8Array", what);
+  host.bytes = length;
+  return host;
+}
+
+PendingRead* makePending(napi_env env, Environment* environment, napi_value* promise) {
+  auto pending = new PendingRead;
+  pending->environment = environment;
+  napi_create_promise(env, &pending->deferred, promise);
+  if (environment->pending.empty()) napi_ref_threadsafe_function(env, environment->settle);
+  environment->pending.insert(pending);
+  return pending;
+}
+
+}  // namespace
+
+void settlePending(napi_env env, napi_value, void*, void* data) {
+  if (env == nullptr) return;  // the environment is going; abandonPending frees it
+  auto pending = static_cast<PendingRead*>(data);
+  Environment* environment = pending->environment;
+  environment->pending.erase(pending);
+  if (environment->pending.empty()) napi_unref_threadsafe_function(env, environment->settle);
+  if (pending->target) napi_delete_reference(env, pending->target);
+  napi_value value;
+  if (pending->failure) {
+    napi_reject_deferred(env, pending->deferred, failureValue(env, *pending->failure));
+  } else {
+    napi_get_undefined(env, &value);
+    napi_resolve_deferred(env, pending->deferred, value);
+  }
+  delete pending;
+}
+
+void abandonPending(Environment* environment) {
+  for (PendingRead* pending : environment->pending) delete pending;
+  environment->pending.clear();
+}
+
+// upload(bytes): scratch holds dtype, rank, sizes...; leaves the handle. The bytes are copied before it returns.
+napi_value upload(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  Environment* environment = environmentOf(env, info, 1, args);
+  return guarded(env, [&]() -> napi_value {
+    const HostBytes host = hostBytes(env, args[0], "upload");
+    const double* scratch = environment->scratch;
+    const DType dtype = readDType(scratch[0]);
+    const int64_t rank = readSize(scratch[1], "upload");
+    GRADUS_CHECK(rank <= kMaxRank, ErrorCode::kShape, "tensor: too many dims: got %lld, expected at most %d",
+                 static_cast<long long>(rank), kMaxRank);
+    auto tensor = std::make_unique<Tensor>();
+    setLayout(tensor->view, dtype, static_cast<int>(rank), scratch + 2);
+    GRADUS_CHECK(host.bytes == tensor->view.bytes(), ErrorCode::kShape, "upload: got %zu bytes, expected %zu",
+                 host.bytes, tensor->view.bytes());
+    auto storage = std::make_unique<Storage>();
+    storage->bytes = host.bytes;
+    storage->memory = hostAllocator().allocate(host.bytes, 0);
+    if (host.bytes > 0) std::memcpy(storage->memory.data, host.data, host.bytes);
+    tensor->storage = storage.get();
+    environment->scratch[0] = environment->handles.add(tensor.get());
+    storage.release();
+    tensor.release();
+    return nullptr;
+  });
+}
+
+// read(target): scratch holds the handle; a promise that settles when the elements stand in target.
+napi_value read(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  Environment* environment = environmentOf(env, info, 1, args);
+  return guarded(env, [&]() -> napi_value {
+    Tensor* tensor = environment->find(environment->scratch[0], "read");
+    const HostBytes host = hostBytes(env, args[0], "read");
+    GRADUS_CHECK(host.bytes == tensor->view.bytes(), ErrorCode::kShape, "read: got room for %zu bytes, expected %zu",
+                 host.bytes, tensor->view.bytes());
+    napi_value promise;
+    PendingRead* pending = makePending(env, environment, &promise);
+    napi_create_reference(env, args[0], 1, &pending->target);
+    Stream::cpu().read(&environment->account, tensor, host.data, pending);
+    return promise;
+  });
+}
+
+napi_value readSync(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  Environment* environment = environmentOf(env, info, 1, args);
+  return guarded(env, [&]() -> napi_value {
+    Tensor* tensor = environment->find(environment->scratch[0], "read");
+    const HostBytes host = hostBytes(env, args[0], "read");
+    GRADUS_CHECK(host.bytes == tensor->view.bytes(), ErrorCode::kShape, "read: got room for %zu bytes, expected %zu",
+                 host.bytes, tensor->view.bytes());
+    Blocking blocking;
+    Stream::cpu().read(&environment->account, tensor, host.data, &blocking);
+    const auto failure = blocking.wait();
+    return failure ? failureValue(env, *failure) : nullptr;
+  });
+}
+
+napi_value synchronize(napi_env env, napi_callback_info info) {
+  Environment* environment = environmentOf(env, info);
+  return guarded(env, [&]() -> napi_value {
+    napi_value promise;
+    PendingRead* pending = makePending(env, environment, &promise);
+    Stream::cpu().fence(&environment->account, pending);
+    return promise;
+  });
+}
+
+napi_value synchronizeSync(napi_env env, napi_callback_info info) {
+  Environment* environment = environmentOf(env, info);
+  return guarded(env, [&]() -> napi_value {
+    Blocking blocking;
+    Stream::cpu().fence(&environment->account, &blocking);
+    const auto failure = blocking.wait();
+    return failure ? failureValue(env, *failure) : nullptr;
+  });
+}
+
+}  // namespace gradus::binding

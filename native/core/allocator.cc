@@ -1,0 +1,238 @@
+#include "allocator.h"
+
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+#include "error.h"
+
+namespace gradus {
+
+struct Block {
+  char* data;
+  size_t bytes;
+  Block* previous;  // neighbours in the segment, for coalescing
+  Block* next;
+  bool free;
+  uint32_t context;
+};
+
+namespace {
+
+constexpr size_t kLargest = size_t{1} << 46;        // above this a size is a mistake
+constexpr size_t kSmall = 64 << 10;                 // size classes up to here
+constexpr size_t kPage = 4096;
+constexpr size_t kHugePage = 2 << 20;
+constexpr size_t kSplit = 64 << 10;                 // a smaller remainder stays with its block
+constexpr size_t kFirstSegment = 32 << 20;
+constexpr size_t kLargestSegment = 256 << 20;
+constexpr size_t kSlab = 1 << 20;                   // small classes are cut from blocks of this size
+
+// Classes: four steps between powers of two, from 64 bytes on.
+int classOf(size_t bytes) {
+  const size_t units = std::max<size_t>(1, (bytes + 63) / 64);
+  if (units <= 4) return static_cast<int>(units) - 1;
+  const int log = std::bit_width(units - 1) - 1;
+  const size_t step = size_t{1} << (log - 2);
+  return 4 * (log - 1) + static_cast<int>((units - 1 - (size_t{1} << log)) / step);
+}
+
+size_t bytesOf(int sizeClass) {
+  if (sizeClass < 4) return 64 * static_cast<size_t>(sizeClass + 1);
+  const int log = sizeClass / 4 + 1;
+  const size_t step = size_t{1} << (log - 2);
+  return 64 * ((size_t{1} << log) + step * (sizeClass % 4 + 1));
+}
+
+// What this process may use: physical memory, or the container's limit where that is lower.
+uint64_t systemLimit() {
+  struct sysinfo info;
+  uint64_t limit = sysinfo(&info) == 0 ? static_cast<uint64_t>(info.totalram) * info.mem_unit : UINT64_MAX;
+  for (const char* path : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+    if (FILE* file = std::fopen(path, "re")) {
+      unsigned long long bytes = 0;
+      if (std::fscanf(file, "%llu", &bytes) == 1 && bytes > 0) limit = std::min<uint64_t>(limit, bytes);
+      std::fclose(file);
+    }
+  }
+  return limit / 100 * 95;  // the rest of the process needs some too
+}
+
+constexpr size_t roundUp(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
+
+}  // namespace
+
+bool Allocator::BySize::operator()(const Block* a, const Block* b) const {
+  return a->bytes != b->bytes ? a->bytes < b->bytes : a->data < b->data;
+}
+
+Allocator::Allocator() : nextSegment_(kFirstSegment), limit_(systemLimit()) {}
+
+Allocator& hostAllocator() {
+  static Allocator* allocator = new Allocator;
+  return *allocator;
+}
+
+Allocation Allocator::allocate(size_t bytes, uint32_t context) {
+  if (bytes == 0) return {};
+  std::lock_guard lock(mutex_);
+  if (bytes > kLargest) outOfMemory(bytes, "the size is beyond any machine");
+  if (allocated_ + bytes > limit_) {
+    trimLocked();
+    outOfMemory(bytes, "the memory limit is reached");
+  }
+  Allocation result{nullptr, nullptr, bytes};
+  if (bytes <= kSmall) {
+    result.data = takeSmall(classOf(bytes));
+  } else {
+    result.block = takeLarge(roundUp(bytes, kPage));
+    result.block->context = context;
+    result.data = result.block->data;
+  }
+  allocated_ += bytes;
+  ++count_;
+  peak_ = std::max(peak_, allocated_);
+  return result;
+}
+
+void Allocator::release(const Allocation& allocation) {
+  if (allocation.data == nullptr) return;
+  std::lock_guard lock(mutex_);
+  allocated_ -= allocation.bytes;
+  if (allocation.block == nullptr) {
+    smallFree_[classOf(allocation.bytes)].push_back(allocation.data);
+    return;
+  }
+  Block* block = allocation.block;
+  block->free = true;
+  if (Block* next = block->next; next && next->free) {
+    free_.erase(next);
+    block->bytes += next->bytes;
+    block->next = next->next;
+    if (next->next) next->next->previous = block;
+    delete next;
+  }
+  if (Block* previous = block->previous; previous && previous->free) {
+    free_.erase(previous);
+    previous->bytes += block->bytes;
+    previous->next = block->next;
+    if (block->next) block->next->previous = previous;
+    delete block;
+    block = previous;
+  }
+  free_.insert(block);
+}
+
+void* Allocator::takeSmall(int sizeClass) {
+  auto& list = smallFree_[sizeClass];
+  if (list.empty()) {
+    const size_t each = bytesOf(sizeClass);
+    Block* slab = takeLarge(kSlab);
+    slab->context = 0;
+    for (size_t at = kSlab / each; at-- > 0;) list.push_back(slab->data + at * each);
+  }
+  void* data = list.back();
+  list.pop_back();
+  return data;
+}
+
+Block* Allocator::takeLarge(size_t bytes) {
+  Block key{nullptr, bytes, nullptr, nullptr, true, 0};
+  auto found = free_.lower_bound(&key);
+  Block* block = found != free_.end() ? *found : growFor(bytes);
+  free_.erase(block);
+  block->free = false;
+  if (block->bytes - bytes >= kSplit) {
+    Block* rest = new Block{block->data + bytes, block->bytes - bytes, block, block->next, true, 0};
+    if (block->next) block->next->previous = rest;
+    block->next = rest;
+    block->bytes = bytes;
+    free_.insert(rest);
+  }
+  return block;
+}
+
+// Address space is cheap and only touched pages are resident, so segments grow with use.
+Block* Allocator::growFor(size_t bytes) {
+  const size_t size = std::max(nextSegment_, roundUp(bytes, kHugePage));
+  void* base = mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (base == MAP_FAILED) {
+    trimLocked();
+    base = mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) outOfMemory(bytes, "the system refused it");
+  }
+  // Huge pages need their alignment; what sticks out at both ends is given back.
+  char* start = static_cast<char*>(base);
+  char* aligned = reinterpret_cast<char*>(roundUp(reinterpret_cast<size_t>(start), kHugePage));
+  if (aligned > start) munmap(start, aligned - start);
+  if (const size_t tail = kHugePage - (aligned - start); tail > 0) munmap(aligned + size, tail);
+  madvise(aligned, size, MADV_HUGEPAGE);
+  Block* block = new Block{aligned, size, nullptr, nullptr, true, 0};
+  segments_.push_back({aligned, size, block});
+  free_.insert(block);
+  reserved_ += size;
+  nextSegment_ = std::min(kLargestSegment, nextSegment_ * 2);
+  return block;
+}
+
+void Allocator::trim() {
+  std::lock_guard lock(mutex_);
+  trimLocked();
+}
+
+void Allocator::trimLocked() {
+  std::erase_if(segments_, [this](const Segment& segment) {
+    if (!segment.first->free || segment.first->next != nullptr) return false;
+    free_.erase(segment.first);
+    delete segment.first;
+    munmap(segment.base, segment.bytes);
+    reserved_ -= segment.bytes;
+    return true;
+  });
+  for (Block* block : free_) {
+    char* from = reinterpret_cast<char*>(roundUp(reinterpret_cast<size_t>(block->data), kPage));
+    char* to = reinterpret_cast<char*>(reinterpret_cast<size_t>(block->data + block->bytes) / kPage * kPage);
+    if (to > from) madvise(from, to - from, MADV_DONTNEED);
+  }
+}
+
+MemoryStats Allocator::stats() {
+  std::lock_guard lock(mutex_);
+  return {allocated_, reserved_, peak_, limit_, count_};
+}
+
+void Allocator::resetPeak() {
+  std::lock_guard lock(mutex_);
+  peak_ = allocated_;
+}
+
+void Allocator::setLimit(uint64_t bytes) {
+  std::lock_guard lock(mutex_);
+  limit_ = bytes > 0 ? bytes : systemLimit();
+}
+
+// The message carries "context:bytes" pairs of the largest live tensors for lib/errors.ts, which knows module paths.
+void Allocator::outOfMemory(size_t bytes, const char* why) {
+  std::map<uint32_t, uint64_t> live;
+  for (const Segment& segment : segments_) {
+    for (Block* block = segment.first; block; block = block->next) {
+      if (!block->free) live[block->context] += block->bytes;
+    }
+  }
+  std::vector<std::pair<uint64_t, uint32_t>> largest;
+  for (auto [context, total] : live) largest.emplace_back(total, context);
+  std::sort(largest.rbegin(), largest.rend());
+  std::string list;
+  for (size_t i = 0; i < std::min<size_t>(5, largest.size()); ++i) {
+    list += (i ? "," : "") + std::to_string(largest[i].second) + ":" + std::to_string(largest[i].first);
+  }
+  fail(ErrorCode::kOutOfMemory, "%s|%zu|%llu|%llu|%llu|%s", why, bytes, static_cast<unsigned long long>(allocated_),
+       static_cast<unsigned long long>(reserved_), static_cast<unsigned long long>(limit_), list.c_str());
+}
+
+}  // namespace gradus

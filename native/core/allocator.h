@@ -1,0 +1,70 @@
+// The caching allocator of host memory.
+//
+// A training step asks for the same sizes again and again, so memory is kept between steps: no page faults, no calls
+// into the kernel. Small requests come from size classes, large ones from segments that are split best-fit and
+// coalesced again when freed, so that what is reserved stays close to the peak of what is in use.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <set>
+#include <vector>
+
+namespace gradus {
+
+struct Block;
+
+struct Allocation {
+  void* data = nullptr;
+  Block* block = nullptr;  // null for small allocations
+  size_t bytes = 0;        // as asked for
+};
+
+struct MemoryStats {
+  uint64_t allocated, reserved, maxAllocated, limit;
+  uint64_t allocations;  // since the start
+};
+
+class Allocator {
+ public:
+  static constexpr size_t kAlignment = 64;
+
+  Allocator();
+  // Throws Error(kOutOfMemory). `context` tags the allocation for out-of-memory reports.
+  Allocation allocate(size_t bytes, uint32_t context);
+  void release(const Allocation& allocation);
+  MemoryStats stats();
+  void resetPeak();
+  void setLimit(uint64_t bytes);
+  // Gives memory that is not in use back to the system.
+  void trim();
+
+ private:
+  struct Segment {
+    char* base;
+    size_t bytes;
+    Block* first;
+  };
+  struct BySize {
+    bool operator()(const Block* a, const Block* b) const;
+  };
+
+  void* takeSmall(int sizeClass);
+  Block* takeLarge(size_t bytes);
+  Block* growFor(size_t bytes);
+  void trimLocked();
+  [[noreturn]] void outOfMemory(size_t bytes, const char* why);
+
+  std::mutex mutex_;
+  std::vector<void*> smallFree_[64];
+  std::set<Block*, BySize> free_;
+  std::vector<Segment> segments_;
+  size_t nextSegment_;
+  uint64_t allocated_ = 0, reserved_ = 0, peak_ = 0, limit_ = 0, count_ = 0;
+};
+
+Allocator& hostAllocator();  // one a process, never destroyed
+
+}  // namespace gradus

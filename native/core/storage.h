@@ -1,0 +1,41 @@
+// Memory shared by a tensor and its views, and the native side of one tensor.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "allocator.h"
+#include "op.h"
+
+namespace gradus {
+
+// Why the contents of a storage do not exist: the first operation that failed on the way to it.
+struct Failure {
+  ErrorCode code;
+  std::string message;
+  uint32_t context;  // module path of the operation, known to JavaScript
+};
+
+struct Storage {
+  Allocation memory;  // empty until the operation that makes it runs
+  size_t bytes = 0;
+  std::atomic<int32_t> references{1};
+  uint32_t context = 0;
+  std::shared_ptr<const Failure> failure;  // touched by the executor only
+};
+
+// Owned by its slot in a handle table. Operations are queued in order and releasing is one of them, so a tensor
+// outlives every queued use of it without being counted.
+struct Tensor {
+  TensorView view;  // data is filled in when an operation runs
+  int64_t offset = 0;
+  Storage* storage = nullptr;
+};
+
+// Called by the executor only.
+void materialize(Storage& storage);
+void dropReference(Storage* storage);
+void destroyTensor(Tensor* tensor);
+
+}  // namespace gradus

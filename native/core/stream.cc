@@ -1,0 +1,298 @@
+#include "stream.h"
+
+#include <chrono>
+#include <cstring>
+#include <new>
+#include <thread>
+
+namespace gradus {
+
+namespace {
+
+constexpr size_t kAlign = 16;
+constexpr auto kSpin = std::chrono::microseconds(20);  // a producer queues small operations 0.3 us apart
+constexpr auto kIdle = std::chrono::seconds(10);       // then unused memory goes back to the system
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+// Scratch of one operation, given back when it returns.
+class CallWorkspace final : public Workspace {
+ public:
+  explicit CallWorkspace(uint32_t context) : context_(context) {}
+  ~CallWorkspace() {
+    for (const Allocation& each : taken_) hostAllocator().release(each);
+  }
+  void* take(size_t bytes) override {
+    taken_.push_back(hostAllocator().allocate(bytes > 0 ? bytes : 1, context_));
+    return taken_.back().data;
+  }
+
+ private:
+  uint32_t context_;
+  std::vector<Allocation> taken_;
+};
+
+void fill(TensorView& view, const Tensor& tensor) {
+  view = tensor.view;
+  view.data = tensor.storage->memory.data
+                  ? static_cast<char*>(tensor.storage->memory.data) + tensor.offset * static_cast<int64_t>(itemSize(view.dtype))
+                  : nullptr;
+}
+
+std::shared_ptr<const Failure> describeCurrentException(uint32_t context) {
+  try {
+    throw;
+  } catch (const Error& e) {
+    return std::make_shared<Failure>(Failure{e.code(), e.what(), context});
+  } catch (const std::bad_alloc&) {
+    return std::make_shared<Failure>(Failure{ErrorCode::kOutOfMemory, "the system refused it|0|0|0|0|", context});
+  } catch (const std::exception& e) {
+    return std::make_shared<Failure>(Failure{ErrorCode::kNative, e.what(), context});
+  } catch (...) {
+    return std::make_shared<Failure>(Failure{ErrorCode::kNative, "an unknown exception in a kernel", context});
+  }
+}
+
+}  // namespace
+
+Stream& Stream::cpu() {
+  static Stream* stream = new Stream;
+  return *stream;
+}
+
+Stream::Stream() : ring_(new (std::align_val_t{64}) char[kRing]) {
+  std::thread([this] { loop(); }).detach();
+}
+
+char* Stream::reserve(size_t bytes) {
+  producer_.lock();
+  uint64_t tail = tail_.load(std::memory_order_relaxed);
+  const size_t at = tail % kRing;
+  const size_t pad = at + bytes > kRing ? kRing - at : 0;
+  if (tail + pad + bytes - head_.load(std::memory_order_acquire) > kRing) {
+    std::unique_lock lock(sleep_);
+    full_.store(true);
+    room_.wait(lock, [&] { return tail + pad + bytes - head_.load() <= kRing / 2 + pad + bytes; });
+    full_.store(false);
+  }
+  if (pad > 0) {
+    new (ring_.get() + at) Header{static_cast<uint32_t>(pad), Kind::kPad, 0, 0, 0, 0, 0, nullptr};
+    tail += pad;
+    tail_.store(tail, std::memory_order_release);
+  }
+  return ring_.get() + tail % kRing;
+}
+
+void Stream::publish(size_t bytes) {
+  tail_.store(tail_.load(std::memory_order_relaxed) + bytes, std::memory_order_seq_cst);
+  producer_.unlock();
+  if (sleeping_.load(std::memory_order_seq_cst)) {
+    std::lock_guard lock(sleep_);
+    wake_.notify_one();
+  }
+}
+
+namespace {
+constexpr size_t aligned(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+}  // namespace
+
+void Stream::run(Account* account, int op, uint32_t context, Tensor* const* in, int nIn, Tensor* const* out,
+                 const bool* existing, int nOut, const double* attr, int nAttr) {
+  const size_t bytes = aligned(sizeof(Header) + (nIn + nOut) * sizeof(Tensor*) + nAttr * sizeof(double) + nOut);
+  char* at = reserve(bytes);
+  new (at) Header{static_cast<uint32_t>(bytes), Kind::kRun, static_cast<uint16_t>(op), static_cast<uint16_t>(nIn),
+                  static_cast<uint16_t>(nOut), static_cast<uint16_t>(nAttr), context, account};
+  at += sizeof(Header);
+  std::memcpy(at, in, nIn * sizeof(Tensor*));
+  at += nIn * sizeof(Tensor*);
+  std::memcpy(at, out, nOut * sizeof(Tensor*));
+  at += nOut * sizeof(Tensor*);
+  std::memcpy(at, attr, nAttr * sizeof(double));
+  at += nAttr * sizeof(double);
+  std::memcpy(at, existing, nOut);
+  publish(bytes);
+}
+
+void Stream::release(Tensor* const* tensors, size_t count) {
+  constexpr size_t kChunk = 4096;
+  for (size_t from = 0; from < count; from += kChunk) {
+    const size_t n = std::min(kChunk, count - from);
+    const size_t bytes = aligned(sizeof(Header) + n * sizeof(Tensor*));
+    char* at = reserve(bytes);
+    new (at) Header{static_cast<uint32_t>(bytes), Kind::kRelease, 0, static_cast<uint16_t>(n), 0, 0, 0, nullptr};
+    std::memcpy(at + sizeof(Header), tensors + from, n * sizeof(Tensor*));
+    publish(bytes);
+  }
+}
+
+void Stream::read(Account* account, Tensor* tensor, void* target, Completion* completion) {
+  const size_t bytes = aligned(sizeof(Header) + 3 * sizeof(void*));
+  char* at = reserve(bytes);
+  new (at) Header{static_cast<uint32_t>(bytes), Kind::kRead, 0, 0, 0, 0, 0, account};
+  const void* body[] = {tensor, target, completion};
+  std::memcpy(at + sizeof(Header), body, sizeof body);
+  publish(bytes);
+}
+
+void Stream::fence(Account* account, Completion* completion) {
+  const size_t bytes = aligned(sizeof(Header) + sizeof(void*));
+  char* at = reserve(bytes);
+  new (at) Header{static_cast<uint32_t>(bytes), Kind::kFence, 0, 0, 0, 0, 0, account};
+  std::memcpy(at + sizeof(Header), &completion, sizeof completion);
+  publish(bytes);
+}
+
+void Stream::loop() {
+  for (;;) {
+    uint64_t head = head_.load(std::memory_order_relaxed);
+    if (tail_.load(std::memory_order_acquire) == head) {
+      const auto until = std::chrono::steady_clock::now() + kSpin;
+      bool ready = false;
+      do {
+        for (int i = 0; i < 64 && !ready; ++i) {
+          ready = tail_.load(std::memory_order_acquire) != head;
+          if (!ready) pause();
+        }
+      } while (!ready && std::chrono::steady_clock::now() < until);
+      if (!ready) {
+        std::unique_lock lock(sleep_);
+        sleeping_.store(true, std::memory_order_seq_cst);
+        const auto queued = [&] { return tail_.load(std::memory_order_seq_cst) != head; };
+        if (!wake_.wait_for(lock, kIdle, queued)) {
+          hostAllocator().trim();
+          wake_.wait(lock, queued);
+        }
+        sleeping_.store(false, std::memory_order_relaxed);
+      }
+      continue;
+    }
+    const char* at = ring_.get() + head % kRing;
+    Header header;
+    std::memcpy(&header, at, sizeof header);
+    execute(header, at + sizeof header);
+    head_.store(head + header.bytes, std::memory_order_seq_cst);
+    if (full_.load(std::memory_order_seq_cst)) {
+      std::lock_guard lock(sleep_);
+      room_.notify_one();
+    }
+  }
+}
+
+void Stream::execute(const Header& header, const char* body) {
+  switch (header.kind) {
+    case Kind::kPad:
+      return;
+    case Kind::kRun:
+      return executeRun(header, body);
+    case Kind::kRelease:
+      for (int i = 0; i < header.nIn; ++i) {
+        Tensor* tensor;
+        std::memcpy(&tensor, body + i * sizeof tensor, sizeof tensor);
+        destroyTensor(tensor);
+      }
+      return;
+    case Kind::kRead:
+      return executeRead(header, body);
+    case Kind::kFence: {
+      Completion* completion;
+      std::memcpy(&completion, body, sizeof completion);
+      std::shared_ptr<const Failure> failure;
+      if (header.account) {
+        std::lock_guard lock(header.account->mutex);
+        failure = std::move(header.account->unreported);
+        header.account->unreported = nullptr;
+      }
+      completion->done(std::move(failure));
+      return;
+    }
+  }
+}
+
+void Stream::executeRun(const Header& header, const char* body) {
+  auto in = reinterpret_cast<Tensor* const*>(body);
+  auto out = in + header.nIn;
+  auto attr = reinterpret_cast<const double*>(out + header.nOut);
+  auto existing = reinterpret_cast<const bool*>(attr + header.nAttr);
+  std::shared_ptr<const Failure> failure;
+  if (header.account->cancelled.load(std::memory_order_relaxed)) {
+    failure = std::make_shared<Failure>(Failure{ErrorCode::kState, "the environment is shutting down", 0});
+  }
+  for (int i = 0; i < header.nIn && !failure; ++i) {
+    if (in[i]) failure = in[i]->storage->failure;
+  }
+  for (int i = 0; i < header.nOut && !failure; ++i) {
+    if (existing[i]) failure = out[i]->storage->failure;
+  }
+  if (!failure) {
+    try {
+      if (inViews_.size() < header.nIn) inViews_.resize(header.nIn);
+      if (outViews_.size() < header.nOut) outViews_.resize(header.nOut);
+      for (int i = 0; i < header.nIn; ++i) {
+        if (in[i]) {
+          fill(inViews_[i], *in[i]);
+        } else {
+          inViews_[i].rank = -1;
+        }
+      }
+      for (int i = 0; i < header.nOut; ++i) {
+        out[i]->storage->context = header.context;
+        materialize(*out[i]->storage);
+        fill(outViews_[i], *out[i]);
+      }
+      CallWorkspace workspace(header.context);
+      const OpCall call{opInfo(header.op).name, inViews_.data(), outViews_.data(), attr,
+                        header.nIn,             header.nOut,     header.nAttr,     &workspace};
+      cpuBackend().kernels[header.op](call);
+      return;
+    } catch (...) {
+      failure = describeCurrentException(header.context);
+      std::lock_guard lock(header.account->mutex);
+      if (!header.account->unreported) header.account->unreported = failure;
+    }
+  }
+  for (int i = 0; i < header.nOut; ++i) {
+    if (!existing[i]) out[i]->storage->failure = failure;
+  }
+}
+
+void Stream::executeRead(const Header& header, const char* body) {
+  void* parts[3];
+  std::memcpy(parts, body, sizeof parts);
+  auto tensor = static_cast<Tensor*>(parts[0]);
+  auto completion = static_cast<Completion*>(parts[2]);
+  std::shared_ptr<const Failure> failure = tensor->storage->failure;
+  if (!failure && !header.account->cancelled.load(std::memory_order_relaxed) && tensor->view.numel > 0) {
+    TensorView from, to;
+    fill(from, *tensor);
+    if (from.contiguous) {
+      std::memcpy(parts[1], from.data, from.bytes());
+    } else {
+      to = from;
+      to.data = parts[1];
+      to.contiguous = true;
+      int64_t stride = 1;
+      for (int d = to.rank - 1; d >= 0; --d) {
+        to.strides[d] = stride;
+        stride *= to.sizes[d];
+      }
+      try {
+        CallWorkspace workspace(header.context);
+        const OpCall call{"copy", &from, &to, nullptr, 1, 1, 0, &workspace};
+        cpuBackend().kernels[static_cast<int>(OpId::copy)](call);
+      } catch (...) {
+        failure = describeCurrentException(header.context);
+      }
+    }
+  }
+  if (failure) {  // reported here, so not once more by the next wait on the device
+    std::lock_guard lock(header.account->mutex);
+    if (header.account->unreported == failure) header.account->unreported = nullptr;
+  }
+  completion->done(std::move(failure));
+}
+
+}  // namespace gradus

@@ -1,0 +1,80 @@
+// The in-order stream of a CPU device: one executor thread that runs queued commands.
+//
+// Producers (one JavaScript thread an environment) write commands into a byte ring and return at once. Everything that
+// allocates, frees or touches tensor memory happens on the executor, in queue order, so peak memory equals that of
+// synchronous execution and no tensor needs counting while it is queued. The ring also bounds run-ahead: a producer
+// that is a whole ring ahead waits for room.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "backend.h"
+#include "storage.h"
+
+namespace gradus {
+
+// What an environment (a JavaScript thread) and the executor share.
+struct Account {
+  std::atomic<bool> cancelled{false};        // set when the environment goes: its queued kernels are skipped
+  std::shared_ptr<const Failure> unreported;  // guarded by mutex
+  std::mutex mutex;
+};
+
+// Something a producer waits for. `done` runs on the executor; the object must stay alive until it has run.
+class Completion {
+ public:
+  virtual void done(std::shared_ptr<const Failure> failure) noexcept = 0;
+
+ protected:
+  ~Completion() = default;
+};
+
+class Stream {
+ public:
+  static Stream& cpu();  // one a process, never destroyed
+
+  // Operands are owned by their handle tables; `out` entries flagged in `existing` are overwritten in place.
+  void run(Account* account, int op, uint32_t context, Tensor* const* in, int nIn, Tensor* const* out,
+           const bool* existing, int nOut, const double* attr, int nAttr);
+  void release(Tensor* const* tensors, size_t count);
+  // Copies the tensor's elements in row-major order to `target`, then completes.
+  void read(Account* account, Tensor* tensor, void* target, Completion* completion);
+  // Completes when everything queued before has run.
+  void fence(Account* account, Completion* completion);
+
+ private:
+  enum class Kind : uint8_t { kPad, kRun, kRelease, kRead, kFence };
+  struct Header {
+    uint32_t bytes;
+    Kind kind;
+    uint16_t op;
+    uint16_t nIn, nOut, nAttr;
+    uint32_t context;
+    Account* account;
+  };
+
+  Stream();
+  char* reserve(size_t bytes);  // holds producer_; publish() lets go
+  void publish(size_t bytes);
+  void loop();
+  void execute(const Header& header, const char* body);
+  void executeRun(const Header& header, const char* body);
+  void executeRead(const Header& header, const char* body);
+
+  static constexpr size_t kRing = 1 << 20;
+  std::unique_ptr<char[]> ring_;
+  std::mutex producer_;
+  alignas(64) std::atomic<uint64_t> head_{0};  // consumed up to here
+  alignas(64) std::atomic<uint64_t> tail_{0};  // published up to here
+  alignas(64) std::atomic<bool> sleeping_{false};
+  std::atomic<bool> full_{false};
+  std::mutex sleep_;
+  std::condition_variable wake_, room_;
+  std::vector<TensorView> inViews_, outViews_;  // the executor's own, reused
+};
+
+}  // namespace gradus
