@@ -1,0 +1,89 @@
+// The error classes of the library. Every message follows one template, in this order: operation, problem, what was
+// got, what was expected, and what to do about it.
+
+/** What an error says. `got` and `expected` may be left out where there is nothing to compare. */
+export interface ErrorParts {
+  problem: string
+  got?: string
+  expected?: string
+  action?: string
+  /** The error that led to this one. */
+  cause?: unknown
+}
+
+/** Stable identifiers of the error classes, for programs that switch on them. */
+export type ErrorCode =
+  | 'ERR_GRADUS_SHAPE'
+  | 'ERR_GRADUS_DTYPE'
+  | 'ERR_GRADUS_DEVICE'
+  | 'ERR_GRADUS_INDEX'
+  | 'ERR_GRADUS_STATE'
+  | 'ERR_GRADUS_OUT_OF_MEMORY'
+  | 'ERR_GRADUS_FILE'
+  | 'ERR_GRADUS_NATIVE'
+  | 'ERR_GRADUS_ARGUMENT'
+
+function buildMessage(op: string, { problem, got, expected, action }: ErrorParts): string {
+  const facts = [got && `got ${got}`, expected && `expected ${expected}`].filter(Boolean).join(', ')
+  return `${op}: ${problem}${facts ? `: ${facts}` : ''}${action ? `; ${action}` : ''}.`
+}
+
+/** Base of every error that the library throws on purpose.
+ *  @example new ShapeError('matmul', { problem: 'inner dimensions differ', got: '[4, 8] and [6, 3]' }).message
+ *  // matmul: inner dimensions differ: got [4, 8] and [6, 3]. */
+export abstract class GradusError extends Error {
+  abstract readonly code: ErrorCode
+  /** The operation that refused. */
+  readonly op: string
+
+  constructor(op: string, parts: ErrorParts) {
+    super(buildMessage(op, parts), parts.cause === undefined ? undefined : { cause: parts.cause })
+    this.op = op
+    this.name = new.target.name
+  }
+}
+
+/** Sizes or ranks that do not fit together. */
+export class ShapeError extends GradusError {
+  readonly code = 'ERR_GRADUS_SHAPE'
+}
+
+/** An element type that the operation does not take. */
+export class DTypeError extends GradusError {
+  readonly code = 'ERR_GRADUS_DTYPE'
+}
+
+/** Operands on different devices, or a device that is not there. */
+export class DeviceError extends GradusError {
+  readonly code = 'ERR_GRADUS_DEVICE'
+}
+
+/** An index, a key or a position outside its range. */
+export class IndexError extends GradusError {
+  readonly code = 'ERR_GRADUS_INDEX'
+}
+
+/** A call at the wrong time: a released tensor, a second backward, a state that does not fit. */
+export class StateError extends GradusError {
+  readonly code = 'ERR_GRADUS_STATE'
+}
+
+/** A device has no room for what was asked. */
+export class OutOfMemoryError extends GradusError {
+  readonly code = 'ERR_GRADUS_OUT_OF_MEMORY'
+}
+
+/** A file that is missing, truncated, hostile or cannot be written. */
+export class FileError extends GradusError {
+  readonly code = 'ERR_GRADUS_FILE'
+}
+
+/** A failure inside the addon or a system library. */
+export class NativeError extends GradusError {
+  readonly code = 'ERR_GRADUS_NATIVE'
+}
+
+/** An argument of the wrong kind or outside its valid values. */
+export class ArgumentError extends GradusError {
+  readonly code = 'ERR_GRADUS_ARGUMENT'
+}
