@@ -36,8 +36,12 @@ export abstract class GradusError extends Error {
   /** The operation that refused. */
   readonly op: string
 
-  constructor(op: string, parts: ErrorParts) {
-    super(buildMessage(op, parts), parts.cause === undefined ? undefined : { cause: parts.cause })
+  /** `parts` is a string where the native side has already worded it. */
+  constructor(op: string, parts: ErrorParts | string) {
+    super(
+      typeof parts === 'string' ? `${op}: ${parts}` : buildMessage(op, parts),
+      typeof parts === 'string' || parts.cause === undefined ? undefined : { cause: parts.cause },
+    )
     this.op = op
     this.name = new.target.name
   }
@@ -86,4 +90,22 @@ export class NativeError extends GradusError {
 /** An argument of the wrong kind or outside its valid values. */
 export class ArgumentError extends GradusError {
   readonly code = 'ERR_GRADUS_ARGUMENT'
+}
+
+/** Shows a value of unknown type in a message, briefly and without running its code. */
+export function describeValue(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value)
+  if (typeof value === 'bigint') return `${value}n`
+  if (value === null || typeof value !== 'object') {
+    return typeof value === 'function' ? 'a function' : typeof value === 'symbol' ? 'a symbol' : String(value)
+  }
+  if (Array.isArray(value)) return `an array of length ${value.length}`
+  if (ArrayBuffer.isView(value)) return `a ${value.constructor.name} of length ${(value as Uint8Array).length}`
+  const name = Object.getPrototypeOf(value)?.constructor?.name
+  return typeof name === 'string' && name !== 'Object' ? `a ${name}` : 'an object'
+}
+
+/** `[2, 3]`, as shapes are written in messages. */
+export function describeShape(shape: readonly number[]): string {
+  return `[${shape.join(', ')}]`
 }

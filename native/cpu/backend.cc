@@ -23,7 +23,7 @@ constexpr OpFunction kKernels[] = {
 #undef GRADUS_OP
 };
 
-std::atomic<int> threads{1};
+std::atomic<int> threads{0};  // 0 until lib/native.ts has set it
 
 const char* describe() {
   static char text[256];

@@ -1,0 +1,296 @@
+// Walks the tape backwards. Nodes are numbered as they are recorded, so descending numbers are a topological order:
+// no recursion, and the same order every time.
+
+import { describeShape, ShapeError, StateError } from '../errors'
+import { native, run, runInto, runLike } from '../tensor/dispatch'
+import { capture, flushReleases, leaveToCollector, releaseTensor, unscoped } from '../tensor/memory'
+import { Tensor } from '../tensor/tensor'
+import { checkAnomaly, isAnomalyEnabled } from './anomaly'
+import { withoutGrad } from './mode'
+import { allowTargets, type InputGradient, type Node } from './node'
+
+/** Options of `backward`. */
+export interface BackwardOptions {
+  /** Gradient of the tensor itself; needed unless it has one element. */
+  gradient?: Tensor
+  /** Keeps what the graph saved, so that backward can pass again. Default false. */
+  retainGraph?: boolean
+}
+
+const add = native('add', 'scalar,reversed,alpha')
+const copy = native('copy')
+const fill = native('fill', 'value')
+
+/** Gradients under way: how many places hold each tensor that the engine owns. */
+class Ledger {
+  private readonly holders = new Map<Tensor, number>()
+
+  hold(grad: Tensor): void {
+    this.holders.set(grad, (this.holders.get(grad) ?? 0) + 1)
+  }
+
+  /** Remaining holders. */
+  drop(grad: Tensor): number {
+    const left = (this.holders.get(grad) ?? 1) - 1
+    if (left > 0) this.holders.set(grad, left)
+    else this.holders.delete(grad)
+    return left
+  }
+
+  count(grad: Tensor): number {
+    return this.holders.get(grad) ?? 0
+  }
+
+  release(grad: Tensor): void {
+    if (this.drop(grad) === 0) releaseTensor(grad, 'backward()')
+  }
+
+  /** After an error: nothing that the engine made stays. */
+  releaseAll(keep: readonly Tensor[]): void {
+    for (const grad of this.holders.keys()) if (!keep.includes(grad)) releaseTensor(grad, 'backward()')
+    this.holders.clear()
+  }
+}
+
+function reachable(roots: readonly Node[]): Node[] {
+  const seen = new Set<Node>(roots)
+  const nodes = [...seen]
+  for (let i = 0; i < nodes.length; i++) {
+    for (const next of nodes[i]!.next) {
+      if (next !== null && !(next instanceof Tensor) && !seen.has(next)) {
+        seen.add(next)
+        nodes.push(next)
+      }
+    }
+  }
+  return nodes.sort((a, b) => b.sequence - a.sequence)
+}
+
+function checkGradient(root: Tensor, gradient: Tensor | undefined): Tensor {
+  if (!root.requiresGrad) {
+    throw new StateError('backward', {
+      problem: 'the tensor does not require a gradient',
+      action: 'compute it from parameters or tensors with requiresGrad, outside of noGrad',
+    })
+  }
+  if (gradient === undefined) {
+    if (root.numel !== 1) {
+      throw new ShapeError('backward', {
+        problem: 'only a one-element tensor has an implicit gradient',
+        got: `shape ${describeShape(root.shape)}`,
+        action: 'pass { gradient }, or reduce with sum() or mean()',
+      })
+    }
+    return run(fill, [], root.shape, root._dtype, [1])
+  }
+  gradient._alive('backward')
+  if (describeShape(gradient.shape) !== describeShape(root.shape) || gradient._dtype !== root._dtype) {
+    throw new ShapeError('backward', {
+      problem: 'the gradient does not fit the tensor',
+      got: `${gradient.dtype} ${describeShape(gradient.shape)}`,
+      expected: `${root.dtype} ${describeShape(root.shape)}`,
+    })
+  }
+  return gradient
+}
+
+/** What a pass does with gradients of leaves: accumulates them in `.grad`, or collects them for `autograd.grad`. */
+interface Sink {
+  /** Where the pass should also stop and collect, for non-leaf inputs. */
+  readonly wanted: ReadonlyMap<Tensor, number> | null
+  readonly collected: (Tensor | null)[]
+}
+
+class Pass {
+  private readonly ledger = new Ledger()
+
+  constructor(
+    private readonly retainGraph: boolean,
+    private readonly sink: Sink,
+    private readonly roots: ReadonlySet<Tensor>,
+  ) {}
+
+  run(roots: readonly Tensor[], gradients: readonly Tensor[]): void {
+    const nodes = reachable(roots.flatMap((root) => root._node ?? []))
+    try {
+      roots.forEach((root, i) => {
+        const gradient = gradients[i]!
+        this.ledger.hold(gradient)
+        this.ledger.hold(gradient) // the caller's own hold, so that it is never taken or released here
+        if (root._node === null) this.arriveAtLeaf(root, gradient)
+        else this.arriveAtNode(root._node, root._output, gradient)
+      })
+      for (const node of nodes) this.visit(node)
+    } catch (error) {
+      for (const node of nodes) node.grads = []
+      this.ledger.releaseAll(gradients)
+      throw error
+    }
+  }
+
+  private arriveAtNode(node: Node, output: number, gradient: Tensor): void {
+    const present = node.grads[output]
+    if (present === undefined || present === null) {
+      node.grads[output] = gradient
+      return
+    }
+    // A sum that only this place holds is added into; anything else may still be read elsewhere.
+    if (this.ledger.count(present) === 1 && present._strides === null && present._base === null) {
+      runInto(add, [present, gradient], present, [0, 0, 1])
+      this.ledger.release(gradient)
+    } else {
+      const sum = runLike(add, present, gradient, present._dtype, 3, 0, 0, 1)
+      this.ledger.hold(sum)
+      this.ledger.release(present)
+      this.ledger.release(gradient)
+      node.grads[output] = sum
+    }
+  }
+
+  private arriveAtLeaf(leaf: Tensor, gradient: Tensor): void {
+    let grad = gradient
+    for (const hook of leaf._hooks ?? []) grad = this.replaced(grad, hook(grad))
+    const at = this.sink.wanted?.get(leaf)
+    if (this.sink.wanted !== null) {
+      if (at !== undefined) this.collect(at, grad)
+      this.ledger.release(grad)
+      return
+    }
+    const present = leaf.grad
+    if (present !== null && present._released === null) {
+      runInto(add, [present, grad], present, [0, 0, 1])
+      this.ledger.release(grad)
+    } else if (this.ledger.count(grad) === 1 && grad._strides === null && grad._base === null) {
+      this.ledger.drop(grad)
+      leaveToCollector(grad)
+      leaf.grad = grad
+    } else {
+      leaf.grad = run(copy, [grad], leaf.shape, leaf._dtype)
+      this.ledger.release(grad)
+    }
+  }
+
+  private collect(at: number, grad: Tensor): void {
+    const present = this.sink.collected[at]
+    this.sink.collected[at] =
+      present === null || present === undefined
+        ? run(copy, [grad], grad.shape, grad._dtype)
+        : runLike(add, present, grad, present._dtype, 3, 0, 0, 1)
+  }
+
+  private replaced(grad: Tensor, replacement: Tensor | undefined | void): Tensor {
+    if (!(replacement instanceof Tensor) || replacement === grad) return grad
+    this.ledger.hold(replacement)
+    this.ledger.hold(replacement) // the hook's author may keep it
+    this.ledger.release(grad)
+    return replacement
+  }
+
+  private visit(node: Node): void {
+    const grads = Array.from({ length: Math.max(1, node.outputs.length) }, (_, i) => node.grads[i] ?? null)
+    node.grads = []
+    if (node.freed) {
+      throw new StateError(`backward of ${node.name}`, {
+        problem: 'the graph was freed by an earlier backward()',
+        action: 'pass { retainGraph: true } to the first one, or compute the loss again',
+      })
+    }
+    node.outputs.forEach((output, i) => {
+      let grad = grads[i]
+      if (!grad) return
+      for (const hook of output._hooks ?? []) grad = this.replaced(grad, hook(grad))
+      grads[i] = grad
+      if (output._retainGrad) output.grad = unscoped(() => run(copy, [grad!], grad!.shape, grad!._dtype))
+      const at = this.sink.wanted?.get(output)
+      if (at !== undefined) this.collect(at, grad)
+    })
+    if (grads.some((grad) => grad !== null && grad !== undefined)) this.propagate(node, grads)
+    for (const grad of grads) if (grad) this.ledger.release(grad)
+    if (!this.retainGraph) {
+      for (const output of node.outputs) {
+        if (!output._outermost && !output._kept && !output._retainGrad && !this.roots.has(output)) {
+          releaseTensor(output, 'backward()')
+        }
+      }
+      node.free()
+    }
+    flushReleases()
+  }
+
+  private propagate(node: Node, grads: (Tensor | null)[]): void {
+    const fresh: Tensor[] = []
+    const results = capture('backward()', fresh, () => {
+      const result = node.backward(node, ...(grads as Tensor[]))
+      return Array.isArray(result) ? (result as InputGradient[]) : [result as InputGradient]
+    })
+    if (isAnomalyEnabled()) {
+      const made = results.filter((result): result is Tensor => result instanceof Tensor)
+      checkAnomaly(node.name, made, 'backward', node.trace ?? undefined)
+    }
+    for (const result of results) {
+      if (!(result instanceof Tensor)) continue
+      const foreign = this.ledger.count(result) === 0 && !fresh.includes(result)
+      this.ledger.hold(result)
+      if (foreign) this.ledger.hold(result) // somebody else's tensor: never taken or released here
+    }
+    results.forEach((result, i) => {
+      const next = node.next[i]
+      if (!(result instanceof Tensor)) return
+      if (next === null || next === undefined) this.ledger.release(result)
+      else if (next instanceof Tensor) this.arriveAtLeaf(next, result)
+      else this.arriveAtNode(next, node.nextOutput[i]!, result)
+    })
+  }
+}
+
+function runPass(roots: readonly Tensor[], options: (Tensor | undefined)[], retainGraph: boolean, sink: Sink): void {
+  withoutGrad(() =>
+    unscoped(() => {
+      const gradients = roots.map((root, i) => checkGradient(root, options[i]))
+      allowTargets(sink.wanted === null)
+      try {
+        new Pass(retainGraph, sink, new Set(roots)).run(roots, gradients)
+      } finally {
+        allowTargets(true)
+        gradients.forEach((gradient, i) => {
+          if (options[i] === undefined) releaseTensor(gradient, 'backward()')
+        })
+        flushReleases()
+      }
+    }),
+  )
+}
+
+/** Computes the gradient of `root` with respect to every leaf that requires one and adds it to the leaf's `.grad`.
+ *  Afterwards the graph is freed, and with it the intermediate tensors made outside of modules.
+ *  @throws ShapeError when root has several elements and no gradient was given; StateError when the graph was freed,
+ *  or when a tensor that a formula needs was changed in place
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.backward.html */
+export function backward(root: Tensor, options: BackwardOptions = {}): void {
+  root._alive('backward')
+  runPass([root], [options.gradient], options.retainGraph ?? false, { wanted: null, collected: [] })
+}
+
+/** Gradients of `outputs` (summed) with respect to `inputs`, without touching any `.grad`. An input that the outputs do
+ *  not depend on gives null when `allowUnused`, else an error.
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.autograd.grad.html */
+export function grad(
+  outputs: Tensor | readonly Tensor[],
+  inputs: Tensor | readonly Tensor[],
+  options: { gradOutputs?: Tensor | readonly Tensor[]; retainGraph?: boolean; allowUnused?: boolean } = {},
+): (Tensor | null)[] {
+  const roots = outputs instanceof Tensor ? [outputs] : [...outputs]
+  const wanted = inputs instanceof Tensor ? [inputs] : [...inputs]
+  const { gradOutputs } = options
+  const given = gradOutputs === undefined ? [] : gradOutputs instanceof Tensor ? [gradOutputs] : [...gradOutputs]
+  const collected = new Array<Tensor | null>(wanted.length).fill(null)
+  const places = new Map(wanted.map((input, i) => [input, i]))
+  runPass(roots, roots.map((_, i) => given[i]), options.retainGraph ?? false, { wanted: places, collected })
+  if (!options.allowUnused && collected.includes(null)) {
+    throw new StateError('grad', {
+      problem: `input ${collected.indexOf(null)} was not used by the outputs`,
+      action: 'pass { allowUnused: true } to get null for it',
+    })
+  }
+  return collected
+}

@@ -1,0 +1,6 @@
+// Public names of automatic differentiation.
+
+export { AnomalyError, detectAnomaly } from './anomaly'
+export { type BackwardOptions, backward, grad } from './engine'
+export { customFunction, type FunctionContext, type FunctionDefinition } from './function'
+export { enableGrad, isGradEnabled, noGrad, setGradEnabled } from './mode'

@@ -1,0 +1,27 @@
+// Public names.
+
+export * as autograd from './autograd/index'
+export { enableGrad, noGrad } from './autograd/mode'
+export { Device, type DeviceName, device } from './device'
+export { type DType, isFloatingPoint, promoteTypes } from './dtype'
+export * from './errors'
+export { getNumThreads, setNumThreads } from './native'
+export * as ops from './ops/index'
+export {
+  arange,
+  empty,
+  eye,
+  fromTypedArray,
+  full,
+  fullLike,
+  linspace,
+  ones,
+  onesLike,
+  type SourceArray,
+  type TensorOptions,
+  tensor,
+  zeros,
+  zerosLike,
+} from './tensor/create'
+export { memory, tidy } from './tensor/memory'
+export { type NestedArray, type Shape, Tensor, type TensorData } from './tensor/tensor'

@@ -1,0 +1,116 @@
+// What every operator is made of: a call into the native side, and a record for the tape.
+//
+// A family file declares its native operators with `native(...)` (checked against native/ops.def when the addon
+// loads), infers shapes and dtypes, calls `run`, and hands the result with its gradient formula to `record`.
+
+import { checkAnomaly, forwardTrace, isAnomalyEnabled } from '../autograd/anomaly'
+import { isGradEnabled } from '../autograd/mode'
+import { type Backward, Node } from '../autograd/node'
+import { dtypeNames } from '../dtype'
+import { DTypeError, describeValue } from '../errors'
+import { releasedError, Tensor } from '../tensor/tensor'
+
+export type { Backward, BackwardContext } from '../autograd/node'
+export { ACCUMULATED } from '../autograd/node'
+export { type NativeOp, native, type Output, run, runInto, runLike, runMany } from '../tensor/dispatch'
+
+/** What autocast does with an operator's floating inputs: cast to the lower precision, to float32, to the widest
+ *  among them, or nothing. */
+export type AutocastPolicy = 'lower' | 'float32' | 'promote' | 'keep'
+
+/** The differentiable side of an operator. */
+export interface OpRecord {
+  readonly name: string
+  readonly autocast: AutocastPolicy
+  readonly backward: Backward
+}
+
+// --- recording --------------------------------------------------------------------------------------------------
+
+/** Whether an operation on these inputs is recorded now. Ask before saving anything. */
+export function needsGrad(inputs: readonly (Tensor | null | undefined)[]): boolean {
+  for (let i = 0; i < inputs.length; i++) {
+    const input = inputs[i]
+    if (input !== null && input !== undefined && input._requiresGrad) return isGradEnabled()
+  }
+  return false
+}
+
+/** Puts an operation on the tape when one of its inputs requires a gradient.
+ *  `saved` are the tensors that the formula reads. Returns the output(s) as given. */
+export function record<O extends Tensor | Tensor[]>(
+  op: OpRecord,
+  output: O,
+  inputs: readonly (Tensor | null | undefined)[],
+  saved: Tensor[],
+  backward: Backward = op.backward,
+): O {
+  if (isAnomalyEnabled()) checkAnomaly(op.name, output)
+  if (needsGrad(inputs)) {
+    const node = new Node(op.name, backward, inputs, saved)
+    if (output instanceof Tensor) attach(node, output, 0)
+    else for (let i = 0; i < output.length; i++) attach(node, output[i]!, i)
+    if (isAnomalyEnabled()) node.trace = forwardTrace()
+  }
+  return output
+}
+
+function attach(node: Node, output: Tensor, index: number): void {
+  node.outputs.push(output)
+  if (output._dtype > 3) return // indices and masks have no gradient
+  output._node = node
+  output._output = index
+  output._requiresGrad = true
+}
+
+// --- checking arguments -----------------------------------------------------------------------------------------
+
+/** Throws unless the value is a live tensor. */
+export function expectTensor(op: string, name: string, value: unknown): asserts value is Tensor {
+  if (!(value instanceof Tensor)) {
+    throw new DTypeError(op, { problem: `${name} is not a tensor`, got: describeValue(value), expected: 'a Tensor' })
+  }
+  if (value._released !== null) throw releasedError(op, value)
+}
+
+/** Throws unless the tensor has a floating dtype. */
+export function expectFloating(op: string, name: string, x: Tensor): void {
+  if (x._dtype > 3) {
+    throw new DTypeError(op, {
+      problem: `${name} has no fractions`,
+      got: dtypeNames[x._dtype]!,
+      expected: 'float32, float64, float16 or bfloat16',
+      action: "convert it with .to('float32')",
+    })
+  }
+}
+
+// --- methods ----------------------------------------------------------------------------------------------------
+
+/** Adds functions whose first parameter is a tensor as methods of Tensor; their types are declared beside them. */
+export function defineMethods(methods: Record<string, (self: Tensor, ...rest: never[]) => unknown>): void {
+  for (const [name, fn] of Object.entries(methods)) {
+    Object.defineProperty(Tensor.prototype, name, {
+      value: methodOf(fn as (self: Tensor, ...rest: unknown[]) => unknown),
+      writable: true,
+      configurable: true,
+    })
+  }
+}
+
+/** The same for functions that take a rest parameter. */
+export function defineVariadicMethods(methods: Record<string, (self: Tensor, ...rest: never[]) => unknown>): void {
+  for (const [name, fn] of Object.entries(methods)) {
+    const value = function (this: Tensor, ...rest: never[]): unknown {
+      return fn(this, ...rest)
+    }
+    Object.defineProperty(Tensor.prototype, name, { value, writable: true, configurable: true })
+  }
+}
+
+// Fixed arities keep the call monomorphic: rest parameters would cost an array for every operation.
+function methodOf(fn: (self: Tensor, a?: unknown, b?: unknown, c?: unknown, d?: unknown) => unknown): unknown {
+  return function (this: Tensor, a?: unknown, b?: unknown, c?: unknown, d?: unknown) {
+    return fn(this, a, b, c, d)
+  }
+}

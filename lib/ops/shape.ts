@@ -1,0 +1,441 @@
+// Views: other shapes and strides over the same elements. Nothing is copied but where a docstring says so.
+
+import { type DType, dtypeCode, isFloatingCode } from '../dtype'
+import { type Device, type DeviceName, device } from '../device'
+import { ArgumentError, describeShape, describeValue, IndexError, ShapeError } from '../errors'
+import { contiguousStrides, type Shape, Tensor } from '../tensor/tensor'
+import { normalizeDim, readSizes } from './arguments'
+import { sameShape, sumTo } from './broadcast'
+import { type Backward, defineMethods, defineVariadicMethods, native, record, run, runInto } from './registry'
+
+const copyOp = native('copy')
+const fillOp = native('fill', 'value')
+
+function makeView(
+  op: string,
+  x: Tensor,
+  shape: Shape,
+  strides: readonly number[],
+  offset: number,
+  backward: Backward,
+): Tensor {
+  x._alive(op)
+  const view = Tensor._view(x, shape, strides, offset)
+  return x._requiresGrad ? record({ name: op, autocast: 'keep', backward }, view, [x], []) : view
+}
+
+/** Strides of `shape` over the same elements, or null when only a copy can have that shape. */
+function viewStrides(x: Tensor, shape: Shape): number[] | null {
+  if (x._strides === null || x.numel === 0) return contiguousStrides(shape)
+  const strides = new Array<number>(shape.length)
+  let from = x.shape.length - 1
+  let to = shape.length - 1
+  while (to >= 0 || from >= 0) {
+    while (from >= 0 && x.shape[from] === 1) from--
+    if (from < 0) {
+      for (; to >= 0; to--) strides[to] = 1
+      break
+    }
+    // one run of source dims that lie behind each other becomes one run of target dims
+    const inner = x._strides[from]!
+    let run = x.shape[from]!
+    while (from > 0 && (x.shape[from - 1] === 1 || x._strides[from - 1] === run * inner)) {
+      from--
+      run *= x.shape[from]!
+    }
+    from--
+    let stride = inner
+    while (run > 1 || (to >= 0 && shape[to] === 1)) {
+      if (to < 0) return null
+      const size = shape[to]!
+      if (run % size !== 0) return null
+      strides[to--] = stride
+      stride *= size
+      run /= size
+    }
+  }
+  return strides
+}
+
+function inferShape(op: string, x: Tensor, sizes: readonly number[]): number[] {
+  const unknown = sizes.indexOf(-1)
+  const known = sizes.reduce((n, size, d) => (d === unknown ? n : n * size), 1)
+  const shape = [...sizes]
+  const { numel } = x
+  if (unknown >= 0 && known > 0 && numel % known === 0) shape[unknown] = numel / known
+  if (shape.some((size) => size < 0) || shape.length > 8 || shape.reduce((n, size) => n * size, 1) !== numel) {
+    throw new ShapeError(op, {
+      problem: 'the shape has another number of elements',
+      got: `${describeShape(sizes)} for a tensor of shape ${describeShape(x.shape)}`,
+      expected: `${numel} elements, at most one size of -1, at most 8 dims`,
+    })
+  }
+  return shape
+}
+
+const reshapeBack =
+  (shape: Shape): Backward =>
+  (_, g) =>
+    reshape(g, shape as number[])
+
+/** The same elements in another shape, as a view; one size may be -1.
+ *  @throws ShapeError when the sizes do not fit, or when the strides allow no view (then use `reshape`)
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.view.html
+ *  @example arange(6).view(2, -1).shape // [2, 3] */
+export function view(x: Tensor, ...sizes: (number | readonly number[])[]): Tensor {
+  const shape = inferShape('view', x, readSizes('view', sizes))
+  const strides = viewStrides(x, shape)
+  if (strides === null) {
+    throw new ShapeError('view', {
+      problem: 'the elements do not lie so that a view can have this shape',
+      got: `${describeShape(shape)} over shape ${describeShape(x.shape)} with strides ${describeShape(x.strides)}`,
+      action: 'use reshape(), which copies where it must',
+    })
+  }
+  return makeView('view', x, shape, strides, x._offset, reshapeBack(x.shape))
+}
+
+/** Like `view`, but copies when the strides allow no view.
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.reshape.html */
+export function reshape(x: Tensor, ...sizes: (number | readonly number[])[]): Tensor {
+  const shape = inferShape('reshape', x, readSizes('reshape', sizes))
+  const strides = viewStrides(x, shape)
+  const source = strides === null ? contiguous(x) : x
+  return makeView('reshape', source, shape, strides ?? contiguousStrides(shape), source._offset, reshapeBack(x.shape))
+}
+
+/** Dims start to end as one. @example zeros([2, 3, 4]).flatten(1).shape // [2, 12] */
+export function flatten(x: Tensor, startDim = 0, endDim = -1): Tensor {
+  const start = normalizeDim('flatten', startDim, x.ndim)
+  const end = normalizeDim('flatten', endDim, x.ndim)
+  if (x.ndim === 0) return reshape(x, 1)
+  if (start > end) {
+    throw new ArgumentError('flatten', { problem: 'startDim comes after endDim', got: `${startDim} and ${endDim}` })
+  }
+  const size = x.shape.slice(start, end + 1).reduce((n, each) => n * each, 1)
+  return reshape(x, [...x.shape.slice(0, start), size, ...x.shape.slice(end + 1)])
+}
+
+/** One dim as several. @example zeros([2, 12]).unflatten(1, [3, 4]).shape // [2, 3, 4] */
+export function unflatten(x: Tensor, dim: number, sizes: readonly number[]): Tensor {
+  const at = normalizeDim('unflatten', dim, x.ndim)
+  return reshape(x, [...x.shape.slice(0, at), ...sizes, ...x.shape.slice(at + 1)])
+}
+
+/** Dims in another order: `permute(2, 0, 1)`.
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.permute.html */
+export function permute(x: Tensor, ...dims: (number | readonly number[])[]): Tensor {
+  const order = readSizes('permute', dims).map((dim) => normalizeDim('permute', dim, x.ndim))
+  if (order.length !== x.ndim || new Set(order).size !== x.ndim) {
+    throw new ShapeError('permute', {
+      problem: 'not an order of the dims',
+      got: describeShape(order),
+      expected: `each of the ${x.ndim} dims of shape ${describeShape(x.shape)} once`,
+    })
+  }
+  const { strides } = x
+  const inverse = order.map((_, d) => order.indexOf(d))
+  return makeView(
+    'permute',
+    x,
+    order.map((d) => x.shape[d]!),
+    order.map((d) => strides[d]!),
+    x._offset,
+    (_, g) => permute(g, inverse),
+  )
+}
+
+/** Two dims exchanged. @example zeros([2, 3, 4]).transpose(1, 2).shape // [2, 4, 3] */
+export function transpose(x: Tensor, dim0: number, dim1: number): Tensor {
+  const a = normalizeDim('transpose', dim0, x.ndim)
+  const b = normalizeDim('transpose', dim1, x.ndim)
+  const shape = [...x.shape]
+  const strides = [...x.strides]
+  if (x.ndim > 0) {
+    ;[shape[a], shape[b]] = [shape[b]!, shape[a]!]
+    ;[strides[a], strides[b]] = [strides[b]!, strides[a]!]
+  }
+  return makeView('transpose', x, shape, strides, x._offset, (_, g) => transpose(g, a, b))
+}
+
+/** The transpose of a matrix; tensors of lower rank come back as they are. */
+export function t(x: Tensor): Tensor {
+  if (x.ndim > 2) {
+    throw new ShapeError('t', {
+      problem: 'not a matrix',
+      got: describeShape(x.shape),
+      action: 'use transpose(dim0, dim1)',
+    })
+  }
+  return x.ndim < 2 ? view(x, x.shape) : transpose(x, 0, 1)
+}
+
+/** A dim of size 1 inserted before `dim`. */
+export function unsqueeze(x: Tensor, dim: number): Tensor {
+  const at = normalizeDim('unsqueeze', dim, x.ndim + 1)
+  const shape = [...x.shape]
+  const strides = [...x.strides]
+  shape.splice(at, 0, 1)
+  strides.splice(at, 0, 1)
+  return makeView('unsqueeze', x, shape, strides, x._offset, reshapeBack(x.shape))
+}
+
+/** Without its dims of size 1, or without `dim` (one or several) where that has size 1. */
+export function squeeze(x: Tensor, dim?: number | readonly number[]): Tensor {
+  const named = dim === undefined ? null : (typeof dim === 'number' ? [dim] : dim).map((d) => normalizeDim('squeeze', d, x.ndim))
+  const stays = x.shape.map((size, d) => size !== 1 || (named !== null && !named.includes(d)))
+  const { strides } = x
+  return makeView(
+    'squeeze',
+    x,
+    x.shape.filter((_, d) => stays[d]),
+    strides.filter((_, d) => stays[d]),
+    x._offset,
+    reshapeBack(x.shape),
+  )
+}
+
+/** Dims of size 1 repeated to `sizes` without a copy; -1 keeps a size, new dims come in front.
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.expand.html */
+export function expand(x: Tensor, ...sizes: (number | readonly number[])[]): Tensor {
+  const wanted = readSizes('expand', sizes)
+  const extra = wanted.length - x.ndim
+  const { strides } = x
+  const shape = wanted.map((size, d) => (size === -1 && d >= extra ? x.shape[d - extra]! : size))
+  const bad = shape.findIndex((size, d) => size < 0 || (d >= extra && x.shape[d - extra] !== 1 && x.shape[d - extra] !== size))
+  if (extra < 0 || bad >= 0) {
+    throw new ShapeError('expand', {
+      problem: 'only dims of size 1 can be repeated',
+      got: `${describeShape(wanted)} for a tensor of shape ${describeShape(x.shape)}`,
+    })
+  }
+  return makeView(
+    'expand',
+    x,
+    shape,
+    shape.map((size, d) => (d < extra || (x.shape[d - extra] === 1 && size !== 1) ? 0 : strides[d - extra]!)),
+    x._offset,
+    (_, g) => sumTo(g, x.shape),
+  )
+}
+
+/** `expand` to the shape of another tensor. */
+export function expandAs(x: Tensor, other: Tensor): Tensor {
+  return expand(x, other.shape)
+}
+
+// The gradient of a part is zero everywhere else.
+const partBackward =
+  (whole: Tensor, take: (zeros: Tensor) => Tensor): Backward =>
+  (_, g) => {
+    const grad = run(fillOp, [], whole.shape, g._dtype, [0])
+    runInto(copyOp, [g], take(grad))
+    return grad
+  }
+
+/** Elements start to end (exclusive) of a dim in steps; negative positions count from the end, and positions outside
+ *  are cut off as in Python. @example arange(10).slice(0, 2, 8, 2) // [2, 4, 6] */
+export function slice(x: Tensor, dim: number, start?: number | null, end?: number | null, step = 1): Tensor {
+  const at = normalizeDim('slice', dim, x.ndim)
+  if (x.ndim === 0) throw new ShapeError('slice', { problem: 'a tensor of rank 0 has no dims to slice' })
+  if (!Number.isInteger(step) || step < 1) {
+    throw new ArgumentError('slice', { problem: 'not a step', got: describeValue(step), expected: 'a whole number of at least 1' })
+  }
+  const size = x.shape[at]!
+  const position = (value: number | null | undefined, otherwise: number): number => {
+    if (value === null || value === undefined) return otherwise
+    if (!Number.isInteger(value)) {
+      throw new ArgumentError('slice', { problem: 'not a position', got: describeValue(value), expected: 'a whole number' })
+    }
+    return Math.min(size, Math.max(0, value < 0 ? value + size : value))
+  }
+  const from = position(start, 0)
+  const count = Math.max(0, Math.ceil((position(end, size) - from) / step))
+  const { strides } = x
+  const shape = [...x.shape]
+  shape[at] = count
+  const stepped = [...strides]
+  stepped[at] = strides[at]! * step
+  const offset = count === 0 ? x._offset : x._offset + from * strides[at]!
+  return makeView('slice', x, shape, stepped, offset, partBackward(x, (whole) => slice(whole, at, from, from + count * step, step)))
+}
+
+/** `length` elements of a dim from `start` on. */
+export function narrow(x: Tensor, dim: number, start: number, length: number): Tensor {
+  const at = normalizeDim('narrow', dim, x.ndim)
+  const size = x.shape[at] ?? 0
+  const from = start < 0 ? start + size : start
+  if (!Number.isInteger(start) || !Number.isInteger(length) || from < 0 || length < 0 || from + length > size) {
+    throw new IndexError('narrow', {
+      problem: 'the part is not inside the dim',
+      got: `start ${start}, length ${length}`,
+      expected: `a part of 0 to ${size}`,
+    })
+  }
+  return slice(x, at, from, from + length)
+}
+
+/** One position of a dim, which goes. @example arange(6).view(2, 3).select(1, -1) // [2, 5] */
+export function select(x: Tensor, dim: number, index: number): Tensor {
+  const at = normalizeDim('select', dim, x.ndim)
+  const size = x.shape[at]
+  if (size === undefined || !Number.isInteger(index) || index < -size || index >= size) {
+    throw new IndexError('select', {
+      problem: 'index is out of range',
+      got: describeValue(index),
+      expected: size === undefined ? 'a tensor with dims' : `${-size} to ${size - 1} for dim ${at} of shape ${describeShape(x.shape)}`,
+    })
+  }
+  const position = index < 0 ? index + size : index
+  const { strides } = x
+  return makeView(
+    'select',
+    x,
+    x.shape.filter((_, d) => d !== at),
+    strides.filter((_, d) => d !== at),
+    x._offset + position * strides[at]!,
+    partBackward(x, (whole) => select(whole, at, position)),
+  )
+}
+
+/** A part by position, in Python's words: a number selects, `'1:-1'` or `'::2'` slices, `':'` takes a whole dim, `'...'`
+ *  stands for as many whole dims as are missing, null inserts a dim.
+ *  @example x.index(':', '1:-1', '::2') // x[:, 1:-1, ::2] */
+export function index(x: Tensor, ...items: (number | string | null)[]): Tensor {
+  const used = items.filter((item) => item !== null && item !== '...').length
+  if (used > x.ndim || items.filter((item) => item === '...').length > 1) {
+    throw new IndexError('index', {
+      problem: 'too many positions',
+      got: `${used} for shape ${describeShape(x.shape)}`,
+      expected: `at most ${x.ndim}, and one '...'`,
+    })
+  }
+  let result = x
+  let dim = 0
+  for (const item of items) {
+    if (item === null) {
+      result = unsqueeze(result, dim++)
+    } else if (item === '...') {
+      dim += x.ndim - used
+    } else if (typeof item === 'number') {
+      result = select(result, dim, item)
+    } else {
+      const parts = /^\s*(-?\d+)?\s*:\s*(-?\d+)?\s*(?::\s*(\d+)?)?\s*$/.exec(item)
+      if (parts === null) {
+        throw new ArgumentError('index', {
+          problem: 'not a position',
+          got: describeValue(item),
+          expected: "a number, 'start:end:step', '...' or null",
+        })
+      }
+      const [start, end, step] = parts.slice(1).map((part) => (part === undefined ? null : Number(part)))
+      result = slice(result, dim++, start, end, step ?? 1)
+    }
+  }
+  return result === x ? view(x, x.shape) : result
+}
+
+/** Itself when the elements lie in row-major order, else a copy in which they do. */
+export function contiguous(x: Tensor): Tensor {
+  x._alive('contiguous')
+  return x._strides === null ? x : clone(x)
+}
+
+/** A copy of the elements. */
+export function clone(x: Tensor): Tensor {
+  x._alive('clone')
+  return record(cloneRecord, run(copyOp, [x], x.shape, x._dtype), [x], [])
+}
+const cloneRecord = { name: 'clone', autocast: 'keep', backward: (_: unknown, g: Tensor) => g } as const
+
+/** The same elements, outside of the graph. */
+export function detach(x: Tensor): Tensor {
+  x._alive('detach')
+  return Tensor._view(x, x.shape, x.strides, x._offset)
+}
+
+/** In another dtype or on another device; itself when it is so already.
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.to.html */
+export function to(x: Tensor, target: DType | DeviceName | Device | { dtype?: DType; device?: DeviceName | Device }): Tensor {
+  x._alive('to')
+  const wanted =
+    typeof target === 'object' && !('type' in target)
+      ? target
+      : typeof target === 'string' && !target.startsWith('cpu') && !target.startsWith('cuda')
+        ? { dtype: target as DType }
+        : { device: target as DeviceName }
+  if (wanted.device !== undefined) device(wanted.device)
+  const code = wanted.dtype === undefined ? x._dtype : dtypeCode(wanted.dtype, 'to')
+  if (code === x._dtype) return x
+  const result = run(copyOp, [x], x.shape, code)
+  if (!isFloatingCode(code)) return result
+  const source = x._dtype
+  return record({ name: 'to', autocast: 'keep', backward: (_, g) => run(copyOp, [g], g.shape, source) }, result, [x], [])
+}
+
+/** Copies the elements of another tensor, which broadcasts, into this one. */
+export function copy_(x: Tensor, source: Tensor): Tensor {
+  x._alive('copy_')
+  source._alive('copy_')
+  const from = sameShape(source.shape, x.shape) ? source : expand(source, x.shape)
+  return runInto(copyOp, [from], x)
+}
+
+/** Sets every element. */
+export function fill_(x: Tensor, value: number): Tensor {
+  if (typeof value !== 'number') throw new ArgumentError('fill_', { problem: 'not a value', got: describeValue(value) })
+  return runInto(fillOp, [], x, [value])
+}
+
+/** Sets every element to 0. */
+export function zero_(x: Tensor): Tensor {
+  return fill_(x, 0)
+}
+
+declare module '../tensor/tensor' {
+  interface Tensor {
+    view(...sizes: (number | readonly number[])[]): Tensor
+    reshape(...sizes: (number | readonly number[])[]): Tensor
+    permute(...dims: (number | readonly number[])[]): Tensor
+    expand(...sizes: (number | readonly number[])[]): Tensor
+    index(...items: (number | string | null)[]): Tensor
+    flatten(startDim?: number, endDim?: number): Tensor
+    unflatten(dim: number, sizes: readonly number[]): Tensor
+    transpose(dim0: number, dim1: number): Tensor
+    t(): Tensor
+    unsqueeze(dim: number): Tensor
+    squeeze(dim?: number | readonly number[]): Tensor
+    expandAs(other: Tensor): Tensor
+    slice(dim: number, start?: number | null, end?: number | null, step?: number): Tensor
+    narrow(dim: number, start: number, length: number): Tensor
+    select(dim: number, index: number): Tensor
+    contiguous(): Tensor
+    clone(): Tensor
+    detach(): Tensor
+    to(target: DType | DeviceName | Device | { dtype?: DType; device?: DeviceName | Device }): Tensor
+    copy_(source: Tensor): Tensor
+    fill_(value: number): Tensor
+    zero_(): Tensor
+  }
+}
+
+defineVariadicMethods({ view, reshape, permute, expand, index })
+defineMethods({
+  flatten,
+  unflatten,
+  transpose,
+  t,
+  unsqueeze,
+  squeeze,
+  expandAs,
+  slice,
+  narrow,
+  select,
+  contiguous,
+  clone,
+  detach,
+  to,
+  copy_,
+  fill_,
+  zero_,
+})

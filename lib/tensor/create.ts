@@ -1,0 +1,270 @@
+// New tensors from numbers.
+
+import { BOOL, type DType, dtypeCode, FLOAT32, FLOAT64, INT32, INT64, isFloatingCode, UINT8 } from '../dtype'
+import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
+import { binding, check, scratch } from '../native'
+import { type Device, type DeviceName, device } from '../device'
+import { native, run } from './dispatch'
+import { type NestedArray, type Shape, Tensor } from './tensor'
+
+/** Options of functions that make tensors. */
+export interface TensorOptions {
+  /** Element type; by default float32, or what the data are made of. */
+  dtype?: DType
+  /** Where it is made; default cpu. */
+  device?: DeviceName | Device
+  /** Records operations on it for backward; default false. */
+  requiresGrad?: boolean
+}
+
+const fillOp = native('fill', 'value')
+const arangeOp = native('arange', 'start,step')
+
+function checkShape(op: string, shape: readonly number[] | number): number[] {
+  const sizes = typeof shape === 'number' ? [shape] : shape
+  if (!Array.isArray(sizes) || sizes.length > 8 || sizes.some((size) => !Number.isSafeInteger(size) || size < 0)) {
+    throw new ShapeError(op, {
+      problem: 'not a shape',
+      got: Array.isArray(sizes) ? describeShape(sizes) : describeValue(sizes),
+      expected: 'up to 8 whole numbers of at least 0',
+    })
+  }
+  return [...sizes]
+}
+
+function finish(tensor: Tensor, { requiresGrad, device: where }: TensorOptions): Tensor {
+  if (where !== undefined) device(where)
+  return requiresGrad ? tensor.requiresGrad_() : tensor
+}
+
+/** A tensor of one value. @see https://docs.pytorch.org/docs/stable/generated/torch.full.html
+ *  @example full([2, 2], 7) */
+export function full(shape: readonly number[] | number, value: number, options: TensorOptions = {}): Tensor {
+  if (typeof value !== 'number') throw new ArgumentError('full', { problem: 'not a value', got: describeValue(value) })
+  const code = options.dtype === undefined ? FLOAT32 : dtypeCode(options.dtype, 'full')
+  return finish(run(fillOp, [], checkShape('full', shape), code, [value]), options)
+}
+
+/** A tensor of zeros. @example zeros([2, 3]).shape // [2, 3] */
+export function zeros(shape: readonly number[] | number, options: TensorOptions = {}): Tensor {
+  return full(shape, 0, options)
+}
+
+/** A tensor of ones. @example ones([2, 3]).shape // [2, 3] */
+export function ones(shape: readonly number[] | number, options: TensorOptions = {}): Tensor {
+  return full(shape, 1, options)
+}
+
+/** A tensor for contents that are written later; gradus fills it with zeros, so nothing is ever uninitialized. */
+export function empty(shape: readonly number[] | number, options: TensorOptions = {}): Tensor {
+  return full(shape, 0, options)
+}
+
+const like = (tensor: Tensor, options: TensorOptions): TensorOptions => ({ dtype: tensor.dtype, ...options })
+
+/** Zeros of another tensor's shape and dtype. */
+export function zerosLike(tensor: Tensor, options: TensorOptions = {}): Tensor {
+  return full(tensor.shape, 0, like(tensor, options))
+}
+
+/** Ones of another tensor's shape and dtype. */
+export function onesLike(tensor: Tensor, options: TensorOptions = {}): Tensor {
+  return full(tensor.shape, 1, like(tensor, options))
+}
+
+/** One value in another tensor's shape and dtype. */
+export function fullLike(tensor: Tensor, value: number, options: TensorOptions = {}): Tensor {
+  return full(tensor.shape, value, like(tensor, options))
+}
+
+/** start, start + step, … up to but without end: `arange(end)` or `arange(start, end, step)`; int64 when all are whole
+ *  numbers, else float32. @see https://docs.pytorch.org/docs/stable/generated/torch.arange.html
+ *  @example arange(5) // [0, 1, 2, 3, 4] */
+export function arange(end: number, options?: TensorOptions): Tensor
+export function arange(start: number, end: number, options?: TensorOptions): Tensor
+export function arange(start: number, end: number, step: number, options?: TensorOptions): Tensor
+export function arange(first: number, ...rest: (number | TensorOptions | undefined)[]): Tensor {
+  const numbers = [first, ...rest.filter((each): each is number => typeof each === 'number')]
+  const options = rest.find((each): each is TensorOptions => typeof each === 'object' && each !== null) ?? {}
+  const [start, end, step] = (numbers.length === 1 ? [0, first, 1] : [...numbers, 1]) as [number, number, number]
+  const count = Math.ceil((end - start) / step)
+  if (![start, end, step].every(Number.isFinite) || step === 0 || count < 0) {
+    throw new ArgumentError('arange', {
+      problem: 'the range does not end',
+      got: `start ${start}, end ${end}, step ${step}`,
+      expected: 'finite numbers and a step that leads from start to end',
+    })
+  }
+  const whole = numbers.every(Number.isInteger)
+  const code = options.dtype === undefined ? (whole ? INT64 : FLOAT32) : dtypeCode(options.dtype, 'arange')
+  return finish(run(arangeOp, [], [count], code, [start, step]), options)
+}
+
+/** `steps` numbers from start to end, both included. @example linspace(0, 1, 3) // [0, 0.5, 1] */
+export function linspace(start: number, end: number, steps: number, options: TensorOptions = {}): Tensor {
+  const [count] = checkShape('linspace', steps) as [number]
+  const code = options.dtype === undefined ? FLOAT32 : dtypeCode(options.dtype, 'linspace')
+  const values = Float64Array.from({ length: count }, (_, i) =>
+    // from both ends, so that the last one is exactly `end`
+    i < count / 2 ? start + (i * (end - start)) / Math.max(1, count - 1) : end - ((count - 1 - i) * (end - start)) / Math.max(1, count - 1),
+  )
+  if (count === 1) values[0] = start
+  return finish(convert(fromTypedArray(values, [count]), code), options)
+}
+
+/** Ones on the diagonal of an [n, m] matrix of zeros. @example eye(2) // [[1, 0], [0, 1]] */
+export function eye(n: number, m: number = n, options: TensorOptions = {}): Tensor {
+  const [rows, columns] = checkShape('eye', [n, m]) as [number, number]
+  const code = options.dtype === undefined ? FLOAT32 : dtypeCode(options.dtype, 'eye')
+  const values = new Float32Array(rows * columns)
+  for (let i = 0; i < Math.min(rows, columns); i++) values[i * columns + i] = 1
+  return finish(convert(fromTypedArray(values, [rows, columns]), code), options)
+}
+
+const copyOp = native('copy')
+
+function convert(tensor: Tensor, code: number): Tensor {
+  if (tensor._dtype === code) return tensor
+  const result = run(copyOp, [tensor], tensor.shape, code)
+  tensor.dispose()
+  return result
+}
+
+/** Typed arrays that hold elements. */
+export type SourceArray =
+  | Float32Array
+  | Float64Array
+  | BigInt64Array
+  | Int32Array
+  | Uint8Array
+  | Int8Array
+  | Int16Array
+  | Uint16Array
+  | Uint32Array
+
+const direct = new Map<unknown, number>([
+  [Float32Array, FLOAT32],
+  [Float64Array, FLOAT64],
+  [BigInt64Array, INT64],
+  [Int32Array, INT32],
+  [Uint8Array, UINT8],
+])
+
+/** @internal Elements as they stand in memory, for dtypes that JavaScript has no array for. */
+export function fromBytes(bytes: Uint8Array, shape: Shape, dtype: DType): Tensor {
+  return upload(bytes, checkShape('fromBytes', shape as number[]), dtypeCode(dtype, 'fromBytes'))
+}
+
+function upload(bytes: Uint8Array, shape: Shape, code: number): Tensor {
+  scratch[0] = code
+  scratch[1] = shape.length
+  for (let d = 0; d < shape.length; d++) scratch[2 + d] = shape[d]!
+  check(binding.upload(bytes))
+  return Tensor._new(scratch[0]!, shape, code)
+}
+
+/** A tensor of the elements of a typed array, which are copied. By default of one dim and of the array's own type
+ *  (Uint16, Uint32, Int8 and Int16 arrays become int32 or int64).
+ *  @throws ShapeError when the shape has another number of elements
+ *  @example fromTypedArray(new Float32Array([1, 2, 3, 4]), [2, 2]) */
+export function fromTypedArray(
+  array: SourceArray,
+  shape: readonly number[] = [array.length],
+  options: TensorOptions = {},
+): Tensor {
+  if (!ArrayBuffer.isView(array) || array instanceof DataView) {
+    throw new ArgumentError('fromTypedArray', {
+      problem: 'not a typed array',
+      got: describeValue(array),
+      expected: 'a Float32Array, BigInt64Array, Int32Array, …',
+    })
+  }
+  const sizes = checkShape('fromTypedArray', shape)
+  const count = sizes.reduce((a, b) => a * b, 1)
+  if (count !== array.length) {
+    throw new ShapeError('fromTypedArray', {
+      problem: 'the shape does not fit the array',
+      got: `${array.length} elements for shape ${describeShape(sizes)}`,
+      expected: `${count} elements`,
+    })
+  }
+  let source = array
+  if (array instanceof Uint32Array) source = BigInt64Array.from(array, BigInt)
+  else if (!direct.has(array.constructor)) source = Int32Array.from(array as Int16Array)
+  let natural = direct.get(source.constructor)
+  if (natural === undefined) {
+    throw new DTypeError('fromTypedArray', { problem: 'no dtype for this array', got: describeValue(array) })
+  }
+  const wanted = options.dtype === undefined ? natural : dtypeCode(options.dtype, 'fromTypedArray')
+  if (wanted === BOOL && natural === UINT8) {
+    source = Uint8Array.from(source as Uint8Array, (value) => (value === 0 ? 0 : 1))
+    natural = BOOL
+  }
+  const bytes = new Uint8Array(source.buffer, source.byteOffset, source.byteLength)
+  return finish(convert(upload(bytes, sizes, natural), wanted), options)
+}
+
+function shapeOf(data: unknown): number[] {
+  const shape: number[] = []
+  for (let level = data; Array.isArray(level); level = level[0]) {
+    shape.push(level.length)
+    if (shape.length > 8) {
+      throw new ShapeError('tensor', { problem: 'nested too deep', expected: 'at most 8 dims, without cycles' })
+    }
+  }
+  return shape
+}
+
+/** A tensor of a number, (nested) arrays of numbers or booleans, or a typed array. Numbers give float32 (int64 with
+ *  `dtype`), booleans bool, BigInt int64.
+ *  @throws ShapeError when rows differ in length; ArgumentError when an element is not a number
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.tensor.html
+ *  @example tensor([[1, 2], [3, 4]]).shape // [2, 2] */
+export function tensor(
+  data: NestedArray | bigint | readonly (NestedArray | bigint)[] | SourceArray,
+  options: TensorOptions = {},
+): Tensor {
+  if (ArrayBuffer.isView(data)) return fromTypedArray(data as SourceArray, undefined, options)
+  const shape = shapeOf(data)
+  const flat: (number | boolean | bigint)[] = []
+  const visit = (value: unknown, dim: number): void => {
+    if (dim < shape.length) {
+      if (!Array.isArray(value) || value.length !== shape[dim]) {
+        throw new ShapeError('tensor', {
+          problem: 'rows differ in length',
+          got: Array.isArray(value) ? `${value.length} elements at depth ${dim}` : describeValue(value),
+          expected: `${shape[dim]} elements`,
+        })
+      }
+      for (const each of value) visit(each, dim + 1)
+    } else if (typeof value === 'number' || typeof value === 'boolean' || typeof value === 'bigint') {
+      flat.push(value)
+    } else {
+      throw new ArgumentError('tensor', {
+        problem: 'an element is not a number',
+        got: describeValue(value),
+        expected: 'numbers, booleans or BigInt',
+      })
+    }
+  }
+  visit(data, 0)
+  const booleans = flat.length > 0 && flat.every((value) => typeof value === 'boolean')
+  const bigints = flat.some((value) => typeof value === 'bigint')
+  const natural: DType = booleans ? 'bool' : bigints ? 'int64' : 'float32'
+  const code = dtypeCode(options.dtype ?? natural, 'tensor')
+  if (code === INT64) {
+    const values = BigInt64Array.from(flat, (value) => {
+      if (typeof value !== 'bigint' && !Number.isSafeInteger(Number(value))) {
+        throw new DTypeError('tensor', {
+          problem: 'an element is not a whole number',
+          got: String(value),
+          expected: 'whole numbers for int64',
+        })
+      }
+      return BigInt(value)
+    })
+    return fromTypedArray(values, shape, options)
+  }
+  const values = isFloatingCode(code) && code !== FLOAT64 ? Float32Array.from(flat, Number) : Float64Array.from(flat, Number)
+  return finish(convert(fromTypedArray(values, shape), code), options)
+}

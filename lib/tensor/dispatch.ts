@@ -1,0 +1,169 @@
+// Calls into the native side: one generic way for every operator of native/ops.def.
+
+import { NativeError } from '../errors'
+import { binding, nativeError, type OpRow, scratch } from '../native'
+import { releasedError, type Shape, Tensor } from './tensor'
+
+/** A row of native/ops.def. */
+export interface NativeOp {
+  readonly id: number
+  readonly name: string
+  readonly outputs: number
+}
+
+const rows = new Map<string, { id: number; row: OpRow }>(
+  binding.opTable().map((row, id) => [row.name, { id, row }]),
+)
+
+/** Looks up an operator of native/ops.def.
+ *  @throws NativeError when the addon has no such operator or other attributes: it was built from other sources */
+export function native(name: string, attributes = ''): NativeOp {
+  const found = rows.get(name)
+  if (found === undefined || found.row.attributes !== attributes) {
+    throw new NativeError('gradus', {
+      problem: `the addon and the library disagree about operator "${name}"`,
+      got: found === undefined ? 'no such operator' : `attributes "${found.row.attributes}"`,
+      expected: `attributes "${attributes}"`,
+      action: 'run "npm run build"',
+    })
+  }
+  return { id: found.id, name, outputs: found.row.outputs }
+}
+
+/** @internal Id of the module call that operations belong to, for error messages. */
+export let currentContext = 0
+
+/** @internal */
+export function setContext(context: number): number {
+  const outer = currentContext
+  currentContext = context
+  return outer
+}
+
+let at = 0
+
+function begin(op: NativeOp, inputs: readonly (Tensor | null | undefined)[], outputs: number, attrs: number): void {
+  scratch[0] = op.id
+  scratch[1] = currentContext
+  scratch[2] = inputs.length
+  scratch[3] = outputs
+  scratch[4] = attrs
+  at = 5
+  for (let i = 0; i < inputs.length; i++) {
+    const input = inputs[i]
+    if (input === null || input === undefined) {
+      scratch[at++] = 0
+    } else {
+      if (input._released !== null) throw releasedError(op.name, input)
+      scratch[at++] = input._handle
+    }
+  }
+}
+
+function putShape(shape: Shape, dtype: number): void {
+  scratch[at++] = 0
+  scratch[at++] = dtype
+  scratch[at++] = shape.length
+  for (let d = 0; d < shape.length; d++) scratch[at++] = shape[d]!
+}
+
+function finish(attrs: readonly number[]): void {
+  for (let i = 0; i < attrs.length; i++) scratch[at++] = attrs[i]!
+  const failure = binding.dispatch()
+  if (failure !== undefined) throw nativeError(failure)
+}
+
+const none: readonly number[] = []
+
+/** Runs an operator with one new output of the given shape and dtype code. */
+export function run(
+  op: NativeOp,
+  inputs: readonly (Tensor | null | undefined)[],
+  shape: Shape,
+  dtype: number,
+  attrs: readonly number[] = none,
+): Tensor {
+  begin(op, inputs, 1, attrs.length)
+  putShape(shape, dtype)
+  finish(attrs)
+  return Tensor._new(scratch[0]!, shape, dtype)
+}
+
+/** Shape and dtype code of a new output, or an existing tensor to overwrite. */
+export type Output = readonly [shape: Shape, dtype: number] | Tensor
+
+/** Runs an operator with several outputs. */
+export function runMany(
+  op: NativeOp,
+  inputs: readonly (Tensor | null | undefined)[],
+  outputs: readonly Output[],
+  attrs: readonly number[] = none,
+): Tensor[] {
+  begin(op, inputs, outputs.length, attrs.length)
+  for (const output of outputs) {
+    if (output instanceof Tensor) {
+      if (output._released !== null) throw releasedError(op.name, output)
+      scratch[at++] = output._handle
+    } else {
+      putShape(output[0], output[1])
+    }
+  }
+  finish(attrs)
+  let fresh = 0
+  const handles = outputs.map((output) => (output instanceof Tensor ? 0 : scratch[fresh++]!))
+  return outputs.map((output, i) => {
+    if (!(output instanceof Tensor)) return Tensor._new(handles[i]!, output[0], output[1])
+    output._bumpVersion()
+    return output
+  })
+}
+
+/** Runs an operator that overwrites `out`. */
+export function runInto(
+  op: NativeOp,
+  inputs: readonly (Tensor | null | undefined)[],
+  out: Tensor,
+  attrs: readonly number[] = none,
+): Tensor {
+  if (out._released !== null) throw releasedError(op.name, out)
+  begin(op, inputs, 1, attrs.length)
+  scratch[at++] = out._handle
+  finish(attrs)
+  out._bumpVersion()
+  return out
+}
+
+/** @internal The shortest way: one or two inputs, one output shaped like the first, up to three attributes. */
+export function runLike(
+  op: NativeOp,
+  a: Tensor,
+  b: Tensor | null,
+  dtype: number,
+  attrs: number,
+  attr0 = 0,
+  attr1 = 0,
+  attr2 = 0,
+): Tensor {
+  if (a._released !== null) throw releasedError(op.name, a)
+  scratch[0] = op.id
+  scratch[1] = currentContext
+  scratch[3] = 1
+  scratch[4] = attrs
+  scratch[5] = a._handle
+  let i = 6
+  if (b === null) {
+    scratch[2] = 1
+  } else {
+    if (b._released !== null) throw releasedError(op.name, b)
+    scratch[2] = 2
+    scratch[i++] = b._handle
+  }
+  scratch[i++] = -1
+  scratch[i++] = dtype
+  scratch[i++] = attr0
+  scratch[i++] = attr1
+  scratch[i] = attr2
+  const failure = binding.dispatch()
+  if (failure !== undefined) throw nativeError(failure)
+  return Tensor._new(scratch[0]!, a.shape, dtype)
+}

@@ -1,0 +1,270 @@
+// When a tensor's native memory is given back.
+//
+// Three owners keep it: the user's object, the tape (tensors saved for backward), and the backward engine. What is
+// made while a scope is open (a module's forward, tidy) is released when the scope closes unless it survives;
+// everything else is released by dispose(), by backward(), or at the latest by garbage collection.
+
+import { binding, check, scratch } from '../native'
+import { itemSizes } from '../dtype'
+import { Tensor } from './tensor'
+
+/** What is released when it closes. */
+class Scope {
+  readonly tensors: Tensor[] = []
+  constructor(
+    readonly label: string,
+    readonly parent: Scope | null,
+  ) {}
+}
+
+let current: Scope | null = null
+
+// --- giving back ------------------------------------------------------------------------------------------------
+
+const queue: number[] = []
+const chunk = 8192
+
+function flush(): void {
+  for (let from = 0; from < queue.length; from += chunk) {
+    const n = Math.min(chunk, queue.length - from)
+    scratch[0] = n
+    for (let i = 0; i < n; i++) scratch[i + 1] = queue[from + i]!
+    check(binding.release())
+  }
+  queue.length = 0
+}
+
+interface Collected {
+  handle: number
+  bytes: number
+}
+
+const registry = new FinalizationRegistry<Collected>(({ handle, bytes }) => {
+  queue.push(handle) // stale when it was released by hand, which the native side ignores
+  reportBytes(-bytes)
+  if (queue.length === 1) setImmediate(flush)
+})
+
+let collectable = 0
+let reported = 0
+const reportStep = 1 << 20
+
+// V8 schedules collections by what it knows: tensors that only it can release are reported as external memory.
+function reportBytes(delta: number): void {
+  collectable += delta
+  if (Math.abs(collectable - reported) > reportStep) {
+    check(binding.memoryControl(3, collectable - reported))
+    reported = collectable
+  }
+}
+
+function bytesOf(tensor: Tensor): number {
+  return tensor._base === null ? tensor.numel * itemSizes[tensor._dtype]! : 0
+}
+
+/** @internal Leaves the tensor to garbage collection: the user has it, and no scope. */
+export function leaveToCollector(tensor: Tensor): void {
+  if (tensor._collectable) return
+  tensor._collectable = true
+  const bytes = bytesOf(tensor)
+  registry.register(tensor, { handle: tensor._handle, bytes })
+  reportBytes(bytes)
+}
+
+/** @internal Every new tensor passes here. */
+export function track(tensor: Tensor): void {
+  if (current !== null) current.tensors.push(tensor)
+  else leaveToCollector(tensor)
+}
+
+/** @internal One owner less; the last one gives the memory back. */
+export function unref(tensor: Tensor): void {
+  if (--tensor._refs === 0) queue.push(tensor._handle)
+}
+
+/** @internal Ends the user's ownership: further use is an error that names `where`. */
+export function releaseTensor(tensor: Tensor, where: string): void {
+  if (tensor._released !== null) return
+  tensor._released = where
+  unref(tensor)
+  if (tensor._refs > 0) leaveToCollector(tensor) // the graph that saved it may be dropped without a backward
+}
+
+/** @internal */
+export function flushReleases(): void {
+  if (queue.length > 0) flush()
+}
+
+// --- scopes -----------------------------------------------------------------------------------------------------
+
+let stamp = 0
+
+// Follows plain containers only: an object with behaviour owns what it holds.
+function markSurvivors(value: unknown, mark: number, seen: Set<object>): void {
+  if (value === null || typeof value !== 'object') return
+  if (value instanceof Tensor) {
+    value._survives = mark
+    if (value.grad !== null) value.grad._survives = mark
+    return
+  }
+  if (seen.has(value)) return
+  seen.add(value)
+  if (Array.isArray(value)) {
+    for (const item of value) markSurvivors(item, mark, seen)
+  } else if (value instanceof Map) {
+    for (const [key, item] of value) {
+      markSurvivors(key, mark, seen)
+      markSurvivors(item, mark, seen)
+    }
+  } else if (value instanceof Set) {
+    for (const item of value) markSurvivors(item, mark, seen)
+  } else {
+    const prototype = Object.getPrototypeOf(value)
+    if (prototype === Object.prototype || prototype === null) {
+      for (const item of Object.values(value)) markSurvivors(item, mark, seen)
+    }
+  }
+}
+
+function close(scope: Scope, result: unknown, held: object | null): void {
+  const mark = ++stamp
+  markSurvivors(result, mark, new Set())
+  const kept = ++stamp
+  if (held !== null) for (const value of Object.values(held)) markSurvivors(value, kept, new Set())
+  for (const tensor of scope.tensors) {
+    if (tensor._released !== null) continue
+    if (tensor._kept || tensor._survives === kept) leaveToCollector(tensor)
+    else if (tensor._survives !== mark) releaseTensor(tensor, scope.label)
+    else if (scope.parent !== null) scope.parent.tensors.push(tensor)
+    else leaveToCollector(tensor)
+  }
+  flushReleases()
+}
+
+/** @internal Runs fn in a scope. What is reachable from its result survives into the surrounding scope, what is
+ *  reachable from `held`'s own fields for good. When fn returns a promise the scope closes when that settles (what is
+ *  made after its first await belongs to the garbage collector). */
+export function scoped<R>(label: string, held: object | null, fn: () => R): R {
+  const scope = new Scope(label, current)
+  current = scope
+  let result: R
+  try {
+    result = fn()
+  } catch (error) {
+    current = scope.parent
+    close(scope, null, held)
+    throw error
+  }
+  current = scope.parent
+  if (result instanceof Promise) {
+    const detached = new Scope(label, null)
+    detached.tensors.push(...scope.tensors)
+    return result.then(
+      (value) => {
+        close(detached, value, held)
+        return value
+      },
+      (error) => {
+        close(detached, null, held)
+        throw error
+      },
+    ) as R
+  }
+  close(scope, result, held)
+  return result
+}
+
+/** @internal Runs fn in a scope and releases what it made, but for what its result holds: that is added to `made` and
+ *  is the caller's to release. */
+export function capture<R>(label: string, made: Tensor[], fn: () => R): R {
+  const scope = new Scope(label, current)
+  current = scope
+  let result: R | null = null
+  try {
+    result = fn()
+    return result
+  } finally {
+    current = scope.parent
+    const mark = ++stamp
+    markSurvivors(result, mark, new Set())
+    for (const tensor of scope.tensors) {
+      if (tensor._released !== null) continue
+      if (tensor._survives === mark) made.push(tensor)
+      else if (tensor._kept) leaveToCollector(tensor)
+      else releaseTensor(tensor, label)
+    }
+  }
+}
+
+/** @internal Runs fn with no scope open: what it makes is the garbage collector's. */
+export function unscoped<R>(fn: () => R): R {
+  const outer = current
+  current = null
+  try {
+    return fn()
+  } finally {
+    current = outer
+  }
+}
+
+/** Runs fn and releases every tensor made in it, but for those reachable from its result and those marked with
+ *  `.keep()`. Modules do this by themselves; it is for code outside of them.
+ *  @example tidy(() => a.add(b).mul(c)) */
+export function tidy<R>(fn: () => R): R {
+  return scoped('tidy()', null, fn)
+}
+
+// --- waiting and accounts ---------------------------------------------------------------------------------------
+
+let lastPeak = 0
+const loopBound = 64 << 20
+
+/** @internal Gives the garbage collector its turn when loop-level tensors pile up; finalizers never run inside a
+ *  synchronous turn. */
+export async function yieldToCollector(): Promise<void> {
+  if (collectable > pressureFloor + Math.max(loopBound, 0.1 * lastPeak)) {
+    await new Promise((resolve) => setImmediate(resolve))
+    pressureFloor = Math.min(collectable, pressureFloor + reportStep)
+  } else if (collectable < pressureFloor) {
+    pressureFloor = collectable
+  }
+}
+let pressureFloor = 0
+
+function stats(): { allocated: number; reserved: number; maxAllocated: number; limit: number; tensors: number } {
+  flushReleases()
+  binding.memoryStats()
+  lastPeak = scratch[2]!
+  return {
+    allocated: scratch[0]!,
+    reserved: scratch[1]!,
+    maxAllocated: scratch[2]!,
+    limit: scratch[3]!,
+    tensors: scratch[5]!,
+  }
+}
+
+/** Memory of the cpu device, in bytes. Operations that are queued have not allocated yet: synchronize first. */
+export const memory = {
+  /** Held by live tensors. */
+  allocated: (): number => stats().allocated,
+  /** Held from the system, for live tensors and for reuse. */
+  reserved: (): number => stats().reserved,
+  /** Most that was allocated since the start or the last `resetPeak()`. */
+  maxAllocated: (): number => stats().maxAllocated,
+  /** What may be allocated. */
+  limit: (): number => stats().limit,
+  /** Live tensors of this thread. */
+  tensors: (): number => stats().tensors,
+  resetPeak(): void {
+    check(binding.memoryControl(0, 0))
+  },
+  /** Gives unused memory back to the system. */
+  trim(): void {
+    check(binding.memoryControl(1, 0))
+  },
+  /** Sets what may be allocated, in bytes; 0 restores the default (95 % of what this process may use). */
+  setLimit(bytes: number): void {
+    check(binding.memoryControl(2, bytes))
+  },
+}

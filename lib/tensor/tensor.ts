@@ -1,0 +1,422 @@
+// The tensor: a handle of the native side with its shape, dtype and place in the autograd graph.
+//
+// Methods live with their operators: every file of lib/ops adds the ones of its family (see lib/ops/methods.ts), so
+// this class knows no operator.
+
+import type { Node } from '../autograd/node'
+import { type DType, dtypeNames, isFloatingCode, itemSizes } from '../dtype'
+import { Device } from '../device'
+import { DTypeError, describeShape, StateError } from '../errors'
+import { binding, check, nativeError, scratch } from '../native'
+import { flushReleases, releaseTensor, track, yieldToCollector } from './memory'
+import { formatTensor } from './print'
+
+/** Sizes of a tensor, outermost first. */
+export type Shape = readonly number[]
+
+/** Typed array that holds elements of a dtype; 16-bit floats arrive as float32. */
+export type TensorData = Float32Array | Float64Array | BigInt64Array | Int32Array | Uint8Array
+
+/** Nested arrays of numbers (booleans for bool), as deep as the tensor has dims; a number for rank 0. */
+export type NestedArray = number | boolean | NestedArray[]
+
+/** A gradient hook: may return a replacement. */
+export type GradientHook = (grad: Tensor) => Tensor | undefined | void
+
+/** An n-dimensional array on a device. Made by `tensor`, `zeros`, … and by operators; never by `new`. */
+export class Tensor {
+  readonly shape: Shape
+  /** @internal code of the dtype */
+  readonly _dtype: number
+  /** @internal native handle */
+  readonly _handle: number
+  /** Gradient that `backward()` accumulated, or null. */
+  grad: Tensor | null = null
+
+  /** @internal strides in elements; null when contiguous */
+  _strides: readonly number[] | null
+  /** @internal in elements */
+  readonly _offset: number
+  /** @internal the tensor whose storage this one views, and which counts its in-place changes */
+  readonly _base: Tensor | null
+  /** @internal in-place changes of the storage; kept on the base */
+  _version = 0
+  /** @internal the operation that made it, when that is differentiable */
+  _node: Node | null = null
+  /** @internal which output of the node */
+  _output = 0
+  /** @internal */
+  _requiresGrad = false
+  /** @internal owners: the user's object 1, each saving by the tape 1, the engine 1 */
+  _refs = 1
+  /** @internal where the user's ownership ended */
+  _released: string | null = null
+  /** @internal */
+  _kept = false
+  /** @internal an output of an outermost module call: backward leaves it alone */
+  _outermost = false
+  /** @internal registered with the garbage collector's registry */
+  _collectable = false
+  /** @internal mark of the scope that is closing */
+  _survives = 0
+  /** @internal hooks on the gradient */
+  _hooks: GradientHook[] | null = null
+  /** @internal retainGrad was called */
+  _retainGrad = false
+
+  /** @internal */
+  constructor(
+    handle: number,
+    shape: Shape,
+    dtype: number,
+    base: Tensor | null = null,
+    strides: readonly number[] | null = null,
+    offset = 0,
+  ) {
+    this._handle = handle
+    this.shape = shape
+    this._dtype = dtype
+    this._base = base
+    this._strides = strides
+    this._offset = offset
+  }
+
+  /** @internal A tensor around a new handle, owned by the scope that is open. */
+  static _new(handle: number, shape: Shape, dtype: number): Tensor {
+    const tensor = new Tensor(handle, shape, dtype)
+    track(tensor)
+    return tensor
+  }
+
+  /** @internal A view of `source`'s storage; the caller has checked that it stays inside. */
+  static _view(source: Tensor, shape: Shape, strides: readonly number[], offset: number): Tensor {
+    const rank = shape.length
+    scratch[0] = source._handle
+    scratch[1] = offset
+    scratch[2] = rank
+    for (let d = 0; d < rank; d++) {
+      scratch[3 + d] = shape[d]!
+      scratch[3 + rank + d] = strides[d]!
+    }
+    check(binding.view())
+    const handle = scratch[0]!
+    const contiguous = isContiguous(shape, strides)
+    const view = new Tensor(handle, shape, source._dtype, source._base ?? source, contiguous ? null : strides, offset)
+    track(view)
+    return view
+  }
+
+  /** Element type. */
+  get dtype(): DType {
+    return dtypeNames[this._dtype]!
+  }
+
+  /** Device that holds the elements. */
+  get device(): Device {
+    return Device.cpu
+  }
+
+  /** Number of dims. */
+  get ndim(): number {
+    return this.shape.length
+  }
+
+  /** Number of elements. */
+  get numel(): number {
+    const shape = this.shape
+    let n = 1
+    for (let d = 0; d < shape.length; d++) n *= shape[d]!
+    return n
+  }
+
+  /** Bytes of the elements. */
+  get nbytes(): number {
+    return this.numel * itemSizes[this._dtype]!
+  }
+
+  /** Steps between neighbours along each dim, in elements. */
+  get strides(): readonly number[] {
+    return this._strides ?? contiguousStrides(this.shape)
+  }
+
+  /** Whether the elements stand in row-major order without gaps. */
+  get isContiguous(): boolean {
+    return this._strides === null
+  }
+
+  /** Size of one dim; negative dims count from the end. */
+  size(dim: number): number {
+    const size = this.shape[dim < 0 ? dim + this.shape.length : dim]
+    if (size === undefined) {
+      throw new StateError('size', {
+        problem: 'no such dim',
+        got: `${dim} for a tensor of shape ${describeShape(this.shape)}`,
+      })
+    }
+    return size
+  }
+
+  /** Whether operations on it are recorded for `backward()`. */
+  get requiresGrad(): boolean {
+    return this._requiresGrad
+  }
+
+  set requiresGrad(value: boolean) {
+    this.requiresGrad_(value)
+  }
+
+  /** Sets `requiresGrad` of a leaf; returns the tensor.
+   *  @throws DTypeError for integer tensors; StateError for results of operations, use `detach()` */
+  requiresGrad_(value = true): this {
+    this._alive('requiresGrad_')
+    if (value && !isFloatingCode(this._dtype)) {
+      throw new DTypeError('requiresGrad_', {
+        problem: 'only floating tensors have gradients',
+        got: this.dtype,
+        expected: 'float32, float64, float16 or bfloat16',
+      })
+    }
+    if (!value && this._node !== null) {
+      throw new StateError('requiresGrad_', {
+        problem: 'the tensor is the result of an operation, so its gradient is part of the graph',
+        action: 'use detach()',
+      })
+    }
+    this._requiresGrad = value
+    return this
+  }
+
+  /** Whether it was made by the user rather than by a recorded operation. */
+  get isLeaf(): boolean {
+    return this._node === null
+  }
+
+  /** Name of the recorded operation that made it, or null. */
+  get gradFn(): string | null {
+    return this._node === null ? null : this._node.name
+  }
+
+  /** Keeps the gradient of a non-leaf in `.grad` when backward passes. */
+  retainGrad(): this {
+    this._alive('retainGrad')
+    this._retainGrad = true
+    return this
+  }
+
+  /** Calls `hook` with the gradient when backward has it; a returned tensor replaces it. Returns a function that
+   *  removes the hook. */
+  registerHook(hook: GradientHook): () => void {
+    this._alive('registerHook')
+    if (!this._requiresGrad) {
+      throw new StateError('registerHook', { problem: 'the tensor does not require a gradient' })
+    }
+    this._hooks ??= []
+    const hooks = this._hooks
+    hooks.push(hook)
+    return () => {
+      const at = hooks.indexOf(hook)
+      if (at >= 0) hooks.splice(at, 1)
+    }
+  }
+
+  /** @internal In-place changes of its storage so far. */
+  get _storageVersion(): number {
+    return this._base === null ? this._version : this._base._version
+  }
+
+  /** @internal */
+  _bumpVersion(): void {
+    ;(this._base ?? this)._version++
+  }
+
+  /** @internal Throws when the tensor was released. */
+  _alive(op: string): void {
+    if (this._released !== null) throw releasedError(op, this)
+  }
+
+  /** Whether its memory was given back. */
+  get isReleased(): boolean {
+    return this._released !== null
+  }
+
+  /** Keeps it alive beyond the scope (module call, tidy, backward) that would release it; returns the tensor. */
+  keep(): this {
+    this._alive('keep')
+    this._kept = true
+    return this
+  }
+
+  /** Gives its memory back now, unless the tape still needs it. Views of it stay valid. */
+  dispose(): void {
+    releaseTensor(this, 'dispose()')
+    flushReleases()
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose()
+  }
+
+  /** Elements in row-major order; waits without blocking the event loop. 16-bit floats arrive as float32. */
+  async data(): Promise<TensorData> {
+    this._alive('data')
+    const [target, finish] = this._target()
+    scratch[0] = this._handle
+    const pending = binding.read(target)
+    if (Array.isArray(pending)) throw nativeError(pending)
+    try {
+      await pending
+    } catch (failure) {
+      throw nativeError(failure)
+    }
+    await yieldToCollector()
+    return finish()
+  }
+
+  /** Like `data()`, but blocks. */
+  dataSync(): TensorData {
+    this._alive('dataSync')
+    const [target, finish] = this._target()
+    scratch[0] = this._handle
+    check(binding.readSync(target))
+    return finish()
+  }
+
+  /** Elements as nested arrays (a number for rank 0); waits without blocking the event loop. int64 elements become
+   *  numbers where exact, else this throws: use `data()`, which gives BigInt. */
+  async array(): Promise<NestedArray> {
+    return nest(await this.data(), this.shape, this._dtype)
+  }
+
+  /** Like `array()`, but blocks. */
+  arraySync(): NestedArray {
+    return nest(this.dataSync(), this.shape, this._dtype)
+  }
+
+  /** The value of a one-element tensor; waits without blocking the event loop. */
+  async item(): Promise<number> {
+    this._single('item')
+    return scalar(await this.data(), this._dtype)
+  }
+
+  /** Like `item()`, but blocks. */
+  itemSync(): number {
+    this._single('itemSync')
+    return scalar(this.dataSync(), this._dtype)
+  }
+
+  private _single(op: string): void {
+    this._alive(op)
+    if (this.numel !== 1) {
+      throw new StateError(op, {
+        problem: 'not a one-element tensor',
+        got: `shape ${describeShape(this.shape)}`,
+        action: 'use array()',
+      })
+    }
+  }
+
+  private _target(): [Uint8Array, () => TensorData] {
+    const code = this._dtype
+    const bytes = new Uint8Array(this.numel * itemSizes[code]!)
+    const { buffer } = bytes
+    switch (code) {
+      case 0:
+        return [bytes, () => new Float32Array(buffer)]
+      case 1:
+        return [bytes, () => new Float64Array(buffer)]
+      case 2:
+        return [bytes, () => Float32Array.from(new Uint16Array(buffer), halfToNumber)]
+      case 3:
+        return [bytes, () => bfloat16ToFloat32(new Uint16Array(buffer))]
+      case 4:
+        return [bytes, () => new BigInt64Array(buffer)]
+      case 5:
+        return [bytes, () => new Int32Array(buffer)]
+      default:
+        return [bytes, () => bytes]
+    }
+  }
+
+  toString(): string {
+    return formatTensor(this)
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return formatTensor(this)
+  }
+}
+
+/** @internal */
+export function releasedError(op: string, tensor: Tensor): StateError {
+  return new StateError(op, {
+    problem: `a tensor of shape ${describeShape(tensor.shape)} was released by ${tensor._released}`,
+    action: 'call .keep() on it before, or return it',
+  })
+}
+
+/** @internal Row-major strides. */
+export function contiguousStrides(shape: Shape): number[] {
+  const strides = new Array<number>(shape.length)
+  let stride = 1
+  for (let d = shape.length - 1; d >= 0; d--) {
+    strides[d] = stride
+    stride *= Math.max(1, shape[d]!)
+  }
+  return strides
+}
+
+function isContiguous(shape: Shape, strides: readonly number[]): boolean {
+  let expected = 1
+  for (let d = shape.length - 1; d >= 0; d--) {
+    const size = shape[d]!
+    if (size === 0) return true
+    if (size !== 1 && strides[d] !== expected) return shape.includes(0)
+    expected *= size
+  }
+  return true
+}
+
+function halfToNumber(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1
+  const exponent = (bits >> 10) & 31
+  const fraction = bits & 1023
+  if (exponent === 31) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN
+  return sign * (exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15))
+}
+
+function bfloat16ToFloat32(words: Uint16Array): Float32Array {
+  const out = new Uint32Array(words.length)
+  for (let i = 0; i < words.length; i++) out[i] = words[i]! << 16
+  return new Float32Array(out.buffer)
+}
+
+function exact(value: bigint): number {
+  const number = Number(value)
+  if (!Number.isSafeInteger(number)) {
+    throw new DTypeError('array', {
+      problem: 'an int64 element is not exact as a JavaScript number',
+      got: `${value}n`,
+      action: 'use data(), which gives BigInt',
+    })
+  }
+  return number
+}
+
+function scalar(data: TensorData, dtype: number): number {
+  const value = data[0]!
+  return typeof value === 'bigint' ? exact(value) : dtype === 7 ? Number(value !== 0) : value
+}
+
+function nest(data: TensorData, shape: Shape, dtype: number): NestedArray {
+  let at = 0
+  const build = (dim: number): NestedArray => {
+    if (dim === shape.length) {
+      const value = data[at++]!
+      return typeof value === 'bigint' ? exact(value) : dtype === 7 ? value !== 0 : value
+    }
+    const row = new Array<NestedArray>(shape[dim]!)
+    for (let i = 0; i < row.length; i++) row[i] = build(dim + 1)
+    return row
+  }
+  return build(0)
+}
