@@ -260,6 +260,19 @@ export class Tensor {
   async data(): Promise<TensorData> {
     this._alive('data')
     const [target, finish] = this._target()
+    await this._read(target)
+    return finish()
+  }
+
+  /** @internal The elements as they stand in memory, in row-major order. */
+  async _bytes(op: string): Promise<Uint8Array> {
+    this._alive(op)
+    const bytes = new Uint8Array(this.nbytes)
+    await this._read(bytes)
+    return bytes
+  }
+
+  private async _read(target: Uint8Array): Promise<void> {
     scratch[0] = this._handle
     const pending = binding.read(target)
     if (Array.isArray(pending)) throw nativeError(pending)
@@ -269,7 +282,6 @@ export class Tensor {
       throw nativeError(failure)
     }
     await yieldToCollector()
-    return finish()
   }
 
   /** Like `data()`, but blocks. */
