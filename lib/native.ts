@@ -7,7 +7,7 @@ import {
   ArgumentError,
   DeviceError,
   DTypeError,
-  GradusError,
+  type GradusError,
   IndexError,
   NativeError,
   OutOfMemoryError,
@@ -58,10 +58,10 @@ function load(): Binding {
     return require('node-gyp-build')(root) as Binding
   } catch (cause) {
     throw new NativeError('gradus', {
-        problem: 'the native addon did not load',
-        got: cause instanceof Error ? cause.message.split('\n')[0]! : String(cause),
-        cause,
-        action: `there is a prebuilt one for linux-x64 (glibc); on ${process.platform}-${process.arch} run "npm run build" in ${root}, or "npx gradus doctor" for more`,
+      problem: 'the native addon did not load',
+      got: cause instanceof Error ? cause.message.split('\n')[0]! : String(cause),
+      cause,
+      action: `there is a prebuilt one for linux-x64 (glibc); on ${process.platform}-${process.arch} run "npm run build" in ${root}, or "npx gradus doctor" for more`,
     })
   }
 }

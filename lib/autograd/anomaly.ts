@@ -39,7 +39,12 @@ export function forwardTrace(): string {
 export class AnomalyError extends NativeError {}
 
 /** @internal */
-export function checkAnomaly(op: string, outputs: Tensor | readonly Tensor[], direction = 'forward', trace?: string): void {
+export function checkAnomaly(
+  op: string,
+  outputs: Tensor | readonly Tensor[],
+  direction = 'forward',
+  trace?: string,
+): void {
   for (const output of outputs instanceof Tensor ? [outputs] : outputs) {
     if (allFinite(output)) continue
     throw new AnomalyError(op, {

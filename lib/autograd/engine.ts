@@ -285,7 +285,12 @@ export function grad(
   const given = gradOutputs === undefined ? [] : gradOutputs instanceof Tensor ? [gradOutputs] : [...gradOutputs]
   const collected = new Array<Tensor | null>(wanted.length).fill(null)
   const places = new Map(wanted.map((input, i) => [input, i]))
-  runPass(roots, roots.map((_, i) => given[i]), options.retainGraph ?? false, { wanted: places, collected })
+  runPass(
+    roots,
+    roots.map((_, i) => given[i]),
+    options.retainGraph ?? false,
+    { wanted: places, collected },
+  )
   if (!options.allowUnused && collected.includes(null)) {
     throw new StateError('grad', {
       problem: `input ${collected.indexOf(null)} was not used by the outputs`,

@@ -1,8 +1,8 @@
 // One recorded operation: what it needs for its backward, and where its gradients go.
 
-import { Tensor } from '../tensor/tensor'
-import { unref } from '../tensor/memory'
 import { describeShape, StateError } from '../errors'
+import { unref } from '../tensor/memory'
+import { Tensor } from '../tensor/tensor'
 
 /** What a gradient formula gets. */
 export interface BackwardContext {
@@ -22,10 +22,7 @@ export const ACCUMULATED = Symbol('accumulated')
 export type InputGradient = Tensor | null | undefined | typeof ACCUMULATED
 
 /** Gradient formula: gradients of the outputs (null where none arrived) -> gradients of the inputs. */
-export type Backward = (
-  context: BackwardContext,
-  ...grads: Tensor[]
-) => InputGradient | readonly InputGradient[]
+export type Backward = (context: BackwardContext, ...grads: Tensor[]) => InputGradient | readonly InputGradient[]
 
 let sequence = 0
 let inKernelAccumulation = true

@@ -1,7 +1,7 @@
 // Views: other shapes and strides over the same elements. Nothing is copied but where a docstring says so.
 
-import { type DType, dtypeCode, isFloatingCode } from '../dtype'
 import { type Device, type DeviceName, device } from '../device'
+import { type DType, dtypeCode, isFloatingCode } from '../dtype'
 import { ArgumentError, describeShape, describeValue, IndexError, ShapeError } from '../errors'
 import { contiguousStrides, type Shape, Tensor } from '../tensor/tensor'
 import { normalizeDim, readSizes } from './arguments'
@@ -182,7 +182,8 @@ export function unsqueeze(x: Tensor, dim: number): Tensor {
 
 /** Without its dims of size 1, or without `dim` (one or several) where that has size 1. */
 export function squeeze(x: Tensor, dim?: number | readonly number[]): Tensor {
-  const named = dim === undefined ? null : (typeof dim === 'number' ? [dim] : dim).map((d) => normalizeDim('squeeze', d, x.ndim))
+  const named =
+    dim === undefined ? null : (typeof dim === 'number' ? [dim] : dim).map((d) => normalizeDim('squeeze', d, x.ndim))
   const stays = x.shape.map((size, d) => size !== 1 || (named !== null && !named.includes(d)))
   const { strides } = x
   return makeView(
@@ -202,7 +203,9 @@ export function expand(x: Tensor, ...sizes: (number | readonly number[])[]): Ten
   const extra = wanted.length - x.ndim
   const { strides } = x
   const shape = wanted.map((size, d) => (size === -1 && d >= extra ? x.shape[d - extra]! : size))
-  const bad = shape.findIndex((size, d) => size < 0 || (d >= extra && x.shape[d - extra] !== 1 && x.shape[d - extra] !== size))
+  const bad = shape.findIndex(
+    (size, d) => size < 0 || (d >= extra && x.shape[d - extra] !== 1 && x.shape[d - extra] !== size),
+  )
   if (extra < 0 || bad >= 0) {
     throw new ShapeError('expand', {
       problem: 'only dims of size 1 can be repeated',
@@ -239,13 +242,21 @@ export function slice(x: Tensor, dim: number, start?: number | null, end?: numbe
   const at = normalizeDim('slice', dim, x.ndim)
   if (x.ndim === 0) throw new ShapeError('slice', { problem: 'a tensor of rank 0 has no dims to slice' })
   if (!Number.isInteger(step) || step < 1) {
-    throw new ArgumentError('slice', { problem: 'not a step', got: describeValue(step), expected: 'a whole number of at least 1' })
+    throw new ArgumentError('slice', {
+      problem: 'not a step',
+      got: describeValue(step),
+      expected: 'a whole number of at least 1',
+    })
   }
   const size = x.shape[at]!
   const position = (value: number | null | undefined, otherwise: number): number => {
     if (value === null || value === undefined) return otherwise
     if (!Number.isInteger(value)) {
-      throw new ArgumentError('slice', { problem: 'not a position', got: describeValue(value), expected: 'a whole number' })
+      throw new ArgumentError('slice', {
+        problem: 'not a position',
+        got: describeValue(value),
+        expected: 'a whole number',
+      })
     }
     return Math.min(size, Math.max(0, value < 0 ? value + size : value))
   }
@@ -257,7 +268,14 @@ export function slice(x: Tensor, dim: number, start?: number | null, end?: numbe
   const stepped = [...strides]
   stepped[at] = strides[at]! * step
   const offset = count === 0 ? x._offset : x._offset + from * strides[at]!
-  return makeView('slice', x, shape, stepped, offset, partBackward(x, (whole) => slice(whole, at, from, from + count * step, step)))
+  return makeView(
+    'slice',
+    x,
+    shape,
+    stepped,
+    offset,
+    partBackward(x, (whole) => slice(whole, at, from, from + count * step, step)),
+  )
 }
 
 /** `length` elements of a dim from `start` on. */
@@ -283,7 +301,10 @@ export function select(x: Tensor, dim: number, index: number): Tensor {
     throw new IndexError('select', {
       problem: 'index is out of range',
       got: describeValue(index),
-      expected: size === undefined ? 'a tensor with dims' : `${-size} to ${size - 1} for dim ${at} of shape ${describeShape(x.shape)}`,
+      expected:
+        size === undefined
+          ? 'a tensor with dims'
+          : `${-size} to ${size - 1} for dim ${at} of shape ${describeShape(x.shape)}`,
     })
   }
   const position = index < 0 ? index + size : index
@@ -356,7 +377,10 @@ export function detach(x: Tensor): Tensor {
 
 /** In another dtype or on another device; itself when it is so already.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.to.html */
-export function to(x: Tensor, target: DType | DeviceName | Device | { dtype?: DType; device?: DeviceName | Device }): Tensor {
+export function to(
+  x: Tensor,
+  target: DType | DeviceName | Device | { dtype?: DType; device?: DeviceName | Device },
+): Tensor {
   x._alive('to')
   const wanted =
     typeof target === 'object' && !('type' in target)
@@ -370,7 +394,12 @@ export function to(x: Tensor, target: DType | DeviceName | Device | { dtype?: DT
   const result = run(copyOp, [x], x.shape, code)
   if (!isFloatingCode(code)) return result
   const source = x._dtype
-  return record({ name: 'to', autocast: 'keep', backward: (_, g) => run(copyOp, [g], g.shape, source) }, result, [x], [])
+  return record(
+    { name: 'to', autocast: 'keep', backward: (_, g) => run(copyOp, [g], g.shape, source) },
+    result,
+    [x],
+    [],
+  )
 }
 
 /** Copies the elements of another tensor, which broadcasts, into this one. */

@@ -1,9 +1,9 @@
 // New tensors from numbers.
 
+import { type Device, type DeviceName, device } from '../device'
 import { BOOL, type DType, dtypeCode, FLOAT32, FLOAT64, INT32, INT64, isFloatingCode, UINT8 } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
 import { binding, check, scratch } from '../native'
-import { type Device, type DeviceName, device } from '../device'
 import { native, run } from './dispatch'
 import { type NestedArray, type Shape, Tensor } from './tensor'
 
@@ -106,7 +106,9 @@ export function linspace(start: number, end: number, steps: number, options: Ten
   const code = options.dtype === undefined ? FLOAT32 : dtypeCode(options.dtype, 'linspace')
   const values = Float64Array.from({ length: count }, (_, i) =>
     // from both ends, so that the last one is exactly `end`
-    i < count / 2 ? start + (i * (end - start)) / Math.max(1, count - 1) : end - ((count - 1 - i) * (end - start)) / Math.max(1, count - 1),
+    i < count / 2
+      ? start + (i * (end - start)) / Math.max(1, count - 1)
+      : end - ((count - 1 - i) * (end - start)) / Math.max(1, count - 1),
   )
   if (count === 1) values[0] = start
   return finish(convert(fromTypedArray(values, [count]), code), options)
@@ -265,6 +267,7 @@ export function tensor(
     })
     return fromTypedArray(values, shape, options)
   }
-  const values = isFloatingCode(code) && code !== FLOAT64 ? Float32Array.from(flat, Number) : Float64Array.from(flat, Number)
+  const values =
+    isFloatingCode(code) && code !== FLOAT64 ? Float32Array.from(flat, Number) : Float64Array.from(flat, Number)
   return finish(convert(fromTypedArray(values, shape), code), options)
 }

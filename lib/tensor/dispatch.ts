@@ -11,9 +11,7 @@ export interface NativeOp {
   readonly outputs: number
 }
 
-const rows = new Map<string, { id: number; row: OpRow }>(
-  binding.opTable().map((row, id) => [row.name, { id, row }]),
-)
+const rows = new Map<string, { id: number; row: OpRow }>(binding.opTable().map((row, id) => [row.name, { id, row }]))
 
 /** Looks up an operator of native/ops.def.
  *  @throws NativeError when the addon has no such operator or other attributes: it was built from other sources */

@@ -4,8 +4,8 @@
 // made while a scope is open (a module's forward, tidy) is released when the scope closes unless it survives;
 // everything else is released by dispose(), by backward(), or at the latest by garbage collection.
 
-import { binding, check, scratch } from '../native'
 import { itemSizes } from '../dtype'
+import { binding, check, scratch } from '../native'
 import { Tensor } from './tensor'
 
 /** What is released when it closes. */

@@ -44,7 +44,10 @@ export function formatTensor(tensor: Tensor): string {
     else for (const each of visible(value)) if (each !== null) gather(each)
   }
   gather(values)
-  const text = tensor.dtype === 'bool' ? shown.map((value) => String(value !== 0)) : formatNumbers(shown, !/float/.test(tensor.dtype))
+  const text =
+    tensor.dtype === 'bool'
+      ? shown.map((value) => String(value !== 0))
+      : formatNumbers(shown, !/float/.test(tensor.dtype))
   let at = 0
   const draw = (value: NestedArray, depth: number): string => {
     if (!Array.isArray(value)) return text[at++]!

@@ -4,9 +4,9 @@
 // this class knows no operator.
 
 import type { Node } from '../autograd/node'
-import { type DType, dtypeNames, isFloatingCode, itemSizes } from '../dtype'
 import { Device } from '../device'
-import { DTypeError, describeShape, StateError } from '../errors'
+import { type DType, dtypeNames, isFloatingCode, itemSizes } from '../dtype'
+import { DTypeError, describeShape, OutOfMemoryError, StateError } from '../errors'
 import { binding, check, nativeError, scratch } from '../native'
 import { flushReleases, releaseTensor, track, yieldToCollector } from './memory'
 import { formatTensor } from './print'
@@ -329,7 +329,7 @@ export class Tensor {
 
   private _target(): [Uint8Array, () => TensorData] {
     const code = this._dtype
-    const bytes = new Uint8Array(this.numel * itemSizes[code]!)
+    const bytes = allocateBytes(this)
     const { buffer } = bytes
     switch (code) {
       case 0:
@@ -355,6 +355,19 @@ export class Tensor {
 
   [Symbol.for('nodejs.util.inspect.custom')](): string {
     return formatTensor(this)
+  }
+}
+
+function allocateBytes(tensor: Tensor): Uint8Array {
+  try {
+    return new Uint8Array(tensor.nbytes)
+  } catch (cause) {
+    throw new OutOfMemoryError('data', {
+      problem: 'JavaScript has no array of this size',
+      got: `${tensor.nbytes} bytes for shape ${describeShape(tensor.shape)}`,
+      action: 'read a part, such as narrow(0, 0, 1000)',
+      cause,
+    })
   }
 }
 

@@ -8,6 +8,7 @@
 //             out  the handles of the new outputs, in order
 //   view      in   handle, storage offset, rank, sizes..., strides...      out  handle
 //   release   in   count, handles...
+#include <algorithm>
 #include <cmath>
 
 #include "environment.h"

@@ -1,4 +1,6 @@
 // What the addon says about itself, and its settings.
+#include <algorithm>
+
 #include "environment.h"
 
 namespace gradus::binding {
