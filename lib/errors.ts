@@ -35,6 +35,8 @@ export abstract class GradusError extends Error {
   abstract readonly code: ErrorCode
   /** The operation that refused. */
   readonly op: string
+  /** Path of the module whose forward was running. */
+  modulePath?: string
 
   /** `parts` is a string where the native side has already worded it. */
   constructor(op: string, parts: ErrorParts | string) {

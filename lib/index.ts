@@ -6,6 +6,7 @@ export { Device, type DeviceName, device } from './device'
 export { type DType, isFloatingPoint, promoteTypes } from './dtype'
 export * from './errors'
 export { getNumThreads, setNumThreads } from './native'
+export * as nn from './nn/index'
 export * as ops from './ops/index'
 export {
   arange,

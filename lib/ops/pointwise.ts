@@ -7,11 +7,13 @@ import { broadcastShapes, sameShape, sumTo } from './broadcast'
 import {
   defineMethods,
   expectTensor,
+  expectWritable,
   type NativeOp,
   native,
   needsGrad,
   type OpRecord,
   record,
+  recordInPlace,
   run,
   runInto,
   runLike,
@@ -140,9 +142,15 @@ const mulRecord: OpRecord = { name: 'mul', autocast: 'promote', backward: () => 
 
 /** x += alpha * other, in place; other must broadcast to x's shape. */
 export function add_(x: Tensor, other: Operand, { alpha = 1 }: { alpha?: number } = {}): Tensor {
-  return other instanceof Tensor
-    ? runInto(addOp, [x, cast(other, x._dtype)], x, [0, 0, alpha])
-    : runInto(addOp, [x], x, [expectNumber('add_', other), 0, alpha])
+  const y = tensorOf(other)
+  expectWritable('add_', x, [y])
+  if (y !== null) runInto(addOp, [x, cast(y, x._dtype)], x, [0, 0, alpha])
+  else runInto(addOp, [x], x, [expectNumber('add_', other), 0, alpha])
+  if (!needsGrad([x, y])) return x
+  return recordInPlace(addRecord, x, [x, y], none, (context, g) => [
+    g,
+    y !== null && context.needs(1) ? gradientFor(alpha === 1 ? g : mul(g, alpha), y.shape, y._dtype) : null,
+  ])
 }
 
 declare module '../tensor/tensor' {

@@ -7,7 +7,7 @@ import { checkAnomaly, forwardTrace, isAnomalyEnabled } from '../autograd/anomal
 import { isGradEnabled } from '../autograd/mode'
 import { type Backward, Node } from '../autograd/node'
 import { dtypeNames } from '../dtype'
-import { DTypeError, describeValue } from '../errors'
+import { DTypeError, describeValue, StateError } from '../errors'
 import { releasedError, Tensor } from '../tensor/tensor'
 
 export type { Backward, BackwardContext } from '../autograd/node'
@@ -61,6 +61,37 @@ function attach(node: Node, output: Tensor, index: number): void {
   output._node = node
   output._output = index
   output._requiresGrad = true
+}
+
+/** Throws when an in-place operation would make gradients wrong.
+ *  @throws StateError for a leaf that requires a gradient, and for views of a recorded tensor */
+export function expectWritable(op: string, x: Tensor, inputs: readonly (Tensor | null)[] = []): void {
+  if (x._released !== null) throw releasedError(op, x)
+  if (!needsGrad([x, ...inputs])) return
+  if (x._requiresGrad && x._node === null) {
+    throw new StateError(op, {
+      problem: 'a leaf that requires a gradient cannot be changed in place while operations are recorded',
+      action: 'wrap it in noGrad(() => ...)',
+    })
+  }
+  if (x._base !== null) {
+    throw new StateError(op, {
+      problem: 'a view cannot be changed in place while operations on it are recorded',
+      action: 'use the out-of-place form, or detach() it',
+    })
+  }
+}
+
+/** Puts an in-place operation on the tape: `x` becomes its output. Call `expectWritable` before the operation and this
+ *  after it. */
+export function recordInPlace(
+  op: OpRecord,
+  x: Tensor,
+  inputs: readonly (Tensor | null | undefined)[],
+  saved: Tensor[],
+  backward: Backward = op.backward,
+): Tensor {
+  return record(op, x, inputs, saved, backward)
 }
 
 // --- checking arguments -----------------------------------------------------------------------------------------

@@ -6,7 +6,18 @@ import { ArgumentError, describeShape, describeValue, IndexError, ShapeError } f
 import { contiguousStrides, type Shape, Tensor } from '../tensor/tensor'
 import { normalizeDim, readSizes } from './arguments'
 import { sameShape, sumTo } from './broadcast'
-import { type Backward, defineMethods, defineVariadicMethods, native, record, run, runInto } from './registry'
+import {
+  type Backward,
+  defineMethods,
+  defineVariadicMethods,
+  expectTensor,
+  expectWritable,
+  native,
+  record,
+  recordInPlace,
+  run,
+  runInto,
+} from './registry'
 
 const copyOp = native('copy')
 const fillOp = native('fill', 'value')
@@ -404,17 +415,25 @@ export function to(
 
 /** Copies the elements of another tensor, which broadcasts, into this one. */
 export function copy_(x: Tensor, source: Tensor): Tensor {
-  x._alive('copy_')
-  source._alive('copy_')
+  expectTensor('copy_', 'the source', source)
+  expectWritable('copy_', x, [source])
   const from = sameShape(source.shape, x.shape) ? source : expand(source, x.shape)
-  return runInto(copyOp, [from], x)
+  runInto(copyOp, [from], x)
+  return recordInPlace(copyRecord, x, [x, source], [], (_, g) => [
+    run(fillOp, [], g.shape, g._dtype, [0]),
+    to(sumTo(g, source.shape), source.dtype),
+  ])
 }
+const copyRecord = { name: 'copy_', autocast: 'keep', backward: () => null } as const
 
 /** Sets every element. */
 export function fill_(x: Tensor, value: number): Tensor {
   if (typeof value !== 'number') throw new ArgumentError('fill_', { problem: 'not a value', got: describeValue(value) })
-  return runInto(fillOp, [], x, [value])
+  expectWritable('fill_', x)
+  runInto(fillOp, [], x, [value])
+  return recordInPlace(fillRecord, x, [x], [], (_, g) => run(fillOp, [], g.shape, g._dtype, [0]))
 }
+const fillRecord = { name: 'fill_', autocast: 'keep', backward: () => null } as const
 
 /** Sets every element to 0. */
 export function zero_(x: Tensor): Tensor {

@@ -71,6 +71,23 @@ export function leaveToCollector(tensor: Tensor): void {
   reportBytes(bytes)
 }
 
+/** @internal Gives a long-lived tensor the memory and dtype of another, which goes. */
+export function adopt(tensor: Tensor, from: Tensor): void {
+  queue.push(tensor._handle)
+  reportBytes(-bytesOf(tensor))
+  const target = tensor as { -readonly [K in keyof Tensor]: Tensor[K] }
+  target._handle = from._handle
+  target._dtype = from._dtype
+  target._strides = from._strides
+  target._version++
+  from._released = 'to()'
+  from._refs = Number.POSITIVE_INFINITY // its handle has a new owner
+  const bytes = bytesOf(tensor)
+  registry.register(tensor, { handle: tensor._handle, bytes })
+  reportBytes(bytes)
+  flush()
+}
+
 /** @internal Every new tensor passes here. */
 export function track(tensor: Tensor): void {
   if (current !== null) current.tensors.push(tensor)

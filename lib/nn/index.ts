@@ -1,0 +1,3 @@
+// Public names of modules.
+
+export * from './module'

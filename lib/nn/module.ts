@@ -1,0 +1,425 @@
+// Modules: named trees of parameters with a forward.
+//
+// Parameters, buffers and submodules are found in a module's own fields when they are asked for, so class fields just
+// work and nothing is registered twice. `forward` is wrapped once, at construction: the wrapper opens the memory scope
+// that releases what a call leaves behind, names the module in error messages, and runs the hooks.
+
+import { withoutGrad } from '../autograd/mode'
+import type { Device, DeviceName } from '../device'
+import type { DType } from '../dtype'
+import { ArgumentError, describeShape, describeValue, GradusError, ShapeError, StateError } from '../errors'
+import { onDescribeContext } from '../native'
+import { to } from '../ops/shape'
+import { setContext } from '../tensor/dispatch'
+import { adopt, scoped } from '../tensor/memory'
+import { Tensor } from '../tensor/tensor'
+
+/** Names and tensors: parameters and persistent buffers. */
+export type StateDict = Record<string, Tensor>
+
+/** Called before forward with its arguments; may return other ones. */
+export type ForwardPreHook = (module: Module, inputs: unknown[]) => unknown[] | undefined
+/** Called after forward; may return another output. */
+export type ForwardHook = (module: Module, inputs: unknown[], output: unknown) => unknown
+/** Called in backward with the gradient of the module's (first) output; may return another one. */
+export type BackwardHook = (module: Module, gradOutput: Tensor) => Tensor | undefined
+
+/** Names that did not fit in `loadStateDict`. */
+export interface IncompatibleKeys {
+  missingKeys: string[]
+  unexpectedKeys: string[]
+}
+
+// --- parameters -----------------------------------------------------------------------------------------------------
+
+const parameters = new WeakSet<Tensor>()
+
+function makeParameter(data: Tensor, requiresGrad = true): Tensor {
+  if (!(data instanceof Tensor)) {
+    throw new ArgumentError('Parameter', { problem: 'not a tensor', got: describeValue(data), expected: 'a Tensor' })
+  }
+  const tensor = data.isLeaf ? data : data.detach()
+  parameters.add(tensor)
+  return tensor.keep().requiresGrad_(requiresGrad)
+}
+
+/** Makes a tensor a parameter: found by `parameters()` when it stands in a module's field, with `requiresGrad` true
+ *  unless told otherwise. `new Parameter(x)` and `parameter(x)` are the same.
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.parameter.Parameter.html */
+export const Parameter = makeParameter as unknown as new (data: Tensor, requiresGrad?: boolean) => Tensor
+
+/** Makes a tensor a parameter. */
+export const parameter: (data: Tensor, requiresGrad?: boolean) => Tensor = makeParameter
+
+/** Whether the tensor is a parameter. */
+export function isParameter(value: unknown): value is Tensor {
+  return value instanceof Tensor && parameters.has(value)
+}
+
+// --- module paths in messages ----------------------------------------------------------------------------------------
+
+interface Place {
+  module: WeakRef<Module>
+  caller: number
+}
+const places: Place[] = [{ module: new WeakRef({} as Module), caller: 0 }]
+
+function pathOf(context: number): string {
+  const place = places[context]
+  const module = place?.module.deref()
+  if (place === undefined || module === undefined) return ''
+  const caller = places[place.caller]?.module.deref()
+  if (place.caller === 0 || caller === undefined) return module.constructor.name
+  for (const [name, each] of caller.namedModules()) if (each === module) return `${pathOf(place.caller)}.${name}`
+  return `${pathOf(place.caller)}.${module.constructor.name}`
+}
+onDescribeContext(pathOf)
+
+// --- the module -------------------------------------------------------------------------------------------------------
+
+let callDepth = 0
+let currentModule = 0
+
+/** Base of all modules. Subclasses have a `forward` method (a method: a class field would escape the wrapper and is
+ *  refused) and keep parameters, buffers and submodules in their fields; arrays and maps of modules go in `ModuleList`
+ *  and `ModuleDict`. Private `#fields` are not found.
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html
+ *  @example
+ *  class Mlp extends nn.Module {
+ *    up = new nn.Linear(4, 8)
+ *    down = new nn.Linear(8, 4)
+ *    forward(x: Tensor) {
+ *      return this.down.forward(ops.gelu(this.up.forward(x)))
+ *    }
+ *  } */
+export class Module {
+  /** Whether the module trains (dropout drops) or evaluates. */
+  training = true
+  readonly #wrapper: (...inputs: unknown[]) => unknown
+  readonly #buffers = new Map<string, boolean>() // name -> persistent
+  readonly #preHooks = new Set<ForwardPreHook>()
+  readonly #hooks = new Set<ForwardHook>()
+  readonly #backwardHooks = new Set<BackwardHook>()
+  #context = 0
+
+  constructor() {
+    const { forward } = this
+    this.#wrapper = (...inputs) => this.#call(forward as (...inputs: unknown[]) => unknown, inputs)
+    Object.defineProperty(this, 'forward', {
+      value: this.#wrapper,
+      writable: true,
+      configurable: true,
+      enumerable: false,
+    })
+  }
+
+  /** Computes the module's output. Subclasses give it their own parameters. */
+  forward(..._inputs: never[]): unknown {
+    throw new StateError(this.constructor.name, {
+      problem: 'the module has no forward',
+      action: 'write a forward method',
+    })
+  }
+
+  #call(forward: (...inputs: unknown[]) => unknown, given: unknown[]): unknown {
+    if (this.#context === 0) {
+      this.#context = places.length
+      places.push({ module: new WeakRef(this), caller: currentModule })
+    }
+    const outerModule = currentModule
+    const outer = setContext(this.#context)
+    currentModule = this.#context
+    callDepth++
+    const leave = (): void => {
+      callDepth--
+      currentModule = outerModule
+      setContext(outer)
+    }
+    let output: unknown
+    try {
+      output = scoped(`${this.constructor.name}.forward`, this, () => {
+        let inputs = given
+        for (const hook of this.#preHooks) inputs = hook(this, inputs) ?? inputs
+        const result = forward.apply(this, inputs)
+        return result instanceof Promise
+          ? result.then((value) => this.#afterForward(inputs, value))
+          : this.#afterForward(inputs, result)
+      })
+    } catch (error) {
+      if (error instanceof GradusError) error.modulePath ??= pathOf(this.#context)
+      leave()
+      throw error
+    }
+    leave()
+    if (callDepth === 0) {
+      if (output instanceof Promise) return output.then(markOutermost)
+      markOutermost(output)
+    }
+    return output
+  }
+
+  #afterForward(inputs: unknown[], result: unknown): unknown {
+    let output = result
+    for (const hook of this.#hooks) {
+      forEachTensor([inputs, output], (tensor) => tensor.keep())
+      output = hook(this, inputs, output) ?? output
+    }
+    if (this.#backwardHooks.size > 0) {
+      const first = firstTensor(output)
+      if (first?.requiresGrad) {
+        first.registerHook((grad) => {
+          let current = grad
+          for (const hook of this.#backwardHooks) current = hook(this, current) ?? current
+          return current
+        })
+      }
+    }
+    return output
+  }
+
+  /** Calls `hook` before every forward; returns a function that removes it. */
+  registerForwardPreHook(hook: ForwardPreHook): () => void {
+    this.#preHooks.add(hook)
+    return () => void this.#preHooks.delete(hook)
+  }
+
+  /** Calls `hook` after every forward; what it is handed stays alive beyond the call. */
+  registerForwardHook(hook: ForwardHook): () => void {
+    this.#hooks.add(hook)
+    return () => void this.#hooks.delete(hook)
+  }
+
+  /** Calls `hook` with the gradient of the module's first output tensor when backward reaches it. */
+  registerBackwardHook(hook: BackwardHook): () => void {
+    this.#backwardHooks.add(hook)
+    return () => void this.#backwardHooks.delete(hook)
+  }
+
+  /** Makes a tensor a buffer: part of the state, not trained. Not saved when `persistent` is false. */
+  registerBuffer(name: string, buffer: Tensor, { persistent = true }: { persistent?: boolean } = {}): void {
+    if (!(buffer instanceof Tensor)) {
+      throw new ArgumentError('registerBuffer', { problem: 'not a tensor', got: describeValue(buffer) })
+    }
+    this.#buffers.set(name, persistent)
+    ;(this as Record<string, unknown>)[name] = buffer.keep()
+  }
+
+  /** Makes a tensor a parameter in a field of that name. */
+  registerParameter(name: string, data: Tensor): void {
+    ;(this as Record<string, unknown>)[name] = parameter(data)
+  }
+
+  /** Direct submodules by field. */
+  namedChildren(): [string, Module][] {
+    if ((this as { forward: unknown }).forward !== this.#wrapper) {
+      throw new StateError(this.constructor.name, {
+        problem: 'forward is a class field, which the memory scope cannot see',
+        got: 'forward = (...) => ...',
+        expected: 'forward(...) { ... }',
+        action: 'write it as a method',
+      })
+    }
+    return Object.entries(this).filter((entry): entry is [string, Module] => entry[1] instanceof Module)
+  }
+
+  /** Direct submodules. */
+  children(): Module[] {
+    return this.namedChildren().map(([, child]) => child)
+  }
+
+  /** This module and all below it, each once, with their paths. */
+  namedModules(prefix = '', seen = new Set<Module>()): [string, Module][] {
+    if (seen.has(this)) return []
+    seen.add(this)
+    const below = this.namedChildren().flatMap(([name, child]) => child.namedModules(join(prefix, name), seen))
+    return [[prefix, this], ...below]
+  }
+
+  /** This module and all below it, each once. */
+  modules(): Module[] {
+    return this.namedModules().map(([, module]) => module)
+  }
+
+  #own(kind: 'parameters' | 'buffers' | 'state'): [string, Tensor][] {
+    return Object.entries(this).filter((entry): entry is [string, Tensor] => {
+      const [name, value] = entry
+      if (!(value instanceof Tensor)) return false
+      const persistent = this.#buffers.get(name)
+      if (kind === 'buffers') return persistent !== undefined
+      return persistent === undefined ? parameters.has(value) : kind === 'state' && persistent
+    })
+  }
+
+  /** Parameters with their paths; a tied one once, under its first path. */
+  namedParameters(): [string, Tensor][] {
+    const seen = new Set<Tensor>()
+    return this.namedModules()
+      .flatMap(([path, module]) =>
+        module.#own('parameters').map(([name, p]) => [join(path, name), p] as [string, Tensor]),
+      )
+      .filter(([, p]) => !seen.has(p) && seen.add(p))
+  }
+
+  /** Parameters, a tied one once. */
+  parameters(): Tensor[] {
+    return this.namedParameters().map(([, p]) => p)
+  }
+
+  /** Buffers with their paths. */
+  namedBuffers(): [string, Tensor][] {
+    return this.namedModules().flatMap(([path, module]) =>
+      module.#own('buffers').map(([name, b]) => [join(path, name), b] as [string, Tensor]),
+    )
+  }
+
+  /** Number of elements of all parameters, tied ones counted once. */
+  numParameters({ trainable = false }: { trainable?: boolean } = {}): number {
+    return this.parameters()
+      .filter((p) => !trainable || p.requiresGrad)
+      .reduce((n, p) => n + p.numel, 0)
+  }
+
+  /** Parameters and persistent buffers by path, detached, sharing memory with the module. Tied ones stand under each
+   *  of their paths. */
+  stateDict(): StateDict {
+    const state: StateDict = {}
+    for (const [path, tensor] of this.#state()) state[path] = tensor.detach()
+    return state
+  }
+
+  #state(prefix = ''): [string, Tensor][] {
+    const own = this.#own('state').map(([name, tensor]) => [join(prefix, name), tensor] as [string, Tensor])
+    return [...own, ...this.namedChildren().flatMap(([name, child]) => child.#state(join(prefix, name)))]
+  }
+
+  /** Copies values into parameters and buffers. Everything is checked before anything is written.
+   *  @throws StateError when `strict` (the default) and names are missing or unknown; ShapeError when a shape differs */
+  loadStateDict(state: StateDict, { strict = true }: { strict?: boolean } = {}): IncompatibleKeys {
+    const targets = this.#state()
+    const names = new Set(targets.map(([name]) => name))
+    const missingKeys = targets.map(([name]) => name).filter((name) => !(name in state))
+    const unexpectedKeys = Object.keys(state).filter((name) => !names.has(name))
+    if (strict && missingKeys.length + unexpectedKeys.length > 0) {
+      throw new StateError('loadStateDict', {
+        problem: 'the names do not fit the module',
+        got: `missing ${JSON.stringify(missingKeys)}, unexpected ${JSON.stringify(unexpectedKeys)}`,
+        action: 'load the state of the same configuration, or pass { strict: false }',
+      })
+    }
+    const pairs = targets.filter(([name]) => name in state)
+    for (const [name, target] of pairs) {
+      const source = state[name]
+      if (!(source instanceof Tensor) || describeShape(source.shape) !== describeShape(target.shape)) {
+        throw new ShapeError('loadStateDict', {
+          problem: `${name} has another shape`,
+          got: source instanceof Tensor ? describeShape(source.shape) : describeValue(source),
+          expected: describeShape(target.shape),
+        })
+      }
+      source._alive('loadStateDict')
+    }
+    withoutGrad(() => {
+      for (const [name, target] of pairs) target.copy_(state[name]!)
+    })
+    return { missingKeys, unexpectedKeys }
+  }
+
+  /** Sets training mode for this module and all below it. */
+  train(mode = true): this {
+    for (const module of this.modules()) module.training = mode
+    return this
+  }
+
+  /** Sets evaluation mode: `train(false)`. */
+  eval(): this {
+    return this.train(false)
+  }
+
+  /** Calls fn on every module below this one and then on this one. */
+  apply(fn: (module: Module) => void): this {
+    for (const child of this.children()) child.apply(fn)
+    fn(this)
+    return this
+  }
+
+  /** Moves parameters and buffers (floating ones, when the target is a dtype) in place, so that optimizers keep them. */
+  to(target: DType | DeviceName | Device): this {
+    withoutGrad(() => {
+      for (const tensor of new Set([...this.parameters(), ...this.namedBuffers().map(([, b]) => b)])) {
+        const dtypeOnly = typeof target === 'string' && !/^(cpu|cuda)/.test(target)
+        if (dtypeOnly && tensor._dtype > 3) continue
+        const moved = to(tensor, target)
+        if (moved !== tensor) {
+          adopt(tensor, moved)
+          tensor.grad = null
+        }
+      }
+    })
+    return this
+  }
+
+  /** Sets `requiresGrad` of every parameter. */
+  requiresGrad_(value = true): this {
+    for (const p of this.parameters()) p.requiresGrad_(value)
+    return this
+  }
+
+  /** Drops the gradients, or fills them with zeros. */
+  zeroGrad({ setToNone = true }: { setToNone?: boolean } = {}): void {
+    for (const p of this.parameters()) {
+      if (p.grad === null) continue
+      if (setToNone) {
+        p.grad.dispose()
+        p.grad = null
+      } else {
+        p.grad.zero_()
+      }
+    }
+  }
+
+  /** What stands between the parentheses of the printed tree. */
+  extraRepr(): string {
+    return ''
+  }
+
+  toString(): string {
+    const children = this.namedChildren()
+    const count = this.numParameters()
+    const head = `${this.constructor.name}(${this.extraRepr()})${count > 0 ? `  # ${count.toLocaleString('en')} parameters` : ''}`
+    const lines = children.map(([name, child]) => `  (${name}): ${child.toString().replaceAll('\n', '\n  ')}`)
+    return [head, ...lines].join('\n')
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return this.toString()
+  }
+}
+
+const join = (prefix: string, name: string): string => (prefix === '' ? name : `${prefix}.${name}`)
+
+function forEachTensor(value: unknown, visit: (tensor: Tensor) => void, depth = 0): void {
+  if (value instanceof Tensor) visit(value)
+  else if (Array.isArray(value)) for (const each of value) forEachTensor(each, visit, depth + 1)
+  else if (
+    depth < 8 &&
+    value !== null &&
+    typeof value === 'object' &&
+    Object.getPrototypeOf(value) === Object.prototype
+  )
+    for (const each of Object.values(value)) forEachTensor(each, visit, depth + 1)
+}
+
+function firstTensor(value: unknown): Tensor | undefined {
+  let first: Tensor | undefined
+  forEachTensor(value, (tensor) => {
+    first ??= tensor
+  })
+  return first
+}
+
+function markOutermost<T>(output: T): T {
+  forEachTensor(output, (tensor) => {
+    tensor._outermost = true
+  })
+  return output
+}
