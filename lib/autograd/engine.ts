@@ -299,3 +299,14 @@ export function grad(
   }
   return collected
 }
+
+declare module '../tensor/tensor' {
+  interface Tensor {
+    /** Computes gradients of every leaf; see `autograd.backward`. */
+    backward(options?: BackwardOptions): void
+  }
+}
+
+Tensor.prototype.backward = function (options) {
+  backward(this, options)
+}

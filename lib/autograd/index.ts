@@ -3,4 +3,5 @@
 export { AnomalyError, detectAnomaly } from './anomaly'
 export { type BackwardOptions, backward, grad } from './engine'
 export { customFunction, type FunctionContext, type FunctionDefinition } from './function'
+export { GradcheckError, type GradcheckOptions, gradcheck } from './gradcheck'
 export { enableGrad, isGradEnabled, noGrad, setGradEnabled } from './mode'

@@ -2,7 +2,7 @@
 
 import { describeShape, StateError } from '../errors'
 import { unref } from '../tensor/memory'
-import { Tensor } from '../tensor/tensor'
+import { type Recipe, Tensor } from '../tensor/tensor'
 
 /** What a gradient formula gets. */
 export interface BackwardContext {
@@ -24,6 +24,42 @@ export type InputGradient = Tensor | null | undefined | typeof ACCUMULATED
 /** Gradient formula: gradients of the outputs (null where none arrived) -> gradients of the inputs. */
 export type Backward = (context: BackwardContext, ...grads: Tensor[]) => InputGradient | readonly InputGradient[]
 
+// A tensor that the tape keeps: the tensor itself, or, where it has a recipe, what the recipe needs. The outputs of norms,
+// activations and dropout are read once more in backward, by the product that follows them; computing them again there
+// costs one pass over memory and saves half of a transformer's activations.
+class Saved {
+  private readonly version: number
+  private readonly recipe: Recipe | null
+  private readonly inputs: readonly Saved[] = []
+
+  constructor(private readonly tensor: Tensor) {
+    this.version = tensor._storageVersion
+    this.recipe = this.version === 0 ? tensor._recipe : null
+    if (this.recipe === null) tensor._refs++
+    else this.inputs = this.recipe.inputs.map((input) => new Saved(input))
+  }
+
+  read(op: string): Tensor {
+    const { tensor } = this
+    if (tensor._storageVersion !== this.version) {
+      throw new StateError(`backward of ${op}`, {
+        problem: `a tensor of shape ${describeShape(tensor.shape)} that the gradient needs was changed in place after it was used`,
+        got: `version ${tensor._storageVersion}`,
+        expected: `version ${this.version}`,
+        action: 'use the out-of-place form, or clone() before changing it',
+      })
+    }
+    if (tensor._released === null) return tensor
+    if (this.recipe === null) return lend(tensor)
+    return this.recipe.compute(this.inputs.map((input) => input.read(op)))
+  }
+
+  free(): void {
+    if (this.recipe === null) unref(this.tensor)
+    else for (const input of this.inputs) input.free()
+  }
+}
+
 let sequence = 0
 let inKernelAccumulation = true
 
@@ -44,8 +80,107 @@ export class Node implements BackwardContext {
   /** @internal module path, and under anomaly detection the stack, of the forward call */
   trace: string | null = null
   freed = false
-  private readonly savedTensors: Tensor[]
-  private readonly savedVersions: number[]
+  private readonly savedTensors: Saved[]
+
+  constructor(
+    readonly name: string,
+    readonly backward: Backward,
+    inputs: readonly (Tensor | null | undefined)[],
+    saved: readonly Tensor[],
+  ) {
+    const n = inputs.length
+    this.next = new Array(n)
+    this.nextOutput = new Array(n)
+    for (let i = 0; i < n; i++) {
+      const input = inputs[i]
+      if (input === null || input === undefined || !input._requiresGrad) {
+        this.next[i] = null
+        this.nextOutput[i] = 0
+      } else {
+        this.next[i] = input._node ?? input
+        this.nextOutput[i] = input._output
+      }
+    }
+    this.savedTensors = new Array(saved.length)
+    for (let i = 0; i < saved.length; i++) this.savedTensors[i] = new Saved(saved[i]!)
+  }
+
+  saved(i: number): Tensor {
+    return this.savedTensors[i]!.read(this.name)
+  }
+
+  needs(i: number): boolean
+  /** The existing gradient that the i-th input's may be added into by the kernel itself (then return ACCUMULATED), or
+   *  null. */
+  target(i: number): Tensor | null
+}
+
+/** Returned by a formula in place of a gradient that it has added to `target(i)` itself. */
+export const ACCUMULATED = Symbol('accumulated')
+
+/** @internal */
+export type InputGradient = Tensor | null | undefined | typeof ACCUMULATED
+
+/** Gradient formula: gradients of the outputs (null where none arrived) -> gradients of the inputs. */
+export type Backward = (context: BackwardContext, ...grads: Tensor[]) => InputGradient | readonly InputGradient[]
+
+// A tensor that the tape keeps: the tensor itself, or, where it has a recipe, what the recipe needs. The outputs of norms,
+// activations and dropout are read once more in backward, by the product that follows them; computing them again there
+// costs one pass over memory and saves half of a transformer's activations.
+class Saved {
+  private readonly version: number
+  private readonly recipe: Recipe | null
+  private readonly inputs: readonly Saved[] = []
+
+  constructor(private readonly tensor: Tensor) {
+    this.version = tensor._storageVersion
+    this.recipe = this.version === 0 ? tensor._recipe : null
+    if (this.recipe === null) tensor._refs++
+    else this.inputs = this.recipe.inputs.map((input) => new Saved(input))
+  }
+
+  read(op: string): Tensor {
+    const { tensor } = this
+    if (tensor._storageVersion !== this.version) {
+      throw new StateError(`backward of ${op}`, {
+        problem: `a tensor of shape ${describeShape(tensor.shape)} that the gradient needs was changed in place after it was used`,
+        got: `version ${tensor._storageVersion}`,
+        expected: `version ${this.version}`,
+        action: 'use the out-of-place form, or clone() before changing it',
+      })
+    }
+    if (tensor._released === null) return tensor
+    if (this.recipe === null) return lend(tensor)
+    return this.recipe.compute(this.inputs.map((input) => input.read(op)))
+  }
+
+  free(): void {
+    if (this.recipe === null) unref(this.tensor)
+    else for (const input of this.inputs) input.free()
+  }
+}
+
+let sequence = 0
+let inKernelAccumulation = true
+
+/** @internal Whether formulas may add into `.grad` by themselves: not while `autograd.grad` collects gradients. */
+export function allowTargets(value: boolean): void {
+  inKernelAccumulation = value
+}
+
+/** A recorded operation. */
+export class Node implements BackwardContext {
+  readonly sequence = sequence++
+  /** Where the gradient of each input goes: a node, a leaf, or null when it is not wanted. */
+  readonly next: (Node | Tensor | null)[]
+  readonly nextOutput: number[]
+  outputs: Tensor[] = []
+  /** @internal gradients that arrived, by output */
+  grads: (Tensor | null)[] = []
+  /** @internal module path, and under anomaly detection the stack, of the forward call */
+  trace: string | null = null
+  freed = false
+  private readonly savedTensors: Saved[]
 
   constructor(
     readonly name: string,
@@ -105,7 +240,7 @@ export class Node implements BackwardContext {
   free(): void {
     if (this.freed) return
     this.freed = true
-    for (const tensor of this.savedTensors) unref(tensor)
+    for (const saved of this.savedTensors) saved.free()
     this.savedTensors.length = 0
     this.outputs = []
   }

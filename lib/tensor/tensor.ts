@@ -23,6 +23,12 @@ export type NestedArray = number | boolean | NestedArray[]
 /** A gradient hook: may return a replacement. */
 export type GradientHook = (grad: Tensor) => Tensor | undefined | void
 
+/** @internal A cheap way to compute a tensor again from tensors that the tape holds anyway. */
+export interface Recipe {
+  readonly inputs: readonly Tensor[]
+  readonly compute: (inputs: readonly Tensor[]) => Tensor
+}
+
 /** An n-dimensional array on a device. Made by `tensor`, `zeros`, … and by operators; never by `new`. */
 export class Tensor {
   readonly shape: Shape
@@ -61,6 +67,8 @@ export class Tensor {
   _survives = 0
   /** @internal hooks on the gradient */
   _hooks: GradientHook[] | null = null
+  /** @internal how to compute it again, when that is cheaper than keeping it for backward */
+  _recipe: Recipe | null = null
   /** @internal retainGrad was called */
   _retainGrad = false
 
