@@ -24,9 +24,17 @@ export type InputGradient = Tensor | null | undefined | typeof ACCUMULATED
 /** Gradient formula: gradients of the outputs (null where none arrived) -> gradients of the inputs. */
 export type Backward = (context: BackwardContext, ...grads: Tensor[]) => InputGradient | readonly InputGradient[]
 
-// A tensor that the tape keeps: the tensor itself, or, where it has a recipe, what the recipe needs. The outputs of norms,
-// activations and dropout are read once more in backward, by the product that follows them; computing them again there
-// costs one pass over memory and saves half of a transformer's activations.
+let sequence = 0
+let inKernelAccumulation = true
+
+/** @internal Whether formulas may add into `.grad` by themselves: not while `autograd.grad` collects gradients. */
+export function allowTargets(value: boolean): void {
+  inKernelAccumulation = value
+}
+
+// A tensor that the tape keeps: the tensor itself, or, where it has a recipe, what the recipe needs. The outputs of
+// norms, activations and dropout are read once more in backward, by the product that follows them; computing them again
+// there costs one pass over memory and saves half of a transformer's activations.
 class Saved {
   private readonly version: number
   private readonly recipe: Recipe | null
@@ -60,12 +68,18 @@ class Saved {
   }
 }
 
-let sequence = 0
-let inKernelAccumulation = true
-
-/** @internal Whether formulas may add into `.grad` by themselves: not while `autograd.grad` collects gradients. */
-export function allowTargets(value: boolean): void {
-  inKernelAccumulation = value
+/** A tensor that its user released but the tape still owns, usable while a formula runs. */
+function lend(tensor: Tensor): Tensor {
+  const alias = new Tensor(
+    tensor._handle,
+    tensor.shape,
+    tensor._dtype,
+    tensor._base ?? tensor,
+    tensor._strides,
+    tensor._offset,
+  )
+  alias._refs = Number.POSITIVE_INFINITY // the owner releases the handle
+  return alias
 }
 
 /** A recorded operation. */
@@ -109,121 +123,6 @@ export class Node implements BackwardContext {
     return this.savedTensors[i]!.read(this.name)
   }
 
-  needs(i: number): boolean
-  /** The existing gradient that the i-th input's may be added into by the kernel itself (then return ACCUMULATED), or
-   *  null. */
-  target(i: number): Tensor | null
-}
-
-/** Returned by a formula in place of a gradient that it has added to `target(i)` itself. */
-export const ACCUMULATED = Symbol('accumulated')
-
-/** @internal */
-export type InputGradient = Tensor | null | undefined | typeof ACCUMULATED
-
-/** Gradient formula: gradients of the outputs (null where none arrived) -> gradients of the inputs. */
-export type Backward = (context: BackwardContext, ...grads: Tensor[]) => InputGradient | readonly InputGradient[]
-
-// A tensor that the tape keeps: the tensor itself, or, where it has a recipe, what the recipe needs. The outputs of norms,
-// activations and dropout are read once more in backward, by the product that follows them; computing them again there
-// costs one pass over memory and saves half of a transformer's activations.
-class Saved {
-  private readonly version: number
-  private readonly recipe: Recipe | null
-  private readonly inputs: readonly Saved[] = []
-
-  constructor(private readonly tensor: Tensor) {
-    this.version = tensor._storageVersion
-    this.recipe = this.version === 0 ? tensor._recipe : null
-    if (this.recipe === null) tensor._refs++
-    else this.inputs = this.recipe.inputs.map((input) => new Saved(input))
-  }
-
-  read(op: string): Tensor {
-    const { tensor } = this
-    if (tensor._storageVersion !== this.version) {
-      throw new StateError(`backward of ${op}`, {
-        problem: `a tensor of shape ${describeShape(tensor.shape)} that the gradient needs was changed in place after it was used`,
-        got: `version ${tensor._storageVersion}`,
-        expected: `version ${this.version}`,
-        action: 'use the out-of-place form, or clone() before changing it',
-      })
-    }
-    if (tensor._released === null) return tensor
-    if (this.recipe === null) return lend(tensor)
-    return this.recipe.compute(this.inputs.map((input) => input.read(op)))
-  }
-
-  free(): void {
-    if (this.recipe === null) unref(this.tensor)
-    else for (const input of this.inputs) input.free()
-  }
-}
-
-let sequence = 0
-let inKernelAccumulation = true
-
-/** @internal Whether formulas may add into `.grad` by themselves: not while `autograd.grad` collects gradients. */
-export function allowTargets(value: boolean): void {
-  inKernelAccumulation = value
-}
-
-/** A recorded operation. */
-export class Node implements BackwardContext {
-  readonly sequence = sequence++
-  /** Where the gradient of each input goes: a node, a leaf, or null when it is not wanted. */
-  readonly next: (Node | Tensor | null)[]
-  readonly nextOutput: number[]
-  outputs: Tensor[] = []
-  /** @internal gradients that arrived, by output */
-  grads: (Tensor | null)[] = []
-  /** @internal module path, and under anomaly detection the stack, of the forward call */
-  trace: string | null = null
-  freed = false
-  private readonly savedTensors: Saved[]
-
-  constructor(
-    readonly name: string,
-    readonly backward: Backward,
-    inputs: readonly (Tensor | null | undefined)[],
-    saved: readonly Tensor[],
-  ) {
-    const n = inputs.length
-    this.next = new Array(n)
-    this.nextOutput = new Array(n)
-    for (let i = 0; i < n; i++) {
-      const input = inputs[i]
-      if (input === null || input === undefined || !input._requiresGrad) {
-        this.next[i] = null
-        this.nextOutput[i] = 0
-      } else {
-        this.next[i] = input._node ?? input
-        this.nextOutput[i] = input._output
-      }
-    }
-    this.savedTensors = saved as Tensor[]
-    this.savedVersions = new Array(saved.length)
-    for (let i = 0; i < saved.length; i++) {
-      const tensor = saved[i]!
-      tensor._refs++
-      this.savedVersions[i] = tensor._storageVersion
-    }
-  }
-
-  saved(i: number): Tensor {
-    const tensor = this.savedTensors[i]!
-    if (tensor._storageVersion !== this.savedVersions[i]) {
-      throw new StateError(`backward of ${this.name}`, {
-        problem: `a tensor of shape ${describeShape(tensor.shape)} that the gradient needs was changed in place after it was used`,
-        got: `version ${tensor._storageVersion}`,
-        expected: `version ${this.savedVersions[i]}`,
-        action: 'use the out-of-place form, or clone() before changing it',
-      })
-    }
-    if (tensor._released === null) return tensor
-    return lend(tensor)
-  }
-
   needs(i: number): boolean {
     return this.next[i] !== null
   }
@@ -231,7 +130,7 @@ export class Node implements BackwardContext {
   target(i: number): Tensor | null {
     const next = this.next[i]
     if (!inKernelAccumulation || !(next instanceof Tensor) || next._hooks !== null) return null
-    const grad = next.grad
+    const { grad } = next
     if (grad === null || grad._released !== null || grad._strides !== null || grad._requiresGrad) return null
     return grad._dtype === next._dtype ? grad : null
   }
@@ -244,18 +143,4 @@ export class Node implements BackwardContext {
     this.savedTensors.length = 0
     this.outputs = []
   }
-}
-
-/** A tensor that its user released but the tape still owns, usable while a formula runs. */
-function lend(tensor: Tensor): Tensor {
-  const alias = new Tensor(
-    tensor._handle,
-    tensor.shape,
-    tensor._dtype,
-    tensor._base ?? tensor,
-    tensor._strides,
-    tensor._offset,
-  )
-  alias._refs = Number.POSITIVE_INFINITY // the owner releases the handle
-  return alias
 }
