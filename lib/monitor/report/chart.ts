@@ -22,22 +22,54 @@ export interface ChartOptions {
   height?: number
 }
 
+interface Palette {
+  paper: string
+  ink: string
+  muted: string
+  grid: string
+  lines: readonly string[]
+}
+
+const light: Palette = {
+  paper: '#ffffff',
+  ink: '#1f2430',
+  muted: '#667085',
+  grid: '#e6e8ee',
+  lines: ['#2563eb', '#d9480f', '#0f8a6c', '#7c4dcc'],
+}
+
+const dark: Palette = {
+  paper: '#14171d',
+  ink: '#e7eaf0',
+  muted: '#97a1b3',
+  grid: '#2b303b',
+  lines: ['#7aa7ff', '#ff9d6b', '#4fd1ac', '#b79bff'],
+}
+
+// plain rules without custom properties, which renderers outside of browsers do not know
+const colors = ({ paper, ink, muted, grid, lines }: Palette): string =>
+  [
+    `.chart .paper { fill: ${paper}; }`,
+    `.chart text { fill: ${muted}; }`,
+    `.chart .title { fill: ${ink}; }`,
+    `.chart .grid { stroke: ${grid}; }`,
+    ...lines.map((color, i) => `.chart .s${i} { stroke: ${color}; } .chart text.l${i} { fill: ${color}; }`),
+  ].join('\n')
+
 /** Colours and fonts of charts, light and dark; goes once into a page, or into each stand-alone SVG. */
 export const chartStyle = `
-  .chart { --ink: #1f2430; --muted: #667085; --grid: #e6e8ee; --c0: #2563eb; --c1: #d9480f; --c2: #0f8a6c; --c3: #7c4dcc;
-    --paper: #ffffff; font-family: system-ui, -apple-system, "Segoe UI", sans-serif; }
-  @media (prefers-color-scheme: dark) {
-    .chart { --ink: #e7eaf0; --muted: #97a1b3; --grid: #2b303b; --c0: #7aa7ff; --c1: #ff9d6b; --c2: #4fd1ac; --c3: #b79bff;
-      --paper: #14171d; }
-  }
-  .chart .paper { fill: var(--paper); }
-  .chart text { fill: var(--muted); font-size: 12px; }
-  .chart .title { fill: var(--ink); font-size: 14px; font-weight: 600; }
-  .chart .grid { stroke: var(--grid); stroke-width: 1; }
-  .chart .line { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
-  .chart .faint { stroke-width: 1; opacity: 0.35; }
-  .chart .dashed { stroke-width: 1.5; stroke-dasharray: 5 4; }
-  ${[0, 1, 2, 3].map((i) => `.chart .s${i} { stroke: var(--c${i}); } .chart text.l${i} { fill: var(--c${i}); }`).join(' ')}`
+.chart { font-family: system-ui, -apple-system, "Segoe UI", sans-serif; }
+.chart text { font-size: 12px; }
+.chart .title { font-size: 14px; font-weight: 600; }
+.chart .grid { stroke-width: 1; }
+.chart .line { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
+.chart .faint { stroke-width: 1; opacity: 0.35; }
+.chart .dashed { stroke-width: 1.5; stroke-dasharray: 5 4; }
+${colors(light)}
+@media (prefers-color-scheme: dark) {
+${colors(dark)}
+}
+`
 
 const margin = { top: 52, right: 20, bottom: 40, left: 58 }
 
