@@ -5,8 +5,6 @@ export default defineConfig({
   resolve: { alias: { gradus: join(__dirname, 'lib/index.ts') } },
   test: {
     include: ['test/**/*.test.ts'],
-    // slow suites with a script of their own
-    exclude: ['test/package/**'],
     pool: 'forks',
     testTimeout: 60_000,
     // every fork has its own pool of kernel threads: more forks than this only take time from each other
