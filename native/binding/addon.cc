@@ -16,8 +16,8 @@ Environment* environmentOf(napi_env env, napi_callback_info info, size_t count, 
 }
 
 napi_value makeFailure(napi_env env, ErrorCode code, const char* message, uint32_t context) {
-  napi_value result, value;
-  napi_create_array_with_length(env, 3, &result);
+  napi_value result = nullptr, value = nullptr;
+  if (napi_create_array_with_length(env, 3, &result) != napi_ok) return nullptr;
   napi_create_uint32(env, static_cast<uint32_t>(code), &value);
   napi_set_element(env, result, 0, value);
   napi_create_string_utf8(env, message, NAPI_AUTO_LENGTH, &value);

@@ -8,13 +8,13 @@ namespace gradus::binding {
 namespace {
 
 napi_value text(napi_env env, const char* value) {
-  napi_value result;
+  napi_value result = nullptr;
   napi_create_string_utf8(env, value, NAPI_AUTO_LENGTH, &result);
   return result;
 }
 
 napi_value number(napi_env env, double value) {
-  napi_value result;
+  napi_value result = nullptr;
   napi_create_double(env, value, &result);
   return result;
 }
@@ -23,11 +23,11 @@ napi_value number(napi_env env, double value) {
 
 // [{ name, attributes, fewestInputs, mostInputs, outputs }, ...] in the order of ids.
 napi_value opTable(napi_env env, napi_callback_info) {
-  napi_value table;
+  napi_value table = nullptr;
   napi_create_array_with_length(env, kNumOps, &table);
   for (int id = 0; id < kNumOps; ++id) {
     const OpInfo& op = opInfo(id);
-    napi_value row;
+    napi_value row = nullptr;
     napi_create_object(env, &row);
     napi_set_named_property(env, row, "name", text(env, op.name));
     napi_set_named_property(env, row, "attributes", text(env, op.attributes));

@@ -61,10 +61,14 @@ HostBytes hostBytes(napi_env env, napi_value value, const char* what) {
   return host;
 }
 
+// Null when the environment is being terminated: then no JavaScript value can be made.
 PendingRead* makePending(napi_env env, Environment* environment, napi_value* promise) {
   auto pending = new PendingRead;
   pending->environment = environment;
-  napi_create_promise(env, &pending->deferred, promise);
+  if (napi_create_promise(env, &pending->deferred, promise) != napi_ok) {
+    delete pending;
+    return nullptr;
+  }
   if (environment->pending.empty()) napi_ref_threadsafe_function(env, environment->settle);
   environment->pending.insert(pending);
   return pending;
@@ -79,7 +83,7 @@ void settlePending(napi_env env, napi_value, void*, void* data) {
   environment->pending.erase(pending);
   if (environment->pending.empty()) napi_unref_threadsafe_function(env, environment->settle);
   if (pending->target) napi_delete_reference(env, pending->target);
-  napi_value value;
+  napi_value value = nullptr;
   if (pending->failure) {
     napi_reject_deferred(env, pending->deferred, failureValue(env, *pending->failure));
   } else {
@@ -130,8 +134,9 @@ napi_value read(napi_env env, napi_callback_info info) {
     const HostBytes host = hostBytes(env, args[0], "read");
     GRADUS_CHECK(host.bytes == tensor->view.bytes(), ErrorCode::kShape, "read: got room for %zu bytes, expected %zu",
                  host.bytes, tensor->view.bytes());
-    napi_value promise;
+    napi_value promise = nullptr;
     PendingRead* pending = makePending(env, environment, &promise);
+    if (pending == nullptr) return nullptr;
     napi_create_reference(env, args[0], 1, &pending->target);
     Stream::cpu().read(&environment->account, tensor, host.data, pending);
     return promise;
@@ -156,8 +161,9 @@ napi_value readSync(napi_env env, napi_callback_info info) {
 napi_value synchronize(napi_env env, napi_callback_info info) {
   Environment* environment = environmentOf(env, info);
   return guarded(env, [&]() -> napi_value {
-    napi_value promise;
+    napi_value promise = nullptr;
     PendingRead* pending = makePending(env, environment, &promise);
+    if (pending == nullptr) return nullptr;
     Stream::cpu().fence(&environment->account, pending);
     return promise;
   });

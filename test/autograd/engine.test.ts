@@ -1,0 +1,222 @@
+import { describe, expect, it } from 'vitest'
+import { autograd, memory, noGrad, ones, StateError, type Tensor, tensor, tidy, zeros } from '../../lib/index'
+import { ACCUMULATED, Node } from '../../lib/autograd/node'
+
+const values = (x: Tensor | null): unknown => x?.arraySync()
+
+describe('backward', () => {
+  it('sums the gradients of a tensor that is used several times', () => {
+    const x = tensor([1, 2, 3], { requiresGrad: true })
+    const y = x.mul(x).add(x.mul(3)) // y' = 2x + 3
+    y.backward({ gradient: ones([3]) })
+    expect(values(x.grad)).toEqual([5, 7, 9])
+  })
+
+  it('accumulates into .grad over several passes', () => {
+    const x = tensor([2], { requiresGrad: true })
+    for (let i = 0; i < 3; i++) x.mul(5).backward()
+    expect(values(x.grad)).toEqual([15])
+  })
+
+  it('gives separate memory to leaves that receive the same gradient', () => {
+    const a = tensor([1], { requiresGrad: true })
+    const b = tensor([1], { requiresGrad: true })
+    a.add(b).backward()
+    noGrad(() => a.grad?.add_(1))
+    expect(values(a.grad)).toEqual([2])
+    expect(values(b.grad)).toEqual([1])
+  })
+
+  it('leaves the gradient that the caller passed alone', () => {
+    const x = tensor([1, 2], { requiresGrad: true })
+    const gradient = tensor([3, 4])
+    x.add(0).backward({ gradient })
+    expect(values(gradient)).toEqual([3, 4])
+    x.grad?.add_(1)
+    expect(values(gradient)).toEqual([3, 4])
+  })
+
+  it('reduces gradients of broadcast operands', () => {
+    const row = tensor([1, 2, 3], { requiresGrad: true })
+    zeros([4, 3]).add(row).backward({ gradient: ones([4, 3]) })
+    expect(values(row.grad)).toEqual([4, 4, 4])
+  })
+
+  it('walks a graph of 20,000 operations without recursion', () => {
+    const x = tensor([1], { requiresGrad: true })
+    let y = x.add(0)
+    for (let i = 0; i < 20_000; i++) y = y.add(0)
+    y.backward()
+    expect(values(x.grad)).toEqual([1])
+  })
+
+  it('refuses a second pass unless the graph is retained', () => {
+    const x = tensor([3], { requiresGrad: true })
+    const once = x.mul(x)
+    once.backward()
+    expect(() => once.backward()).toThrow(
+      'backward of mul: the graph was freed by an earlier backward(); pass { retainGraph: true } to the first one',
+    )
+    const twice = x.mul(x)
+    twice.backward({ retainGraph: true })
+    twice.backward()
+    expect(values(x.grad)).toEqual([18])
+  })
+
+  it('refuses tensors of several elements without a gradient, and tensors outside of any graph', () => {
+    const x = tensor([1, 2], { requiresGrad: true })
+    expect(() => x.mul(2).backward()).toThrow('only a one-element tensor has an implicit gradient: got shape [2]')
+    expect(() => tensor([1]).backward()).toThrow(StateError)
+  })
+
+  it('names a saved tensor that was changed in place', () => {
+    const x = tensor([1, 2], { requiresGrad: true })
+    const y = x.add(1)
+    const z = y.mul(y)
+    y.add_(1)
+    expect(() => z.backward({ gradient: ones([2]) })).toThrow('changed in place after it was used')
+  })
+
+  it('refuses in-place changes of leaves while recording, and allows them in noGrad', () => {
+    const x = tensor([1], { requiresGrad: true })
+    expect(() => x.add_(1)).toThrow('a leaf that requires a gradient cannot be changed in place')
+    noGrad(() => x.add_(1))
+    expect(values(x)).toEqual([2])
+  })
+
+  it('records in-place operations on intermediate tensors', () => {
+    const x = tensor([2], { requiresGrad: true })
+    const y = x.mul(3)
+    y.add_(x)
+    y.backward()
+    expect(values(x.grad)).toEqual([4])
+  })
+
+  it('releases the intermediate tensors of the loop but not its root', () => {
+    const x = tensor([1, 2], { requiresGrad: true })
+    const middle = x.mul(2)
+    const kept = x.mul(3).keep()
+    const root = middle.add(kept)
+    root.backward({ gradient: ones([2]) })
+    expect(() => middle.arraySync()).toThrow('was released by backward(); call .keep() on it before')
+    expect(values(kept)).toEqual([3, 6])
+    expect(values(root)).toEqual([5, 10])
+  })
+
+  it('leaves no native tensor behind', () => {
+    const x = tensor([1, 2], { requiresGrad: true })
+    const gradient = ones([2])
+    const step = (): void =>
+      tidy(() => {
+        x.mul(x).add(x).mul(2).backward({ gradient })
+      })
+    step()
+    const before = memory.tensors()
+    for (let i = 0; i < 10; i++) step()
+    expect(memory.tensors()).toBe(before)
+  })
+
+  it('runs hooks on leaves and on intermediate tensors, and honours what they return', () => {
+    const x = tensor([1], { requiresGrad: true })
+    const y = x.mul(2)
+    const seen: unknown[] = []
+    const remove = y.registerHook((g) => g.mul(10))
+    x.registerHook((g) => void seen.push(values(g)))
+    y.mul(3).backward()
+    expect(seen).toEqual([[60]])
+    remove()
+    expect(values(x.grad)).toEqual([60])
+  })
+
+  it('keeps the gradient of an intermediate tensor on request', () => {
+    const x = tensor([1], { requiresGrad: true })
+    const y = x.mul(2).retainGrad()
+    y.mul(3).backward()
+    expect(values(y.grad)).toEqual([3])
+  })
+
+  it('lets a formula add into an existing gradient by itself', () => {
+    const x = tensor([1], { requiresGrad: true })
+    const pass = (): void => {
+      const out = tensor([0])
+      const node = new Node('test', (context, g) => {
+        const target = context.target(0)
+        if (target === null) return g
+        target.add_(g)
+        return ACCUMULATED
+      }, [x], [])
+      node.outputs.push(out)
+      out._node = node
+      out._requiresGrad = true
+      out.backward()
+    }
+    pass()
+    const first = x.grad
+    pass()
+    expect(x.grad).toBe(first)
+    expect(values(x.grad)).toEqual([2])
+  })
+})
+
+describe('grad', () => {
+  it('returns gradients without touching .grad', () => {
+    const x = tensor([3], { requiresGrad: true })
+    const y = tensor([4], { requiresGrad: true })
+    const middle = x.mul(y)
+    const [gx, gm] = autograd.grad(middle.mul(2), [x, middle])
+    expect([values(gx!), values(gm!), x.grad]).toEqual([[8], [2], null])
+  })
+
+  it('names an input that was not used', () => {
+    const x = tensor([3], { requiresGrad: true })
+    const unused = tensor([3], { requiresGrad: true })
+    expect(() => autograd.grad(x.mul(2), [x, unused])).toThrow('input 1 was not used by the outputs')
+    expect(autograd.grad(x.mul(2), [unused], { allowUnused: true })).toEqual([null])
+  })
+})
+
+describe('noGrad', () => {
+  it('records nothing inside and goes on outside, also around await', async () => {
+    const x = tensor([1], { requiresGrad: true })
+    const flags: boolean[] = []
+    const inside = noGrad(async () => {
+      await null
+      flags.push(x.mul(2).requiresGrad)
+      return autograd.enableGrad(() => x.mul(2).requiresGrad)
+    })
+    flags.push(x.mul(2).requiresGrad) // while the async function waits
+    flags.push(await inside)
+    flags.push(x.mul(2).requiresGrad)
+    expect(flags).toEqual([true, false, true, true])
+  })
+})
+
+describe('customFunction', () => {
+  it('uses the given gradient', () => {
+    const cube = autograd.customFunction({
+      name: 'cube',
+      forward: (context, x: Tensor) => {
+        context.saveForBackward(x)
+        return x.mul(x).mul(x)
+      },
+      backward: (context, g) => {
+        const [x] = context.savedTensors as [Tensor]
+        return g.mul(x.mul(x).mul(3))
+      },
+    })
+    const x = tensor([2], { requiresGrad: true })
+    const y = cube(x)
+    expect(y.gradFn).toBe('cube')
+    y.backward()
+    expect(values(x.grad)).toEqual([12])
+    const d = tensor([0.5, -1.5], { dtype: 'float64', requiresGrad: true })
+    expect(autograd.gradcheck(cube, [d])).toBe(true)
+  })
+
+  it('is caught by gradcheck when its gradient is wrong', () => {
+    const wrong = autograd.customFunction({ forward: (_, x: Tensor) => x.mul(x), backward: (_, g) => g })
+    const x = tensor([2, 3], { dtype: 'float64', requiresGrad: true })
+    expect(() => autograd.gradcheck(wrong, [x])).toThrow('the gradient of element 0 of input 0 is wrong')
+    expect(x.arraySync()).toEqual([2, 3])
+  })
+})
