@@ -34,6 +34,13 @@ export class Device {
     if (failure !== undefined) throw nativeError(failure)
   }
 
+  /** @internal Settles when what is queued now has run, without reporting errors: for bounding run-ahead. */
+  async passed(): Promise<void> {
+    const result = binding.passed()
+    if (Array.isArray(result)) throw nativeError(result)
+    await result
+  }
+
   toString(): string {
     return this.type
   }

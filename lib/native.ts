@@ -37,6 +37,7 @@ interface Binding {
   readSync(target: Uint8Array): Failure | undefined
   synchronize(): Promise<void> | Failure
   synchronizeSync(): Failure | undefined
+  passed(): Promise<void> | Failure
   opTable(): OpRow[]
   memoryStats(): void
   memoryControl(what: number, value: number): Failure | undefined

@@ -69,6 +69,7 @@ napi_value upload(napi_env env, napi_callback_info info);
 napi_value read(napi_env env, napi_callback_info info);
 napi_value readSync(napi_env env, napi_callback_info info);
 napi_value synchronize(napi_env env, napi_callback_info info);
+napi_value passed(napi_env env, napi_callback_info info);
 napi_value synchronizeSync(napi_env env, napi_callback_info info);
 void settlePending(napi_env env, napi_value, void* context, void* data);
 void abandonPending(Environment* environment);

@@ -39,7 +39,8 @@ napi_value opTable(napi_env env, napi_callback_info) {
   return table;
 }
 
-// Writes allocated, reserved, maxAllocated, limit, allocations and this environment's live tensors to the scratch buffer.
+// Writes allocated, reserved, maxAllocated, limit, allocations and this environment's live tensors to the scratch
+// buffer.
 napi_value memoryStats(napi_env env, napi_callback_info info) {
   Environment* environment = environmentOf(env, info);
   const MemoryStats stats = hostAllocator().stats();
@@ -62,11 +63,20 @@ napi_value memoryControl(napi_env env, napi_callback_info info) {
     napi_get_value_double(env, args[1], &value);
     int64_t total;
     switch (what) {
-      case 0: hostAllocator().resetPeak(); break;
-      case 1: hostAllocator().trim(); break;
-      case 2: hostAllocator().setLimit(value > 0 ? static_cast<uint64_t>(value) : 0); break;
-      case 3: napi_adjust_external_memory(env, static_cast<int64_t>(value), &total); break;
-      default: fail(ErrorCode::kNative, "memoryControl: unknown request %d", what);
+      case 0:
+        hostAllocator().resetPeak();
+        break;
+      case 1:
+        hostAllocator().trim();
+        break;
+      case 2:
+        hostAllocator().setLimit(value > 0 ? static_cast<uint64_t>(value) : 0);
+        break;
+      case 3:
+        napi_adjust_external_memory(env, static_cast<int64_t>(value), &total);
+        break;
+      default:
+        fail(ErrorCode::kNative, "memoryControl: unknown request %d", what);
     }
     return nullptr;
   });

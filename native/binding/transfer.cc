@@ -169,6 +169,18 @@ napi_value synchronize(napi_env env, napi_callback_info info) {
   });
 }
 
+// passed(): a promise that settles when everything queued so far has run, and reports no error.
+napi_value passed(napi_env env, napi_callback_info info) {
+  Environment* environment = environmentOf(env, info);
+  return guarded(env, [&]() -> napi_value {
+    napi_value promise = nullptr;
+    PendingRead* pending = makePending(env, environment, &promise);
+    if (pending == nullptr) return nullptr;
+    Stream::cpu().fence(nullptr, pending);
+    return promise;
+  });
+}
+
 napi_value synchronizeSync(napi_env env, napi_callback_info info) {
   Environment* environment = environmentOf(env, info);
   return guarded(env, [&]() -> napi_value {

@@ -24,14 +24,14 @@ struct Block {
 
 namespace {
 
-constexpr size_t kLargest = size_t{1} << 46;        // above this a size is a mistake
-constexpr size_t kSmall = 64 << 10;                 // size classes up to here
+constexpr size_t kLargest = size_t{1} << 46;  // above this a size is a mistake
+constexpr size_t kSmall = 64 << 10;           // size classes up to here
 constexpr size_t kPage = 4096;
 constexpr size_t kHugePage = 2 << 20;
-constexpr size_t kSplit = 64 << 10;                 // a smaller remainder stays with its block
+constexpr size_t kSplit = 64 << 10;  // a smaller remainder stays with its block
 constexpr size_t kFirstSegment = 32 << 20;
 constexpr size_t kLargestSegment = 256 << 20;
-constexpr size_t kSlab = 1 << 20;                   // small classes are cut from blocks of this size
+constexpr size_t kSlab = 1 << 20;  // small classes are cut from blocks of this size
 
 // Classes: four steps between powers of two, from 64 bytes on.
 int classOf(size_t bytes) {
@@ -160,7 +160,8 @@ Block* Allocator::takeLarge(size_t bytes) {
 // Address space is cheap and only touched pages are resident, so segments grow with use.
 Block* Allocator::growFor(size_t bytes) {
   const size_t size = std::max(nextSegment_, roundUp(bytes, kHugePage));
-  void* base = mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* base =
+      mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) {
     trimLocked();
     base = mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -44,7 +44,8 @@ const Backend& load() {
   GRADUS_CHECK(entry, ErrorCode::kNative, "backend: %s has no entry point; reinstall or rebuild", path.c_str());
   const Backend* backend = entry();
   GRADUS_CHECK(backend->version == kBackendVersion, ErrorCode::kNative,
-               "backend: versions differ: got %d, expected %d; reinstall or rebuild", backend->version, kBackendVersion);
+               "backend: versions differ: got %d, expected %d; reinstall or rebuild", backend->version,
+               kBackendVersion);
   return *backend;
 }
 

@@ -24,7 +24,7 @@ struct OpInfo {
 const OpInfo& opInfo(int id);
 
 struct Backend {
-  int version;              // kBackendVersion of the core it was built with
+  int version;                // kBackendVersion of the core it was built with
   const OpFunction* kernels;  // kNumOps of them
   int (*numThreads)();
   void (*setNumThreads)(int);

@@ -45,7 +45,7 @@ class GRADUS_API Error : public std::exception {
 }  // namespace gradus
 
 // Rules use this: cheap on the hot path, and the message is only built when it fails.
-#define GRADUS_CHECK(condition, code, ...)                    \
-  do {                                                        \
+#define GRADUS_CHECK(condition, code, ...)                                    \
+  do {                                                                        \
     if (__builtin_expect(!(condition), 0)) ::gradus::fail(code, __VA_ARGS__); \
   } while (0)

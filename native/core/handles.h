@@ -16,9 +16,10 @@ class HandleTable {
     uint32_t index;
     if (free_.empty()) {
       index = static_cast<uint32_t>(slots_.size());
-      GRADUS_CHECK(index < kIndexLimit, ErrorCode::kState,
-                   "tensor: too many live tensors: got %u, expected fewer than %u; release some with dispose() or tidy()",
-                   index, kIndexLimit);
+      GRADUS_CHECK(
+          index < kIndexLimit, ErrorCode::kState,
+          "tensor: too many live tensors: got %u, expected fewer than %u; release some with dispose() or tidy()", index,
+          kIndexLimit);
       slots_.push_back({});
     } else {
       index = free_.back();

@@ -38,9 +38,9 @@ class CallWorkspace final : public Workspace {
 
 void fill(TensorView& view, const Tensor& tensor) {
   view = tensor.view;
-  view.data = tensor.storage->memory.data
-                  ? static_cast<char*>(tensor.storage->memory.data) + tensor.offset * static_cast<int64_t>(itemSize(view.dtype))
-                  : nullptr;
+  view.data = tensor.storage->memory.data ? static_cast<char*>(tensor.storage->memory.data) +
+                                                tensor.offset * static_cast<int64_t>(itemSize(view.dtype))
+                                          : nullptr;
 }
 
 std::shared_ptr<const Failure> describeCurrentException(uint32_t context) {
@@ -104,8 +104,14 @@ void Stream::run(Account* account, int op, uint32_t context, Tensor* const* in, 
                  const bool* existing, int nOut, const double* attr, int nAttr) {
   const size_t bytes = aligned(sizeof(Header) + (nIn + nOut) * sizeof(Tensor*) + nAttr * sizeof(double) + nOut);
   char* at = reserve(bytes);
-  new (at) Header{static_cast<uint32_t>(bytes), Kind::kRun, static_cast<uint16_t>(op), static_cast<uint16_t>(nIn),
-                  static_cast<uint16_t>(nOut), static_cast<uint16_t>(nAttr), context, account};
+  new (at) Header{static_cast<uint32_t>(bytes),
+                  Kind::kRun,
+                  static_cast<uint16_t>(op),
+                  static_cast<uint16_t>(nIn),
+                  static_cast<uint16_t>(nOut),
+                  static_cast<uint16_t>(nAttr),
+                  context,
+                  account};
   at += sizeof(Header);
   std::memcpy(at, in, nIn * sizeof(Tensor*));
   at += nIn * sizeof(Tensor*);
@@ -244,8 +250,8 @@ void Stream::executeRun(const Header& header, const char* body) {
         fill(outViews_[i], *out[i]);
       }
       CallWorkspace workspace(header.context);
-      const OpCall call{opInfo(header.op).name, inViews_.data(), outViews_.data(), attr,
-                        header.nIn,             header.nOut,     header.nAttr,     &workspace};
+      const OpCall call{opInfo(header.op).name, inViews_.data(), outViews_.data(), attr, header.nIn, header.nOut,
+                        header.nAttr,           &workspace};
       cpuBackend().kernels[header.op](call);
       return;
     } catch (...) {

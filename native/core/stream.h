@@ -19,7 +19,7 @@ namespace gradus {
 
 // What an environment (a JavaScript thread) and the executor share.
 struct Account {
-  std::atomic<bool> cancelled{false};        // set when the environment goes: its queued kernels are skipped
+  std::atomic<bool> cancelled{false};         // set when the environment goes: its queued kernels are skipped
   std::shared_ptr<const Failure> unreported;  // guarded by mutex
   std::mutex mutex;
 };

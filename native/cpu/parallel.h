@@ -9,7 +9,7 @@
 
 namespace gradus::cpu {
 
-int numThreads();          // what kernels may use now; set by gradus.setNumThreads
+int numThreads();  // what kernels may use now; set by gradus.setNumThreads
 void setNumThreads(int n);
 
 // Splits [0, n) into one contiguous range a thread: the same split for the same n and thread count, so results are
