@@ -2,6 +2,7 @@
 
 export * as autograd from './autograd/index'
 export { enableGrad, noGrad } from './autograd/mode'
+export * as data from './data/index'
 export { Device, type DeviceName, device } from './device'
 export { type DType, isFloatingPoint, promoteTypes } from './dtype'
 export * from './errors'

@@ -1,0 +1,28 @@
+// Data: datasets, samplers, the DataLoader and tokenizers.
+
+export { type Batched, defaultCollate, type Tensors } from './batch'
+export { type Collate, type PadOptions, padCollate, type TokenSample } from './collate'
+export {
+  ArrayDataset,
+  ConcatDataset,
+  Dataset,
+  IterableDataset,
+  type IterateContext,
+  randomSplit,
+  type SampleContext,
+  Subset,
+  type WorkerSpec,
+} from './dataset'
+export { type HostArray, type HostData, hostArray } from './hostArray'
+export { DataLoader, type DataLoaderOptions, type DataLoaderState, groups } from './loader'
+export { RandomStream } from './randomStream'
+export {
+  BatchSampler,
+  DistributedSampler,
+  RandomSampler,
+  type Sampler,
+  SequentialSampler,
+  type Sized,
+  SubsetRandomSampler,
+  WeightedRandomSampler,
+} from './sampler'

@@ -1,0 +1,127 @@
+// The generator behind every order and every augmentation: philox4x32-10 in integers only, so that a seed gives the
+// same order on every platform and Node version. Counter-based, so any (seed, epoch, sample) has a stream of its own
+// that needs no state to be kept: which worker makes a sample, and when, cannot change it.
+// Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+
+import { ArgumentError, describeValue } from '../errors'
+
+const multiplier0 = 0xd2511f53
+const multiplier1 = 0xcd9e8d57
+const weyl0 = 0x9e3779b9
+const weyl1 = 0xbb67ae85
+
+/** Upper 32 bits of the 64-bit product. */
+function mulHigh(a: number, b: number): number {
+  const aLow = a & 0xffff
+  const aHigh = a >>> 16
+  const bLow = b & 0xffff
+  const bHigh = b >>> 16
+  const middle = aHigh * bLow + ((aLow * bLow) >>> 16)
+  const carry = aLow * bHigh + (middle & 0xffff)
+  return (aHigh * bHigh + Math.floor(middle / 65536) + Math.floor(carry / 65536)) >>> 0
+}
+
+/** A stream of random numbers named by its seed and up to two further numbers.
+ *  @example new RandomStream(1337).permutation(4) // Uint32Array of 0 to 3 in the order of seed 1337 */
+export class RandomStream {
+  private readonly key0: number
+  private readonly key1: number
+  private counter = 0
+  private readonly block = new Uint32Array(4)
+  private used = 4
+
+  /** @param seed integer, 0 to 2^53 - 1
+   *  @param stream which of the seed's streams, for example the epoch
+   *  @param substream which part of it, for example the sample; below 2^53 */
+  constructor(
+    readonly seed: number,
+    private readonly stream = 0,
+    private readonly substream = 0,
+  ) {
+    for (const value of [seed, stream, substream]) {
+      if (Number.isSafeInteger(value) && value >= 0) continue
+      throw new ArgumentError('RandomStream', {
+        problem: 'a seed must be an integer',
+        got: describeValue(value),
+        expected: '0 to 2^53 - 1',
+      })
+    }
+    this.key0 = seed >>> 0
+    this.key1 = Math.floor(seed / 2 ** 32)
+  }
+
+  private refill(): void {
+    // 32 bits of position (16 G numbers a stream), 32 of stream, 64 of substream.
+    let c0 = this.counter++ >>> 0
+    let c1 = this.stream >>> 0
+    let c2 = this.substream >>> 0
+    let c3 = Math.floor(this.substream / 2 ** 32)
+    let k0 = this.key0
+    let k1 = this.key1
+    for (let round = 0; round < 10; round++) {
+      const high0 = mulHigh(multiplier0, c0)
+      const low0 = Math.imul(multiplier0, c0)
+      const high1 = mulHigh(multiplier1, c2)
+      const low1 = Math.imul(multiplier1, c2)
+      c0 = (high1 ^ c1 ^ k0) >>> 0
+      c1 = low1 >>> 0
+      c2 = (high0 ^ c3 ^ k1) >>> 0
+      c3 = low0 >>> 0
+      k0 = (k0 + weyl0) >>> 0
+      k1 = (k1 + weyl1) >>> 0
+    }
+    this.block[0] = c0
+    this.block[1] = c1
+    this.block[2] = c2
+    this.block[3] = c3
+    this.used = 0
+  }
+
+  /** An integer from 0 to 2^32 - 1. */
+  uint32(): number {
+    if (this.used === 4) this.refill()
+    return this.block[this.used++]!
+  }
+
+  /** A number in [0, 1) with 24 bits, as the library's tensors are drawn. */
+  uniform(): number {
+    return (this.uint32() >>> 8) * 2 ** -24
+  }
+
+  /** A number from the standard normal distribution (Box-Muller). */
+  normal(): number {
+    const radius = Math.sqrt(-2 * Math.log(1 - this.uniform()))
+    return radius * Math.cos(2 * Math.PI * this.uniform())
+  }
+
+  /** An integer from 0 to `bound - 1`, every one equally likely. */
+  integer(bound: number): number {
+    if (!Number.isSafeInteger(bound) || bound < 1) {
+      throw new ArgumentError('RandomStream.integer', {
+        problem: 'nothing to choose from',
+        got: describeValue(bound),
+        expected: 'a bound from 1 to 2^53 - 1',
+      })
+    }
+    // Values above the last whole multiple of the bound would favour small results: draw again.
+    const range = bound <= 2 ** 32 ? 2 ** 32 : 2 ** 53
+    const limit = range - (range % bound)
+    for (;;) {
+      const value = range === 2 ** 32 ? this.uint32() : (this.uint32() >>> 11) * 2 ** 32 + this.uint32()
+      if (value < limit) return value % bound
+    }
+  }
+
+  /** The numbers 0 to `n - 1` in random order (Fisher-Yates). */
+  permutation(n: number): Uint32Array {
+    const order = new Uint32Array(n)
+    for (let i = 0; i < n; i++) order[i] = i
+    for (let i = n - 1; i > 0; i--) {
+      const j = this.integer(i + 1)
+      const swapped = order[i]!
+      order[i] = order[j]!
+      order[j] = swapped
+    }
+    return order
+  }
+}

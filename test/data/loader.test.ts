@@ -1,0 +1,411 @@
+import type { Worker } from 'node:worker_threads'
+import { describe, expect, it } from 'vitest'
+import {
+  BatchSampler,
+  type Collate,
+  ConcatDataset,
+  DataLoader,
+  Dataset,
+  groups,
+  IterableDataset,
+  RandomSampler,
+  randomSplit,
+  SequentialSampler,
+  Subset,
+} from '../../lib/data/index'
+import { ArgumentError, IndexError, type Tensor } from '../../lib/index'
+import { Counter, Faulty, Numbers, openNumbers, sumIndices } from './workerDatasets.cjs'
+
+interface NumberBatch {
+  x: Tensor
+  index: Tensor
+  epoch: Tensor
+  noise: Tensor
+  thread: Tensor
+}
+
+const values = async (tensor: Tensor) => Array.from((await tensor.data()) as Float32Array)
+
+/** The indices of each batch of a pass. */
+async function indicesOf(loader: AsyncIterable<unknown>): Promise<number[][]> {
+  const batches: number[][] = []
+  for await (const batch of loader) batches.push(await values((batch as NumberBatch).index))
+  return batches
+}
+
+/** The worker threads that `action` started; a thread that has ended has the id -1. */
+async function workersOf(action: () => Promise<unknown>): Promise<Worker[]> {
+  const workers: Worker[] = []
+  const note = (worker: Worker) => workers.push(worker)
+  process.on('worker', note)
+  await action()
+  process.off('worker', note)
+  return workers
+}
+
+describe('DataLoader in the main thread', () => {
+  it('gives batches of tensors in order, the last one shorter', async () => {
+    const loader = new DataLoader(new Numbers(5), { batchSize: 2 })
+    expect(loader.length).toBe(3)
+    const batches = []
+    for await (const { x, index } of loader as AsyncIterable<NumberBatch>) {
+      batches.push([await x.array(), await index.array()])
+    }
+    expect(batches).toEqual([
+      [
+        [
+          [0, 0.5],
+          [1, 1.5],
+        ],
+        [0, 1],
+      ],
+      [
+        [
+          [2, 2.5],
+          [3, 3.5],
+        ],
+        [2, 3],
+      ],
+      [[[4, 4.5]], [4]],
+    ])
+  })
+
+  it('dropLast leaves out a batch that is not full', async () => {
+    const loader = new DataLoader(new Numbers(5), { batchSize: 2, dropLast: true })
+    expect(loader.length).toBe(2)
+    expect(await indicesOf(loader)).toEqual([
+      [0, 1],
+      [2, 3],
+    ])
+  })
+
+  it('shuffles by seed and pass: the same order on every platform', async () => {
+    const loader = new DataLoader(new Numbers(8), { batchSize: 8, shuffle: true, seed: 1337 })
+    const [first] = await indicesOf(loader)
+    const [second] = await indicesOf(loader)
+    expect(first).toEqual([1, 0, 3, 2, 5, 6, 4, 7])
+    expect(second).not.toEqual(first)
+    expect([...second!].sort()).toEqual([0, 1, 2, 3, 4, 5, 6, 7])
+    const again = new DataLoader(new Numbers(8), { batchSize: 8, shuffle: true, seed: 1337 })
+    expect(await indicesOf(again)).toEqual([first])
+  })
+
+  it('takes a sampler or a batch sampler', async () => {
+    const dataset = new Numbers(6)
+    const reversed = {
+      length: 6,
+      *[Symbol.iterator]() {
+        for (let i = 5; i >= 0; i--) yield i
+      },
+    }
+    expect(await indicesOf(new DataLoader(dataset, { sampler: reversed, batchSize: 4 }))).toEqual([
+      [5, 4, 3, 2],
+      [1, 0],
+    ])
+    const batchSampler = new BatchSampler(new SequentialSampler(dataset), 4, true)
+    expect(await indicesOf(new DataLoader(dataset, { batchSampler }))).toEqual([[0, 1, 2, 3]])
+  })
+
+  it('gives samples as they are with batchSize null', async () => {
+    const samples = []
+    for await (const sample of new DataLoader(['a', 'b'], { batchSize: null })) samples.push(sample)
+    expect(samples).toEqual(['a', 'b'])
+  })
+
+  it('reads arrays, subsets, concatenations and random splits', async () => {
+    const rows = Array.from({ length: 10 }, (_, index) => ({ index }))
+    const [train, rest] = randomSplit(
+      new ConcatDataset(new Numbers(6), new Subset(new Numbers(9), [8, 7, 6, 5])),
+      [0.8, 0.2],
+      { seed: 3 },
+    )
+    expect([train!.length, rest!.length]).toEqual([8, 2])
+    const both = [...(await indicesOf(new DataLoader(train!))), ...(await indicesOf(new DataLoader(rest!)))].flat()
+    expect(both.sort()).toEqual([0, 1, 2, 3, 4, 5, 5, 6, 7, 8])
+    expect(await indicesOf(new DataLoader(rows, { batchSize: 5 }))).toEqual([
+      [0, 1, 2, 3, 4],
+      [5, 6, 7, 8, 9],
+    ])
+  })
+
+  it('groups batches, the last group shorter', async () => {
+    const grouped = groups(new DataLoader(new Numbers(7), { batchSize: 2 }), 3)
+    expect(grouped.length).toBe(2)
+    const sizes = []
+    for await (const group of grouped) sizes.push(group.length)
+    expect(sizes).toEqual([3, 1])
+  })
+
+  it('iterable datasets have no length and no order but their own', async () => {
+    class Stream extends IterableDataset<{ index: number }> {
+      *iterate() {
+        for (let index = 0; index < 5; index++) yield { index }
+      }
+    }
+    const loader = new DataLoader(new Stream(), { batchSize: 2 })
+    expect(await indicesOf(loader)).toEqual([[0, 1], [2, 3], [4]])
+    expect(await indicesOf(new DataLoader(new Stream(), { batchSize: 2, dropLast: true }))).toEqual([
+      [0, 1],
+      [2, 3],
+    ])
+    expect(() => loader.length).toThrow('DataLoader.length: an iterable dataset has no length; count the batches.')
+    expect(() => new DataLoader(new Stream(), { shuffle: true })).toThrow('an order of its own: got shuffle')
+  })
+
+  it('refuses options that exclude each other, and unknown ones', () => {
+    const dataset = new Numbers(4)
+    const sampler = new RandomSampler(dataset)
+    const batchSampler = new BatchSampler(sampler, 2)
+    expect(() => new DataLoader(dataset, { sampler, shuffle: true })).toThrow(
+      'DataLoader: sampler and shuffle exclude each other; leave out shuffle.',
+    )
+    expect(() => new DataLoader(dataset, { batchSampler, batchSize: 2 })).toThrow('batchSampler and batchSize exclude')
+    expect(() => new DataLoader(dataset, { batchSampler, shuffle: true })).toThrow('batchSampler and shuffle exclude')
+    expect(() => new DataLoader(dataset, { batchSampler, sampler })).toThrow('batchSampler and sampler exclude')
+    expect(() => new DataLoader(dataset, { batchSampler, dropLast: true })).toThrow('batchSampler and dropLast exclude')
+    expect(() => new DataLoader(dataset, { batchSize: 0 })).toThrow(
+      'batchSize is out of range: got 0, expected an integer from 1',
+    )
+    expect(() => new DataLoader(dataset, { batchSize: Number.NaN })).toThrow('got NaN')
+    expect(() => new DataLoader(dataset, { numWorkers: -1 })).toThrow('numWorkers is out of range: got -1')
+    expect(() => new DataLoader(dataset, { persistentWorkers: true })).toThrow('persistentWorkers needs workers')
+    expect(() => new DataLoader(dataset, { prefetchFactor: 2 })).toThrow('prefetchFactor needs workers')
+    expect(() => new DataLoader(dataset, { batch_size: 2 } as object)).toThrow('unknown option: got batch_size')
+    expect(() => new DataLoader(7 as never)).toThrow('DataLoader: not a dataset: got 7')
+  })
+
+  it('names an index out of range', async () => {
+    const sampler = {
+      length: 1,
+      *[Symbol.iterator]() {
+        yield 4
+      },
+    }
+    const pass = indicesOf(new DataLoader(new Numbers(4), { sampler }))
+    await expect(pass).rejects.toThrow(IndexError)
+    await expect(pass).rejects.toThrow('the sampler gave an index out of range: got 4, expected 0 to 3.')
+  })
+})
+
+describe('DataLoader with workers', () => {
+  it('gives what one thread gives, in the same order', async () => {
+    const options = { batchSize: 3, shuffle: true, seed: 7 }
+    const collect = async (numWorkers: number) => {
+      const batches = []
+      for await (const batch of new DataLoader(new Numbers(20), { ...options, numWorkers })) {
+        const { x, index, noise } = batch as unknown as NumberBatch
+        batches.push([await x.array(), await index.array(), await noise.array()])
+      }
+      return batches
+    }
+    const alone = await collect(0)
+    expect(alone).toHaveLength(7)
+    expect(await collect(1)).toEqual(alone)
+    expect(await collect(3)).toEqual(alone)
+  })
+
+  it('overlaps: sleeping workers work at the same time as each other and as the consumer', async () => {
+    const ms = 20
+    const batches = 24
+    const loader = new DataLoader(new Numbers(batches, ms), {
+      numWorkers: 4,
+      prefetchFactor: 2,
+      persistentWorkers: true,
+    })
+    await indicesOf(loader) // the threads have started
+    const begin = performance.now()
+    const threads = new Set<number>()
+    for await (const batch of loader as unknown as AsyncIterable<NumberBatch>) {
+      threads.add(await batch.thread.item())
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    }
+    const elapsed = performance.now() - begin
+    await loader.close()
+    expect(threads.size).toBe(4)
+    // One thread would sleep 24 x (20 + 5) = 600 ms; four that overlap need about 6 x 20 ms + the consumer's last steps.
+    expect(elapsed).toBeLessThan((batches * (ms + 5)) / 2)
+  })
+
+  it('leaves no worker behind after a pass, a break, a throw in the loop', async () => {
+    const loader = new DataLoader(new Numbers(50), { numWorkers: 2 })
+    const workers = await workersOf(async () => {
+      await indicesOf(loader)
+      for await (const _ of loader) break
+      await expect(async () => {
+        for await (const _ of loader) throw new Error('stop')
+      }).rejects.toThrow('stop')
+    })
+    expect(workers.map(({ threadId }) => threadId)).toEqual([-1, -1, -1, -1, -1, -1])
+  })
+
+  it('keeps persistent workers and their threads from pass to pass', async () => {
+    const threads = async (loader: AsyncIterable<unknown>) => {
+      const ids = new Set<number>()
+      for await (const batch of loader as AsyncIterable<NumberBatch>) ids.add(await batch.thread.item())
+      return [...ids].sort()
+    }
+    const kept = new DataLoader(new Numbers(40), { numWorkers: 2, persistentWorkers: true })
+    const first = await threads(kept)
+    for await (const _ of kept) break
+    expect(await threads(kept)).toEqual(first)
+    await kept.close()
+    const fresh = new DataLoader(new Numbers(40), { numWorkers: 2 })
+    expect(await threads(fresh)).not.toEqual(await threads(fresh))
+  })
+
+  it('collates in the worker when the function can be sent, else here', async () => {
+    const collated = async (collate: Collate<ReturnType<Numbers['get']>, unknown>) => {
+      const sums = []
+      for await (const batch of new DataLoader(new Numbers(4), { batchSize: 2, numWorkers: 1, collate }))
+        sums.push(batch)
+      return sums as { sum: number; thread: number }[]
+    }
+    const there = await collated(sumIndices)
+    expect(there.map(({ sum }) => sum)).toEqual([1, 5])
+    expect(there[0]!.thread).toBeGreaterThan(0)
+    const here = await collated((samples: { index: number }[]) => ({ sum: samples[1]!.index }))
+    expect(here).toEqual([{ sum: 1 }, { sum: 3 }])
+  })
+
+  it('makes datasets by an asynchronous function, and subsets of datasets', async () => {
+    const opened = Object.assign(await openNumbers(6), {
+      toWorker: () => ({ module: new Numbers(1).toWorker().module, name: 'openNumbers', args: [6] }),
+    })
+    expect(await indicesOf(new DataLoader(opened, { batchSize: 3, numWorkers: 1 }))).toEqual([
+      [0, 1, 2],
+      [3, 4, 5],
+    ])
+    const subset = new Subset(new ConcatDataset(new Numbers(3), opened), [8, 2])
+    expect(await indicesOf(new DataLoader(subset, { batchSize: 2, numWorkers: 1 }))).toEqual([[5, 2]])
+  })
+
+  it('iterable datasets share the samples by worker, one batch in turn', async () => {
+    const pass = async (numWorkers: number) => {
+      const batches = []
+      for await (const batch of new DataLoader(new Counter(11), { batchSize: 2, numWorkers })) {
+        batches.push(await values((batch as { value: Tensor }).value))
+      }
+      return batches
+    }
+    expect(await pass(0)).toEqual([[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10]])
+    expect(await pass(3)).toEqual([[0, 3], [1, 4], [2, 5], [6, 9], [7, 10], [8]])
+  })
+})
+
+describe('DataLoader workers that fail', () => {
+  const failing = (fault: string) => indicesOf(new DataLoader(new Faulty(6, 3, fault), { numWorkers: 2 }))
+
+  it('an error keeps its class, message and the stack of the worker', async () => {
+    const error = await failing('throw').catch((error: Error) => error)
+    expect(error).toBeInstanceOf(RangeError)
+    expect((error as Error).message).toBe('no sample 3')
+    expect((error as Error).stack).toMatch(/workerDatasets\.cjs:\d+[\s\S]*DataLoader worker [01] of 2/)
+  })
+
+  it('an error outside of a sample is told', async () => {
+    await expect(failing('later')).rejects.toThrow('exploded at 3')
+  })
+
+  it('a thread that ends is an error, not a hang', async () => {
+    await expect(failing('exit')).rejects.toThrow(/DataLoader: worker [01] of 2 ended by itself: got exit code 3/)
+  })
+
+  it('a sample that cannot be sent is an error', async () => {
+    await expect(failing('unsendable')).rejects.toThrow(
+      'collate: sample.index cannot be put into a batch: got a function',
+    )
+  })
+
+  it('a dataset that says not how to send it is refused', async () => {
+    class Local extends Dataset<number> {
+      readonly length = 2
+      get(index: number) {
+        return index
+      }
+    }
+    await expect(indicesOf(new DataLoader(new Local(), { numWorkers: 1 }))).rejects.toThrow(
+      'DataLoader: the dataset cannot be sent to worker threads: got a Local without toWorker(), expected toWorker()',
+    )
+    const closure = Object.assign(new Local(), {
+      toWorker: () => ({ module: __filename, name: 'Local', args: [() => 1] }),
+    })
+    await expect(indicesOf(new DataLoader(closure, { numWorkers: 1 }))).rejects.toThrow(ArgumentError)
+    const { module } = new Numbers(1).toWorker()
+    const misnamed = Object.assign(new Local(), { toWorker: () => ({ module, name: 'Nombres' }) })
+    await expect(indicesOf(new DataLoader(misnamed, { numWorkers: 1 }))).rejects.toThrow(
+      /does not export what the worker needs: got undefined, expected a class or function named Nombres/,
+    )
+  })
+})
+
+describe('DataLoader position', () => {
+  const options = { batchSize: 2, shuffle: true, seed: 11 }
+
+  it.each([
+    [0, 0],
+    [0, 3],
+    [2, 2],
+    [3, 0],
+  ])('a loader with %i workers continues in one with %i', async (before, after) => {
+    const make = (numWorkers: number) => new DataLoader(new Numbers(13), { ...options, numWorkers })
+    const whole = [...(await indicesOf(make(0)))]
+    const reference = make(0)
+    await indicesOf(reference)
+    whole.push(...(await indicesOf(reference)))
+
+    const first = make(before)
+    const got: number[][] = await indicesOf(first)
+    for await (const batch of first) {
+      got.push(await values((batch as unknown as NumberBatch).index))
+      if (got.length === 10) break
+    }
+    const state = JSON.parse(JSON.stringify(first.stateDict()))
+    expect(state).toEqual({ seed: 11, epoch: 1, position: 3 })
+
+    const second = make(after)
+    second.loadStateDict(state)
+    got.push(...(await indicesOf(second)))
+    expect(got).toEqual(whole)
+    expect(second.stateDict()).toEqual({ seed: 11, epoch: 2, position: 0 })
+  })
+
+  it('a pass that was broken off is not continued without a state', async () => {
+    const loader = new DataLoader(new Numbers(4), { batchSize: 2 })
+    for await (const _ of loader) break
+    expect(await indicesOf(loader)).toEqual([
+      [0, 1],
+      [2, 3],
+    ])
+  })
+
+  it.each([0, 3])('iterable datasets continue as well, %i workers', async (numWorkers) => {
+    const make = () => new DataLoader(new Counter(17), { batchSize: 2, numWorkers })
+    const read = async (loader: AsyncIterable<unknown>, count: number, into: number[][]) => {
+      for await (const batch of loader as AsyncIterable<{ value: Tensor }>) {
+        into.push(await values(batch.value))
+        if (into.length === count) break
+      }
+    }
+    const whole: number[][] = []
+    await read(make(), 99, whole)
+    for (const at of [1, 4, whole.length - 1]) {
+      const got: number[][] = []
+      const first = make()
+      await read(first, at, got)
+      const second = make()
+      second.loadStateDict(first.stateDict())
+      await read(second, 99, got)
+      expect(got).toEqual(whole)
+    }
+  })
+
+  it('refuses a state that does not fit', () => {
+    const loader = new DataLoader(new Numbers(4))
+    expect(() => loader.loadStateDict({ seed: 0, epoch: -1, position: 0 })).toThrow('epoch is out of range: got -1')
+    expect(() => loader.loadStateDict(null as never)).toThrow('seed is out of range: got undefined')
+    const stream = { turn: 0, delivered: [1, 1] }
+    expect(() => loader.loadStateDict({ seed: 0, epoch: 0, position: 2, stream })).toThrow(
+      'the position was taken with another number of workers: got 1, expected 2',
+    )
+  })
+})
