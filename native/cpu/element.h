@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 
 #include "../core/dtype.h"
@@ -69,6 +70,22 @@ struct Narrow<Float16> {
     }
     return {static_cast<uint16_t>(sign | ((magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13))};
   }
+};
+
+// Saturates, so that a conversion of any float is defined; NaN becomes 0.
+template <class C>
+int64_t toInteger(C x) {
+  if constexpr (std::is_integral_v<C>) {
+    return x;
+  } else {
+    if (!(x > C(-0x1p63))) return x != x ? 0 : std::numeric_limits<int64_t>::min();
+    return x < C(0x1p63) ? static_cast<int64_t>(x) : std::numeric_limits<int64_t>::max();
+  }
+}
+
+template <>
+struct Narrow<int64_t> {
+  static int64_t from(double x) { return toInteger(x); }
 };
 
 // float64 computes in float64, every other floating type in float32.

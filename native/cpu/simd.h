@@ -103,6 +103,9 @@ HWY_INLINE void store(D d, Of<D> v, Float16* p) {
 // The last, partial vector of a row: missing lanes read as zero and are not written.
 template <class D, class T>
 HWY_INLINE Of<D> loadTail(D d, const T* p, size_t count) {
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3  // masked instructions do not touch what is masked
+  if constexpr (std::is_same_v<T, hn::TFromD<D>>) return hn::MaskedLoad(hn::FirstN(d, count), d, p);
+#endif
   T lanes[hn::MaxLanes(d)] = {};
   std::memcpy(static_cast<void*>(lanes), p, count * sizeof(T));
   return load(d, lanes);
@@ -110,6 +113,12 @@ HWY_INLINE Of<D> loadTail(D d, const T* p, size_t count) {
 
 template <class D, class T>
 HWY_INLINE void storeTail(D d, Of<D> v, T* p, size_t count) {
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
+  if constexpr (std::is_same_v<T, hn::TFromD<D>>) {
+    hn::BlendedStore(v, hn::FirstN(d, count), d, p);
+    return;
+  }
+#endif
   T lanes[hn::MaxLanes(d)];
   store(d, v, lanes);
   std::memcpy(static_cast<void*>(p), lanes, count * sizeof(T));
