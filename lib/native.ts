@@ -1,6 +1,6 @@
 // Loads the addon and is the only file that talks to it.
 
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import {
@@ -129,10 +129,19 @@ export function check(failure: Failure | undefined): void {
 
 check(binding.setScratch(scratch))
 
-function wantedThreads(): number {
-  const text = process.env['GRADUS_NUM_THREADS']
-  const wanted = text === undefined || text === '' ? Number.NaN : Number(text)
-  return Number.isInteger(wanted) && wanted > 0 ? wanted : availableParallelism()
+// The scheduler's affinity is in availableParallelism; a container's quota (cgroup 2) is not.
+function cpuQuota(): number {
+  try {
+    const [quota, period] = readFileSync('/sys/fs/cgroup/cpu.max', 'utf8').split(' ').map(Number) as [number, number]
+    return quota > 0 ? Math.max(1, Math.ceil(quota / period)) : Number.POSITIVE_INFINITY
+  } catch {
+    return Number.POSITIVE_INFINITY // no cgroup, or no limit
+  }
+}
+
+function defaultThreads(): number {
+  const wanted = Number(process.env.GRADUS_NUM_THREADS ?? '')
+  return Number.isInteger(wanted) && wanted > 0 ? wanted : Math.min(availableParallelism(), cpuQuota())
 }
 
 /** Sets how many threads the kernels of the CPU backend use, for the whole process.
@@ -155,7 +164,7 @@ export function getNumThreads(): number {
 }
 
 {
-  const result = binding.threads(binding.threads(0) === 0 ? wantedThreads() : 0)
+  const result = binding.threads(binding.threads(0) === 0 ? defaultThreads() : 0)
   if (typeof result !== 'number') throw nativeError(result)
 }
 
