@@ -7,7 +7,7 @@ import { capture, flushReleases, leaveToCollector, releaseTensor, unscoped } fro
 import { Tensor } from '../tensor/tensor'
 import { checkAnomaly, isAnomalyEnabled } from './anomaly'
 import { withoutGrad } from './mode'
-import { allowTargets, type InputGradient, type Node } from './node'
+import { type InputGradient, type Node, setTargetFinder } from './node'
 
 /** Options of `backward`. */
 export interface BackwardOptions {
@@ -135,7 +135,7 @@ class Pass {
       return
     }
     // A sum that only this place holds is added into; anything else may still be read elsewhere.
-    if (this.ledger.count(present) === 1 && present._strides === null && present._base === null) {
+    if (this.isOurs(present)) {
       runInto(add, [present, gradient], present, [0, 0, 1])
       this.ledger.release(gradient)
     } else {
@@ -160,7 +160,7 @@ class Pass {
     if (present !== null && present._released === null) {
       runInto(add, [present, grad], present, [0, 0, 1])
       this.ledger.release(grad)
-    } else if (this.ledger.count(grad) === 1 && grad._strides === null && grad._base === null) {
+    } else if (this.isOurs(grad)) {
       this.ledger.drop(grad)
       leaveToCollector(grad)
       leaf.grad = grad
@@ -168,6 +168,21 @@ class Pass {
       leaf.grad = run(copy, [grad], leaf.shape, leaf._dtype)
       this.ledger.release(grad)
     }
+  }
+
+  /** A gradient under way that nobody else reads: a leaf's `.grad`, or the sum so far for a node's output. */
+  target(next: Node | Tensor, output: number): Tensor | null {
+    if (!(next instanceof Tensor)) {
+      const present = next.grads[output] ?? null
+      return present !== null && this.isOurs(present) ? present : null
+    }
+    const { grad } = next
+    if (this.sink.wanted !== null || next._hooks !== null || grad === null || grad._released !== null) return null
+    return grad._strides === null && !grad._requiresGrad && grad._dtype === next._dtype ? grad : null
+  }
+
+  private isOurs(grad: Tensor): boolean {
+    return this.ledger.count(grad) === 1 && grad._strides === null && grad._base === null
   }
 
   private collect(at: number, grad: Tensor): void {
@@ -178,7 +193,7 @@ class Pass {
         : runLike(add, present, grad, present._dtype, 3, 0, 0, 1)
   }
 
-  private replaced(grad: Tensor, replacement: Tensor | undefined | void): Tensor {
+  private replaced(grad: Tensor, replacement: unknown): Tensor {
     if (!(replacement instanceof Tensor) || replacement === grad) return grad
     this.ledger.hold(replacement)
     this.ledger.hold(replacement) // the hook's author may keep it
@@ -247,11 +262,12 @@ function runPass(roots: readonly Tensor[], options: (Tensor | undefined)[], reta
   withoutGrad(() =>
     unscoped(() => {
       const gradients = roots.map((root, i) => checkGradient(root, options[i]))
-      allowTargets(sink.wanted === null)
+      const pass = new Pass(retainGraph, sink, new Set(roots))
+      setTargetFinder((next, output) => pass.target(next, output))
       try {
-        new Pass(retainGraph, sink, new Set(roots)).run(roots, gradients)
+        pass.run(roots, gradients)
       } finally {
-        allowTargets(true)
+        setTargetFinder(null)
         gradients.forEach((gradient, i) => {
           if (options[i] === undefined) releaseTensor(gradient, 'backward()')
         })

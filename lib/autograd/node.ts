@@ -10,8 +10,8 @@ export interface BackwardContext {
   saved(i: number): Tensor
   /** Whether the gradient of the i-th input is wanted. */
   needs(i: number): boolean
-  /** The existing gradient that the i-th input's may be added into by the kernel itself (then return ACCUMULATED), or
-   *  null. */
+  /** The gradient that others have already made for the i-th input, contiguous and free to be added into by the kernel
+   *  itself (then return ACCUMULATED in its place), or null. */
   target(i: number): Tensor | null
 }
 
@@ -25,11 +25,15 @@ export type InputGradient = Tensor | null | undefined | typeof ACCUMULATED
 export type Backward = (context: BackwardContext, ...grads: Tensor[]) => InputGradient | readonly InputGradient[]
 
 let sequence = 0
-let inKernelAccumulation = true
 
-/** @internal Whether formulas may add into `.grad` by themselves: not while `autograd.grad` collects gradients. */
-export function allowTargets(value: boolean): void {
-  inKernelAccumulation = value
+/** @internal Finds the gradient under way that a formula may add into by itself. */
+export type TargetFinder = (next: Node | Tensor, output: number) => Tensor | null
+
+let findTarget: TargetFinder = () => null
+
+/** @internal Set by the engine for the time of a pass. */
+export function setTargetFinder(finder: TargetFinder | null): void {
+  findTarget = finder ?? (() => null)
 }
 
 // A tensor that the tape keeps: the tensor itself, or, where it has a recipe, what the recipe needs. The outputs of
@@ -129,10 +133,7 @@ export class Node implements BackwardContext {
 
   target(i: number): Tensor | null {
     const next = this.next[i]
-    if (!inKernelAccumulation || !(next instanceof Tensor) || next._hooks !== null) return null
-    const { grad } = next
-    if (grad === null || grad._released !== null || grad._strides !== null || grad._requiresGrad) return null
-    return grad._dtype === next._dtype ? grad : null
+    return next === null || next === undefined ? null : findTarget(next, this.nextOutput[i]!)
   }
 
   /** Lets go of what it saved. */

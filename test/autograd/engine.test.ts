@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { autograd, memory, noGrad, ones, StateError, type Tensor, tensor, tidy, zeros } from '../../lib/index'
 import { ACCUMULATED, Node } from '../../lib/autograd/node'
+import { autograd, memory, noGrad, ones, StateError, type Tensor, tensor, tidy, zeros } from '../../lib/index'
 
 const values = (x: Tensor | null): unknown => x?.arraySync()
 
@@ -38,7 +38,9 @@ describe('backward', () => {
 
   it('reduces gradients of broadcast operands', () => {
     const row = tensor([1, 2, 3], { requiresGrad: true })
-    zeros([4, 3]).add(row).backward({ gradient: ones([4, 3]) })
+    zeros([4, 3])
+      .add(row)
+      .backward({ gradient: ones([4, 3]) })
     expect(values(row.grad)).toEqual([4, 4, 4])
   })
 
@@ -139,12 +141,17 @@ describe('backward', () => {
     const x = tensor([1], { requiresGrad: true })
     const pass = (): void => {
       const out = tensor([0])
-      const node = new Node('test', (context, g) => {
-        const target = context.target(0)
-        if (target === null) return g
-        target.add_(g)
-        return ACCUMULATED
-      }, [x], [])
+      const node = new Node(
+        'test',
+        (context, g) => {
+          const target = context.target(0)
+          if (target === null) return g
+          target.add_(g)
+          return ACCUMULATED
+        },
+        [x],
+        [],
+      )
       node.outputs.push(out)
       out._node = node
       out._requiresGrad = true

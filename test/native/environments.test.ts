@@ -65,10 +65,27 @@ describe('the boundary', () => {
       state = (Math.imul(state, 1103515245) + 12345) >>> 0
       return state / 2 ** 32
     }
-    const odd = [0, -1, 1, 2, 3, 0.5, 1e300, Number.NaN, Number.POSITIVE_INFINITY, -1e17, 2 ** 24, 2 ** 24 + 1, 4096, 8, 9]
+    const odd = [
+      0,
+      -1,
+      1,
+      2,
+      3,
+      0.5,
+      1e300,
+      Number.NaN,
+      Number.POSITIVE_INFINITY,
+      -1e17,
+      2 ** 24,
+      2 ** 24 + 1,
+      4096,
+      8,
+      9,
+    ]
     for (let i = 0; i < 20_000; i++) {
       const n = 5 + Math.floor(random() * 20)
-      for (let k = 0; k < n; k++) scratch[k] = random() < 0.6 ? odd[Math.floor(random() * odd.length)]! : Math.floor(random() * 130)
+      for (let k = 0; k < n; k++)
+        scratch[k] = random() < 0.6 ? odd[Math.floor(random() * odd.length)]! : Math.floor(random() * 130)
       const failure = random() < 0.7 ? binding.dispatch() : random() < 0.5 ? binding.view() : binding.release()
       if (failure !== undefined) expect(typeof failure[1]).toBe('string')
     }

@@ -145,7 +145,9 @@ describe('Module', () => {
     expect(() => pair.loadStateDict({ 'first.weight': zeros([2]), other: zeros([1]) })).toThrow(
       'missing ["second.weight"], unexpected ["other"]',
     )
-    expect(pair.loadStateDict({ 'first.weight': tensor([5, 6]) }, { strict: false }).missingKeys).toEqual(['second.weight'])
+    expect(pair.loadStateDict({ 'first.weight': tensor([5, 6]) }, { strict: false }).missingKeys).toEqual([
+      'second.weight',
+    ])
     expect(pair.first.weight.arraySync()).toEqual([5, 6])
   })
 

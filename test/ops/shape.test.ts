@@ -6,13 +6,23 @@ const x3 = (): Tensor => arange(24, { dtype: 'float64' }).view(2, 3, 4)
 const at = (i: number, j: number, k: number): number => i * 12 + j * 4 + k
 const range = (n: number): number[] => [...Array(n).keys()]
 const leaf = (...shape: number[]): Tensor =>
-  arange(shape.reduce((a, b) => a * b, 1), { dtype: 'float64' }).view(shape).clone().requiresGrad_()
+  arange(
+    shape.reduce((a, b) => a * b, 1),
+    { dtype: 'float64' },
+  )
+    .view(shape)
+    .clone()
+    .requiresGrad_()
 
 describe('views', () => {
   it('rearrange the same elements', () => {
     const x = x3()
-    expect(x.transpose(0, -1).arraySync()).toEqual(range(4).map((k) => range(3).map((j) => range(2).map((i) => at(i, j, k)))))
-    expect(x.permute(1, 2, 0).arraySync()).toEqual(range(3).map((j) => range(4).map((k) => range(2).map((i) => at(i, j, k)))))
+    expect(x.transpose(0, -1).arraySync()).toEqual(
+      range(4).map((k) => range(3).map((j) => range(2).map((i) => at(i, j, k)))),
+    )
+    expect(x.permute(1, 2, 0).arraySync()).toEqual(
+      range(3).map((j) => range(4).map((k) => range(2).map((i) => at(i, j, k)))),
+    )
     expect(x.select(1, -1).arraySync()).toEqual(range(2).map((i) => range(4).map((k) => at(i, 2, k))))
     expect(x.slice(2, 1, -1).arraySync()).toEqual(range(2).map((i) => range(3).map((j) => [at(i, j, 1), at(i, j, 2)])))
     expect(x.index(':', '1:', '::2').arraySync()).toEqual(
@@ -21,7 +31,11 @@ describe('views', () => {
     expect(x.index('...', -1).shape).toEqual([2, 3])
     expect(x.index(0, null, '...').shape).toEqual([1, 3, 4])
     expect(x.narrow(0, 1, 1).arraySync()).toEqual([range(3).map((j) => range(4).map((k) => at(1, j, k)))])
-    expect(tensor([[1], [2]]).expand(-1, 3).arraySync()).toEqual([
+    expect(
+      tensor([[1], [2]])
+        .expand(-1, 3)
+        .arraySync(),
+    ).toEqual([
       [1, 1, 1],
       [2, 2, 2],
     ])
@@ -45,7 +59,9 @@ describe('views', () => {
   it('write through to their base', () => {
     const x = zeros([2, 3])
     x.select(1, 1).fill_(5)
-    x.slice(0, 1).slice(1, 2).copy_(tensor([[7]]))
+    x.slice(0, 1)
+      .slice(1, 2)
+      .copy_(tensor([[7]]))
     expect(x.arraySync()).toEqual([
       [0, 5, 0],
       [0, 5, 7],

@@ -113,7 +113,9 @@ describe('printing', () => {
     expect(String(tensor([[1, 2.5]]))).toBe('tensor([[1.0000, 2.5000]], shape [1, 2], float32)')
     expect(String(tensor([1, 2], { requiresGrad: true }))).toBe('tensor([1., 2.], shape [2], float32, requiresGrad)')
     expect(String(tensor([[true, false]]))).toBe('tensor([[true, false]], shape [1, 2], bool)')
-    expect(String(tensor([Number.NaN, Number.POSITIVE_INFINITY, -1]))).toBe('tensor([nan, inf, -1.], shape [3], float32)')
+    expect(String(tensor([Number.NaN, Number.POSITIVE_INFINITY, -1]))).toBe(
+      'tensor([nan, inf, -1.], shape [3], float32)',
+    )
     expect(String(arange(3))).toBe('tensor([0, 1, 2], shape [3], int64)')
     expect(String(zeros([0]))).toBe('tensor([], shape [0], float32)')
   })
