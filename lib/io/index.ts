@@ -1,0 +1,3 @@
+// Files: weights and training checkpoints.
+
+export { loadFile, type NamedTensors, SafetensorsFile, safeOpen, saveFile } from './safetensors'

@@ -1,0 +1,137 @@
+// Weights on disk: safetensors, which Python, Rust and the Hugging Face hub read and write too.
+
+import { ArgumentError, DTypeError, describeValue } from '../errors'
+import { fromBytes } from '../tensor/create'
+import { Tensor } from '../tensor/tensor'
+import { Container, type TensorSource, writeContainer } from './container'
+import { fromFileDType, type TensorEntry } from './header'
+
+/** Tensors by name, as a module's `stateDict()` gives them. */
+export type NamedTensors = Record<string, Tensor>
+
+/** @internal What the writer needs of each tensor. */
+export function sources(op: string, tensors: NamedTensors | ReadonlyMap<string, Tensor>): TensorSource[] {
+  const entries = tensors instanceof Map ? [...tensors] : Object.entries(tensors)
+  return entries.map(([name, tensor]) => {
+    if (!(tensor instanceof Tensor)) {
+      throw new ArgumentError(op, { problem: `${name} is not a tensor`, got: describeValue(tensor) })
+    }
+    tensor._alive(op)
+    return { name, dtype: tensor.dtype, shape: tensor.shape, bytes: () => tensor._bytes(op) }
+  })
+}
+
+/** Writes tensors to a safetensors file, one after the other: no more than one is copied at a time. The file appears
+ *  whole or not at all, also when the process is killed; missing folders are made. Tensors that share memory are each
+ *  written. Await it before the tensors change again.
+ *  @throws FileError when the disk is full or the path cannot be written; the old file is then untouched
+ *  @see https://github.com/huggingface/safetensors
+ *  @example await io.saveFile(model.stateDict(), 'model.safetensors', { format: 'pt' }) */
+export async function saveFile(
+  tensors: NamedTensors | ReadonlyMap<string, Tensor>,
+  path: string,
+  metadata?: Record<string, string>,
+): Promise<void> {
+  await writeContainer('io.saveFile', path, sources('io.saveFile', tensors), metadata)
+}
+
+/** Reads all tensors of a safetensors file.
+ *  @throws FileError naming what is wrong with a damaged or hostile file; DTypeError for an element type that tensors
+ *  cannot hold
+ *  @example model.loadStateDict(await io.loadFile('model.safetensors')) */
+export async function loadFile(path: string): Promise<NamedTensors> {
+  const file = new SafetensorsFile('io.loadFile', await Container.open('io.loadFile', path))
+  const tensors: [string, Tensor][] = []
+  try {
+    // Every dtype is checked before the first, possibly large, tensor is read.
+    for (const name of file.keys()) file.dtype(name)
+    for (const name of file.keys()) tensors.push([name, await file.get(name)])
+  } catch (error) {
+    for (const [, tensor] of tensors) tensor.dispose()
+    throw error
+  } finally {
+    await file.close()
+  }
+  return Object.fromEntries(tensors)
+}
+
+/** Opens a safetensors file to read single tensors, or rows of them, when they are needed.
+ *  @example
+ *  const file = await io.safeOpen('model.safetensors')
+ *  const firstRows = await file.rows('wte.weight', 0, 100)
+ *  await file.close() */
+export async function safeOpen(path: string): Promise<SafetensorsFile> {
+  return new SafetensorsFile('io.safeOpen', await Container.open('io.safeOpen', path))
+}
+
+/** An open safetensors file. Made by `safeOpen`. */
+export class SafetensorsFile {
+  /** @internal */
+  constructor(
+    private readonly op: string,
+    private readonly container: Container,
+  ) {}
+
+  /** Text that the writer put beside the tensors. */
+  get metadata(): Readonly<Record<string, string>> {
+    return this.container.header.metadata
+  }
+
+  /** Names of the tensors, in the order of the file. */
+  keys(): string[] {
+    return [...this.container.header.entries.keys()]
+  }
+
+  has(name: string): boolean {
+    return this.container.header.entries.has(name)
+  }
+
+  shape(name: string): readonly number[] {
+    return this.container.entry(name).shape
+  }
+
+  /** @throws DTypeError when tensors cannot hold the file's element type */
+  dtype(name: string): Tensor['dtype'] {
+    return this.typed(name, this.container.entry(name))
+  }
+
+  /** Reads a tensor. */
+  async get(name: string): Promise<Tensor> {
+    const entry = this.container.entry(name)
+    const dtype = this.typed(name, entry)
+    return fromBytes(normalized(dtype, await this.container.read(name)), entry.shape, dtype)
+  }
+
+  /** Reads the rows `start` to `stop - 1` of the first dim. */
+  async rows(name: string, start: number, stop: number): Promise<Tensor> {
+    const entry = this.container.entry(name)
+    const dtype = this.typed(name, entry)
+    const bytes = normalized(dtype, await this.container.read(name, start, stop))
+    return fromBytes(bytes, [stop - start, ...entry.shape.slice(1)], dtype)
+  }
+
+  close(): Promise<void> {
+    return this.container.close()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  private typed(name: string, { dtype }: TensorEntry): Tensor['dtype'] {
+    const known = fromFileDType(dtype)
+    if (known !== undefined) return known
+    throw new DTypeError(this.op, {
+      problem: `${this.container.path}: tensors cannot hold the elements of ${name}`,
+      got: dtype,
+      expected: 'F32, F64, F16, BF16, I64, I32, U8 or BOOL',
+      action: 'convert the file first',
+    })
+  }
+}
+
+/** Kernels rely on bool being 0 or 1; a file may hold any byte. */
+function normalized(dtype: Tensor['dtype'], bytes: Uint8Array): Uint8Array {
+  if (dtype === 'bool') for (let i = 0; i < bytes.length; i++) bytes[i] = bytes[i] === 0 ? 0 : 1
+  return bytes
+}
