@@ -11,11 +11,18 @@ import { ArgumentError, describeShape, describeValue, GradusError, ShapeError, S
 import { onDescribeContext } from '../native'
 import { to } from '../ops/shape'
 import { setContext } from '../tensor/dispatch'
-import { adopt, scoped } from '../tensor/memory'
+import { adopt, scoped, tidy } from '../tensor/memory'
 import { Tensor } from '../tensor/tensor'
 
 /** Names and tensors: parameters and persistent buffers. */
 export type StateDict = Record<string, Tensor>
+
+interface StateEntry {
+  path: string
+  tensor: Tensor
+  /** From the tensor as kernels use it to how the state dict shows it. */
+  layout: (tensor: Tensor) => Tensor
+}
 
 /** Called before forward with its arguments; may return other ones. */
 export type ForwardPreHook = (module: Module, inputs: unknown[]) => unknown[] | undefined
@@ -79,6 +86,15 @@ onDescribeContext(pathOf)
 
 let callDepth = 0
 let currentModule = 0
+
+// Tensors that the functions of the `apply` under way have dealt with; null outside of one.
+let applied: Set<Tensor> | null = null
+
+/** @internal For functions that are to treat a module alone inside of `apply`, and all below it when called directly:
+ *  null outside of `apply`, else the set in which they note tied tensors. */
+export function appliedTensors(): Set<Tensor> | null {
+  return applied
+}
 
 /** Base of all modules. Subclasses have a `forward` method (a method: a class field would escape the wrapper and is
  *  refused) and keep parameters, buffers and submodules in their fields; arrays and maps of modules go in `ModuleList`
@@ -195,6 +211,11 @@ export class Module {
     return () => void this.#backwardHooks.delete(hook)
   }
 
+  /** Whether someone watches or changes its calls: then it must not be fused with others. */
+  get hasHooks(): boolean {
+    return this.#preHooks.size + this.#hooks.size + this.#backwardHooks.size > 0
+  }
+
   /** Makes a tensor a buffer: part of the state, not trained. Not saved when `persistent` is false. */
   registerBuffer(name: string, buffer: Tensor, { persistent = true }: { persistent?: boolean } = {}): void {
     if (!(buffer instanceof Tensor)) {
@@ -283,12 +304,31 @@ export class Module {
    *  of their paths. */
   stateDict(): StateDict {
     const state: StateDict = {}
-    for (const [path, tensor] of this.#state()) state[path] = tensor.detach()
+    for (const { path, tensor, layout } of this.#state()) state[path] = layout(tensor.detach())
     return state
   }
 
-  #state(prefix = ''): [string, Tensor][] {
-    const own = this.#own('state').map(([name, tensor]) => [join(prefix, name), tensor] as [string, Tensor])
+  /** Gradients under the names and in the layout of `stateDict`; parameters without one are left out. */
+  gradDict(): StateDict {
+    const grads: StateDict = {}
+    for (const { path, tensor, layout } of this.#state()) {
+      if (tensor.grad !== null) grads[path] = layout(tensor.grad.detach())
+    }
+    return grads
+  }
+
+  /** How the tensor in a field of this module stands in a state dict: itself, or a view of it where files have another
+   *  layout than the kernels want (a transpose). */
+  stateLayout(_name: string, tensor: Tensor): Tensor {
+    return tensor
+  }
+
+  #state(prefix = ''): StateEntry[] {
+    const own = this.#own('state').map(([name, tensor]) => ({
+      path: join(prefix, name),
+      tensor,
+      layout: (each: Tensor) => this.stateLayout(name, each),
+    }))
     return [...own, ...this.namedChildren().flatMap(([name, child]) => child.#state(join(prefix, name)))]
   }
 
@@ -296,8 +336,8 @@ export class Module {
    *  @throws StateError when `strict` (the default) and names are missing or unknown; ShapeError when a shape differs */
   loadStateDict(state: StateDict, { strict = true }: { strict?: boolean } = {}): IncompatibleKeys {
     const targets = this.#state()
-    const names = new Set(targets.map(([name]) => name))
-    const missingKeys = targets.map(([name]) => name).filter((name) => !(name in state))
+    const names = new Set(targets.map(({ path }) => path))
+    const missingKeys = [...names].filter((name) => !(name in state))
     const unexpectedKeys = Object.keys(state).filter((name) => !names.has(name))
     if (strict && missingKeys.length + unexpectedKeys.length > 0) {
       throw new StateError('loadStateDict', {
@@ -306,20 +346,24 @@ export class Module {
         action: 'load the state of the same configuration, or pass { strict: false }',
       })
     }
-    const pairs = targets.filter(([name]) => name in state)
-    for (const [name, target] of pairs) {
-      const source = state[name]
-      if (!(source instanceof Tensor) || describeShape(source.shape) !== describeShape(target.shape)) {
-        throw new ShapeError('loadStateDict', {
-          problem: `${name} has another shape`,
-          got: source instanceof Tensor ? describeShape(source.shape) : describeValue(source),
-          expected: describeShape(target.shape),
-        })
+    tidy(() => {
+      const pairs = targets
+        .filter(({ path }) => path in state)
+        .map(({ path, tensor, layout }) => [path, layout(tensor.detach())] as const)
+      for (const [path, target] of pairs) {
+        const source = state[path]
+        if (!(source instanceof Tensor) || describeShape(source.shape) !== describeShape(target.shape)) {
+          throw new ShapeError('loadStateDict', {
+            problem: `${path} has another shape`,
+            got: source instanceof Tensor ? describeShape(source.shape) : describeValue(source),
+            expected: describeShape(target.shape),
+          })
+        }
+        source._alive('loadStateDict')
       }
-      source._alive('loadStateDict')
-    }
-    withoutGrad(() => {
-      for (const [name, target] of pairs) target.copy_(state[name]!)
+      withoutGrad(() => {
+        for (const [path, target] of pairs) target.copy_(state[path]!)
+      })
     })
     return { missingKeys, unexpectedKeys }
   }
@@ -337,8 +381,14 @@ export class Module {
 
   /** Calls fn on every module below this one and then on this one. */
   apply(fn: (module: Module) => void): this {
-    for (const child of this.children()) child.apply(fn)
-    fn(this)
+    const outer = applied
+    applied ??= new Set()
+    try {
+      for (const child of this.children()) child.apply(fn)
+      fn(this)
+    } finally {
+      applied = outer
+    }
     return this
   }
 
