@@ -1,5 +1,8 @@
 // Public names.
 
+import { guarded } from './ops/guard'
+import * as operators from './ops/index'
+
 export * as autograd from './autograd/index'
 export { enableGrad, noGrad } from './autograd/mode'
 export * as data from './data/index'
@@ -9,7 +12,6 @@ export * from './errors'
 export * as io from './io/index'
 export { getNumThreads, setNumThreads } from './native'
 export * as nn from './nn/index'
-export * as ops from './ops/index'
 export {
   arange,
   empty,
@@ -28,3 +30,6 @@ export {
 } from './tensor/create'
 export { memory, tidy } from './tensor/memory'
 export { type NestedArray, type Shape, Tensor, type TensorData } from './tensor/tensor'
+
+/** Operators as functions; most are methods of Tensor too. */
+export const ops: typeof operators = guarded(operators)

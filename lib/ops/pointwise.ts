@@ -93,7 +93,7 @@ export function add(a: Operand, b: Operand, { alpha = 1 }: { alpha?: number } = 
   const out = binary(addOp, a, b, 3, alpha)
   const x = tensorOf(a)
   const y = tensorOf(b)
-  if ((x !== null && x._requiresGrad) || (y !== null && y._requiresGrad)) {
+  if (x?._requiresGrad || y?._requiresGrad) {
     if (x !== null && y !== null && alpha === 1 && x.shape === out.shape && y.shape === out.shape) {
       return record(addSame, out, [x, y], none)
     }

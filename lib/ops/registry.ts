@@ -9,6 +9,7 @@ import { type Backward, Node } from '../autograd/node'
 import { dtypeNames } from '../dtype'
 import { DTypeError, describeValue, StateError } from '../errors'
 import { releasedError, Tensor } from '../tensor/tensor'
+import { wordError } from './guard'
 
 export type { Backward, BackwardContext } from '../autograd/node'
 export { ACCUMULATED } from '../autograd/node'
@@ -31,7 +32,7 @@ export interface OpRecord {
 export function needsGrad(inputs: readonly (Tensor | null | undefined)[]): boolean {
   for (let i = 0; i < inputs.length; i++) {
     const input = inputs[i]
-    if (input !== null && input !== undefined && input._requiresGrad) return isGradEnabled()
+    if (input?._requiresGrad) return isGradEnabled()
   }
   return false
 }
@@ -118,30 +119,38 @@ export function expectFloating(op: string, name: string, x: Tensor): void {
 
 // --- methods ----------------------------------------------------------------------------------------------------
 
+type Method = (self: Tensor, ...rest: never[]) => unknown
+type Loose = (self: Tensor, a?: unknown, b?: unknown, c?: unknown, d?: unknown) => unknown
+
+function define(name: string, value: unknown): void {
+  Object.defineProperty(Tensor.prototype, name, { value, writable: true, configurable: true })
+}
+
 /** Adds functions whose first parameter is a tensor as methods of Tensor; their types are declared beside them. */
-export function defineMethods(methods: Record<string, (self: Tensor, ...rest: never[]) => unknown>): void {
-  for (const [name, fn] of Object.entries(methods)) {
-    Object.defineProperty(Tensor.prototype, name, {
-      value: methodOf(fn as (self: Tensor, ...rest: unknown[]) => unknown),
-      writable: true,
-      configurable: true,
+export function defineMethods(methods: Record<string, Method>): void {
+  for (const [name, method] of Object.entries(methods)) {
+    const fn = method as Loose
+    // A fixed arity keeps the call monomorphic: rest parameters would cost an array for every operation.
+    define(name, function (this: Tensor, a?: unknown, b?: unknown, c?: unknown, d?: unknown) {
+      try {
+        return fn(this, a, b, c, d)
+      } catch (error) {
+        throw wordError(name, error, [a, b, c, d])
+      }
     })
   }
 }
 
 /** The same for functions that take a rest parameter. */
-export function defineVariadicMethods(methods: Record<string, (self: Tensor, ...rest: never[]) => unknown>): void {
-  for (const [name, fn] of Object.entries(methods)) {
-    const value = function (this: Tensor, ...rest: never[]): unknown {
-      return fn(this, ...rest)
-    }
-    Object.defineProperty(Tensor.prototype, name, { value, writable: true, configurable: true })
-  }
-}
-
-// Fixed arities keep the call monomorphic: rest parameters would cost an array for every operation.
-function methodOf(fn: (self: Tensor, a?: unknown, b?: unknown, c?: unknown, d?: unknown) => unknown): unknown {
-  return function (this: Tensor, a?: unknown, b?: unknown, c?: unknown, d?: unknown) {
-    return fn(this, a, b, c, d)
+export function defineVariadicMethods(methods: Record<string, Method>): void {
+  for (const [name, method] of Object.entries(methods)) {
+    const fn = method as (self: Tensor, ...rest: unknown[]) => unknown
+    define(name, function (this: Tensor, ...rest: unknown[]) {
+      try {
+        return fn(this, ...rest)
+      } catch (error) {
+        throw wordError(name, error, rest)
+      }
+    })
   }
 }
