@@ -55,8 +55,10 @@ function packageRoot(): string {
 function load(): Binding {
   const root = packageRoot()
   try {
-    // node-gyp-build returns the addon of this platform, a local build first
-    return require('node-gyp-build')(root) as Binding
+    // GRADUS_ADDON names a build to use instead, such as one with sanitizers; node-gyp-build returns the addon of this
+    // platform, a local build first
+    const { GRADUS_ADDON: path } = process.env
+    return (path ? require(path) : require('node-gyp-build')(root)) as Binding
   } catch (cause) {
     throw new NativeError('gradus', {
       problem: 'the native addon did not load',
