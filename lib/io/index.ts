@@ -1,3 +1,12 @@
 // Files: weights and training checkpoints.
 
+export {
+  type CheckpointParts,
+  type LoadedCheckpoint,
+  latestCheckpoint,
+  loadCheckpoint,
+  type SaveCheckpointOptions,
+  type Stateful,
+  saveCheckpoint,
+} from './checkpoint'
 export { loadFile, type NamedTensors, SafetensorsFile, safeOpen, saveFile } from './safetensors'

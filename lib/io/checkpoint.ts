@@ -1,0 +1,345 @@
+// Checkpoints of a training run. Each is a folder of its own, written beside its place and moved there when all of it
+// is on disk: a crash at any instant leaves the checkpoints that were there.
+//
+//   runs/x/step-00001000/model.safetensors      each part that is a list of named tensors, readable by anything
+//                        training.safetensors   the tensors of the other parts (optimizer, …)
+//                        checkpoint.json        the rest of their state, the step and the caller's own values
+//
+// A checkpoint of a step that has one already first moves that one to step-….replaced; readers take it for the step
+// as long as the new one is not there.
+
+import { readdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { ArgumentError, describeValue, FileError } from '../errors'
+import { Tensor } from '../tensor/tensor'
+import { fileError, makeFolder, syncFolder, temporaryName, writeAtomically, writeFully } from './atomic'
+import { type TensorSource, writeContainer } from './container'
+import { type NamedTensors, safeOpen, sources } from './safetensors'
+import { flattenState, type Json, unflattenState } from './stateTree'
+
+/** Anything with a state: modules, optimizers, schedules, scalers, loaders. */
+export interface Stateful {
+  stateDict(): object
+  loadStateDict(state: object): unknown
+}
+
+/** What goes into a checkpoint, by names of the caller's choice: `{ model, optimizer, schedule, loader }`. */
+export type CheckpointParts = Record<string, Stateful>
+
+/** Options of saveCheckpoint. */
+export interface SaveCheckpointOptions {
+  /** Updates so far; names the checkpoint. */
+  step: number
+  /** Values of the caller: plain objects, arrays, numbers, text, typed arrays, tensors. */
+  extra?: unknown
+  /** Deletes older checkpoints but for this many, when the new one is complete. Default: keeps all. */
+  keepLast?: number
+  /** Text files to lie beside, such as a model's config.json. */
+  files?: Record<string, string>
+}
+
+/** What loadCheckpoint tells. */
+export interface LoadedCheckpoint {
+  step: number
+  extra: unknown
+  /** Folder it came from. */
+  path: string
+}
+
+interface Manifest {
+  format: 'gradus.checkpoint'
+  version: 1
+  step: number
+  /** Sizes of the other files, in bytes. */
+  files: Record<string, number>
+  /** Parts with a file of their own. */
+  tensorParts: string[]
+  /** State of the other parts. */
+  parts: { [name: string]: Json }
+  extra: Json
+}
+
+const manifestName = 'checkpoint.json'
+const trainingName = 'training.safetensors'
+const stepPattern = /^step-(\d+)(\.replaced)?$/
+const extraName = 'extra'
+
+const isTensor = (value: object): value is Tensor => value instanceof Tensor
+
+function isNamedTensors(state: object): state is NamedTensors {
+  const values = Object.values(state)
+  return values.length > 0 && values.every((value) => value instanceof Tensor)
+}
+
+function checkArguments(op: string, parts: CheckpointParts, { step, keepLast = 1, files = {} }: SaveCheckpointOptions) {
+  const refuse = (problem: string, got: unknown, expected: string) =>
+    new ArgumentError(op, { problem, got: describeValue(got), expected })
+  if (!Number.isSafeInteger(step) || step < 0) throw refuse('step is out of range', step, 'an integer from 0')
+  if (!Number.isSafeInteger(keepLast) || keepLast < 1)
+    throw refuse('keepLast is out of range', keepLast, 'an integer from 1')
+  for (const [name, part] of Object.entries(parts)) {
+    if (!/^[A-Za-z]\w*$/.test(name) || name === extraName || name === 'training' || name === 'checkpoint') {
+      throw refuse(
+        'a part cannot have this name',
+        name,
+        "letters, digits and _, but not 'extra', 'training' or 'checkpoint'",
+      )
+    }
+    if (typeof part?.stateDict !== 'function' || typeof part.loadStateDict !== 'function') {
+      throw refuse(`${name} has no state`, part, 'an object with stateDict() and loadStateDict()')
+    }
+  }
+  for (const [name, text] of Object.entries(files)) {
+    if (basename(name) !== name || name.startsWith('.') || name === manifestName || name.endsWith('.safetensors')) {
+      throw refuse('a file cannot have this name', name, 'a plain file name')
+    }
+    if (typeof text !== 'string') throw refuse(`${name} is not text`, text, 'a string')
+  }
+}
+
+/** Saves the state of a training run in a folder of checkpoints. Complete or not there at all, whatever happens
+ *  meanwhile; await it before the next update changes the tensors.
+ *  @returns the new checkpoint's folder
+ *  @throws FileError when it cannot be written; earlier checkpoints are then untouched
+ *  @example
+ *  await io.saveCheckpoint('runs/x', { model, optimizer, schedule, loader }, { step, keepLast: 3 })
+ *  const { step } = await io.loadCheckpoint('runs/x', { model, optimizer, schedule, loader }) */
+export async function saveCheckpoint(
+  folder: string,
+  parts: CheckpointParts,
+  options: SaveCheckpointOptions,
+): Promise<string> {
+  const op = 'io.saveCheckpoint'
+  checkArguments(op, parts, options)
+  const { step, extra, keepLast, files = {} } = options
+  const manifest: Manifest = {
+    format: 'gradus.checkpoint',
+    version: 1,
+    step,
+    files: {},
+    tensorParts: [],
+    parts: {},
+    extra: null,
+  }
+  const containers = new Map<string, TensorSource[]>()
+  const training: TensorSource[] = []
+  const flatten = (name: string, state: unknown): Json => {
+    const { json, tensors, arrays } = flattenState(op, name, state, isTensor)
+    training.push(...sources(op, tensors))
+    for (const [path, bytes] of arrays) {
+      training.push({ name: path, dtype: 'uint8', shape: [bytes.byteLength], bytes: async () => bytes })
+    }
+    return json
+  }
+  for (const [name, part] of Object.entries(parts)) {
+    const state = part.stateDict()
+    if (isNamedTensors(state)) {
+      manifest.tensorParts.push(name)
+      containers.set(`${name}.safetensors`, sources(op, state))
+    } else {
+      manifest.parts[name] = flatten(name, state)
+    }
+  }
+  manifest.extra = flatten(extraName, extra ?? null)
+  if (training.length > 0) containers.set(trainingName, training)
+
+  const target = join(folder, `step-${String(step).padStart(8, '0')}`)
+  const temporary = temporaryName(target)
+  try {
+    await makeFolder(temporary)
+    for (const [name, tensors] of containers) {
+      await writeContainer(op, join(temporary, name), tensors, { format: 'pt' })
+      manifest.files[name] = (await stat(join(temporary, name))).size
+    }
+    for (const [name, text] of Object.entries({ ...files, [manifestName]: JSON.stringify(manifest, null, 1) })) {
+      await writeAtomically(op, join(temporary, name), (file) => writeFully(file, Buffer.from(text)))
+    }
+    await place(temporary, target)
+    await syncFolder(folder)
+  } catch (error) {
+    await rm(temporary, { recursive: true, force: true })
+    throw fileError(op, `cannot write ${target}`, error)
+  }
+  await removeLeftovers(op, folder, keepLast)
+  return target
+}
+
+async function place(temporary: string, target: string): Promise<void> {
+  const replaced = `${target}.replaced`
+  const exists = await stat(target).then(
+    () => true,
+    () => false,
+  )
+  if (exists) {
+    await rm(replaced, { recursive: true, force: true })
+    await rename(target, replaced)
+  }
+  try {
+    await rename(temporary, target)
+  } catch (error) {
+    if (exists) await rename(replaced, target)
+    throw error
+  }
+}
+
+/** Complete checkpoints of a folder, oldest step first. */
+async function listCheckpoints(op: string, folder: string): Promise<{ step: number; path: string }[]> {
+  let names: string[]
+  try {
+    names = await readdir(folder)
+  } catch (error) {
+    throw fileError(op, `cannot read ${folder}`, error)
+  }
+  const found = new Map<number, string>()
+  // Replaced ones first, so that the plain name of a step wins.
+  for (const name of names.sort((a, b) => b.length - a.length)) {
+    const step = stepPattern.exec(name)?.[1]
+    if (step !== undefined) found.set(Number(step), join(folder, name))
+  }
+  return [...found].map(([step, path]) => ({ step, path })).sort((a, b) => a.step - b.step)
+}
+
+async function removeLeftovers(op: string, folder: string, keepLast: number | undefined): Promise<void> {
+  try {
+    const checkpoints = await listCheckpoints(op, folder)
+    const kept = new Set(checkpoints.slice(keepLast === undefined ? 0 : -keepLast).map(({ path }) => basename(path)))
+    for (const name of await readdir(folder)) {
+      if (kept.has(name)) continue
+      const path = join(folder, name)
+      if (stepPattern.test(name)) {
+        // Out of sight first: a checkpoint that is half deleted must not be taken for one.
+        const hidden = temporaryName(path)
+        await rename(path, hidden)
+        await rm(hidden, { recursive: true, force: true })
+      } else if (await isAbandoned(path, name)) {
+        await rm(path, { recursive: true, force: true })
+      }
+    }
+  } catch (error) {
+    throw fileError(op, `cannot delete old checkpoints in ${folder}`, error)
+  }
+}
+
+/** Whether this is what a process that died left of a checkpoint. An hour's grace, because on a shared disk the process
+ *  may be another machine's. */
+async function isAbandoned(path: string, name: string): Promise<boolean> {
+  const pid = /^\.step-\d+.*\.(\d+)-[0-9a-f]+\.tmp$/.exec(name)?.[1]
+  if (pid === undefined) return false
+  const found = await stat(path).catch(() => undefined)
+  if (found === undefined || Date.now() - found.mtimeMs < 3_600_000) return false
+  try {
+    process.kill(Number(pid), 0)
+    return false
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ESRCH'
+  }
+}
+
+/** The newest complete checkpoint of a folder, or null when there is none (or no folder). */
+export async function latestCheckpoint(folder: string): Promise<string | null> {
+  try {
+    return (await listCheckpoints('io.latestCheckpoint', folder)).at(-1)?.path ?? null
+  } catch (error) {
+    if (((error as Error).cause as NodeJS.ErrnoException | undefined)?.code === 'ENOENT') return null
+    throw error
+  }
+}
+
+/** Restores a training run from a checkpoint, or from the newest one of a folder of checkpoints. Everything is read and
+ *  checked before the first part is changed; parts that are not asked for are left in the file.
+ *  @throws FileError when there is no checkpoint, or a damaged one; ArgumentError when it lacks a part
+ *  @example const { step, extra } = await io.loadCheckpoint('runs/x', { model, optimizer }) */
+export async function loadCheckpoint(path: string, parts: CheckpointParts): Promise<LoadedCheckpoint> {
+  const op = 'io.loadCheckpoint'
+  checkArguments(op, parts, { step: 0 })
+  const folder = await findCheckpoint(op, path)
+  const manifest = await readManifest(op, folder)
+  for (const name of Object.keys(parts)) {
+    if (manifest.tensorParts.includes(name) || Object.hasOwn(manifest.parts, name)) continue
+    throw new ArgumentError(op, {
+      problem: `${folder} lacks a part`,
+      got: name,
+      expected: [...manifest.tensorParts, ...Object.keys(manifest.parts)].join(', '),
+    })
+  }
+  const tensorParts = Object.keys(parts).filter((name) => manifest.tensorParts.includes(name))
+  const otherParts = Object.keys(parts).filter((name) => !manifest.tensorParts.includes(name))
+  const states = new Map<string, object>()
+  for (const name of tensorParts) states.set(name, await readTensors(join(folder, `${name}.safetensors`), () => true))
+
+  const wanted = [...otherParts, extraName]
+  const training = Object.hasOwn(manifest.files, trainingName)
+    ? await readTensors(join(folder, trainingName), (name) => wanted.some((part) => name.startsWith(part)))
+    : {}
+  const find = <T>(table: Record<string, T>, name: string): T => {
+    if (Object.hasOwn(table, name)) return table[name]!
+    throw new FileError(op, { problem: `${folder} is damaged`, got: `no ${name} in ${trainingName}` })
+  }
+  const arrays: Record<string, Uint8Array> = {}
+  for (const [name, tensor] of Object.entries(training)) {
+    if (tensor.dtype === 'uint8') arrays[name] = await tensor._bytes(op)
+  }
+  const restore = (json: Json) =>
+    unflattenState(
+      op,
+      json,
+      (name) => find(training, name),
+      (name) => find(arrays, name),
+    )
+  for (const name of otherParts) states.set(name, restore(manifest.parts[name]!) as object)
+  const extra = restore(manifest.extra)
+
+  for (const [name, part] of Object.entries(parts)) part.loadStateDict(states.get(name)!)
+  return { step: manifest.step, extra, path: folder }
+}
+
+async function readTensors(path: string, wanted: (name: string) => boolean): Promise<NamedTensors> {
+  const file = await safeOpen(path)
+  try {
+    const tensors: [string, Tensor][] = []
+    for (const name of file.keys()) if (wanted(name)) tensors.push([name, await file.get(name)])
+    return Object.fromEntries(tensors)
+  } finally {
+    await file.close()
+  }
+}
+
+async function findCheckpoint(op: string, path: string): Promise<string> {
+  const single = await stat(join(path, manifestName)).catch(() => undefined)
+  if (single !== undefined) return path
+  const latest = (await listCheckpoints(op, path)).at(-1)
+  if (latest !== undefined) return latest.path
+  throw new FileError(op, {
+    problem: `no checkpoint in ${path}`,
+    expected: 'a folder with step-… folders',
+    action: 'check the path, or begin without a checkpoint',
+  })
+}
+
+async function readManifest(op: string, folder: string): Promise<Manifest> {
+  const path = join(folder, manifestName)
+  let manifest: Manifest
+  try {
+    manifest = JSON.parse(await readFile(path, 'utf8')) as Manifest
+  } catch (error) {
+    throw fileError(op, `cannot read ${path}`, error)
+  }
+  if (manifest?.format !== 'gradus.checkpoint' || manifest.version !== 1) {
+    throw new FileError(op, {
+      problem: `${path} is not a checkpoint of this version`,
+      got: describeValue(manifest?.format),
+      expected: 'gradus.checkpoint, version 1',
+    })
+  }
+  for (const [name, size] of Object.entries(manifest.files)) {
+    const found = await stat(join(folder, name)).catch(() => undefined)
+    if (found?.size === size) continue
+    throw new FileError(op, {
+      problem: `${join(folder, name)} is damaged`,
+      got: found === undefined ? 'no file' : `${found.size} bytes`,
+      expected: `${size} bytes`,
+      action: 'load an older checkpoint',
+    })
+  }
+  return manifest
+}

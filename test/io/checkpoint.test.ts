@@ -1,0 +1,235 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, describe, expect, it } from 'vitest'
+import { DataLoader } from '../../lib/data/index'
+import { ArgumentError, FileError, full, io, type Tensor, tensor } from '../../lib/index'
+
+const root = mkdtempSync(join(tmpdir(), 'gradus-checkpoint-'))
+afterAll(() => rmSync(root, { recursive: true }))
+const fresh = () => mkdtempSync(join(root, 'run-'))
+
+/** Something with a state, which keeps what it is given. */
+class Part {
+  constructor(public state: object) {}
+  stateDict() {
+    return this.state
+  }
+  loadStateDict(state: object) {
+    this.state = state
+  }
+}
+
+const valuesOf = async (part: Part) => Array.from((await (part.state as { w: Tensor }).w.data()) as Float32Array)
+const model = (value: number) => new Part({ w: full([3], value) })
+
+describe('checkpoint', () => {
+  it('restores tensors and values of every kind', async () => {
+    const folder = fresh()
+    const shared = { $odd: 1, 'a.b': tensor([1]), a: { b: tensor([2]) } }
+    const optimizer = new Part({
+      groups: [{ lr: 1e-3, betas: [0.9, 0.999], fused: true, name: null }],
+      state: new Map<unknown, unknown>([
+        [0, { step: 12, mean: tensor([1, 2], { dtype: 'float64' }) }],
+        ['w', new Map()],
+      ]),
+      limits: [Number.NaN, Infinity, -Infinity, -0, 2n ** 70n],
+      seed: new Uint32Array([1, 2 ** 32 - 1]),
+      empty: new Float32Array(0),
+      left: undefined,
+      shared,
+    })
+    const path = await io.saveCheckpoint(
+      folder,
+      { model: model(4), optimizer },
+      { step: 12, extra: { note: 'ü', w: tensor([5]) } },
+    )
+    expect(path).toBe(join(folder, 'step-00000012'))
+    expect(readdirSync(path).sort()).toEqual(['checkpoint.json', 'model.safetensors', 'training.safetensors'])
+
+    const again = { model: model(0), optimizer: new Part({}) }
+    const loaded = await io.loadCheckpoint(folder, again)
+    expect([loaded.step, loaded.path, await valuesOf(again.model)]).toEqual([12, path, [4, 4, 4]])
+    const extra = loaded.extra as { note: string; w: Tensor }
+    expect([extra.note, await extra.w.array()]).toEqual(['ü', [5]])
+
+    const state = again.optimizer.state as Record<string, unknown>
+    expect(state.groups).toEqual([{ lr: 1e-3, betas: [0.9, 0.999], fused: true, name: null }])
+    expect(state.limits).toEqual([Number.NaN, Infinity, -Infinity, -0, 2n ** 70n])
+    expect([state.seed, state.empty, 'left' in state]).toEqual([
+      new Uint32Array([1, 2 ** 32 - 1]),
+      new Float32Array(0),
+      false,
+    ])
+    const entries = state.state as Map<unknown, { step: number; mean: Tensor }>
+    expect([...entries.keys()]).toEqual([0, 'w'])
+    expect([entries.get(0)!.step, entries.get(0)!.mean.dtype, await entries.get(0)!.mean.array()]).toEqual([
+      12,
+      'float64',
+      [1, 2],
+    ])
+    const restored = state.shared as typeof shared
+    expect([restored.$odd, await restored['a.b'].array(), await restored.a.b.array()]).toEqual([1, [1], [2]])
+  })
+
+  it('the model is a file that other programs read; files lie beside it', async () => {
+    const folder = fresh()
+    const path = await io.saveCheckpoint(folder, { model: model(1) }, { step: 0, files: { 'config.json': '{"a":1}' } })
+    expect(Object.keys(await io.loadFile(join(path, 'model.safetensors')))).toEqual(['w'])
+    expect(readFileSync(join(path, 'config.json'), 'utf8')).toBe('{"a":1}')
+  })
+
+  it('a DataLoader continues where it stood', async () => {
+    const folder = fresh()
+    const samples = Array.from({ length: 9 }, (_, i) => i)
+    const make = () => new DataLoader(samples, { batchSize: 2, shuffle: true, seed: 3 })
+    const take = async (loader: AsyncIterable<Tensor>, count: number) => {
+      const taken: unknown[] = []
+      for await (const batch of loader) if (taken.push(await batch.array()) === count) break
+      return taken
+    }
+    const whole = await take(make(), 5)
+    const first = make()
+    const start = await take(first, 2)
+    await io.saveCheckpoint(folder, { loader: first }, { step: 2 })
+    const second = make()
+    await io.loadCheckpoint(folder, { loader: second })
+    expect([...start, ...(await take(second, 5))]).toEqual(whole)
+  })
+
+  it('keeps the last ones, by step', async () => {
+    const folder = fresh()
+    for (const step of [5, 100_000_000, 20, 10])
+      await io.saveCheckpoint(folder, { model: model(step) }, { step, keepLast: 2 })
+    expect(readdirSync(folder).sort()).toEqual(['step-00000020', 'step-100000000'])
+    expect(await io.latestCheckpoint(folder)).toBe(join(folder, 'step-100000000'))
+    const old = model(0)
+    expect((await io.loadCheckpoint(join(folder, 'step-00000020'), { model: old })).step).toBe(20)
+    expect(await valuesOf(old)).toEqual([20, 20, 20])
+  })
+
+  it('replaces the checkpoint of the same step', async () => {
+    const folder = fresh()
+    for (const value of [1, 2, 3]) await io.saveCheckpoint(folder, { model: model(value) }, { step: 7 })
+    expect(readdirSync(folder)).toEqual(['step-00000007'])
+    const restored = model(0)
+    await io.loadCheckpoint(folder, { model: restored })
+    expect(await valuesOf(restored)).toEqual([3, 3, 3])
+  })
+
+  it('a crash while a step is replaced leaves the one that was there', async () => {
+    const folder = fresh()
+    const path = await io.saveCheckpoint(folder, { model: model(1) }, { step: 7 })
+    renameSync(path, `${path}.replaced`)
+    const restored = model(0)
+    await io.loadCheckpoint(folder, { model: restored })
+    expect(await valuesOf(restored)).toEqual([1, 1, 1])
+    cpSync(`${path}.replaced`, path, { recursive: true })
+    expect(await io.latestCheckpoint(folder)).toBe(path)
+    await io.saveCheckpoint(folder, { model: model(2) }, { step: 8 })
+    expect(readdirSync(folder).sort()).toEqual(['step-00000007', 'step-00000008'])
+  })
+
+  it('removes what a dead process left, once it is old', async () => {
+    const folder = fresh()
+    const abandoned = join(folder, '.step-00000001.999999999-00aa11bb22cc.tmp')
+    mkdirSync(abandoned)
+    await io.saveCheckpoint(folder, { model: model(1) }, { step: 1 })
+    expect(readdirSync(folder)).toHaveLength(2)
+    utimesSync(abandoned, 0, 0)
+    await io.saveCheckpoint(folder, { model: model(1) }, { step: 2 })
+    expect(readdirSync(folder).sort()).toEqual(['step-00000001', 'step-00000002'])
+  })
+
+  it.each(['next', 'same'])('a process killed in mid-write leaves a whole checkpoint (%s step)', async (mode) => {
+    const folder = fresh()
+    let kills = 0
+    for (const delay of [0, 1, 3, 7, 12, 20, 31]) {
+      const child = spawn(process.execPath, [join(__dirname, 'saveForever.cjs'), folder, mode], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      })
+      await once(child.stdout, 'data')
+      await new Promise((resolve) => setTimeout(resolve, delay))
+      child.kill('SIGKILL')
+      await once(child, 'exit')
+      kills += readdirSync(folder).some((name) => name.endsWith('.tmp')) ? 1 : 0
+
+      const parts = { model: new Part({}), ema: new Part({}), optimizer: new Part({}) }
+      const { extra } = await io.loadCheckpoint(folder, parts)
+      const { n } = extra as { n: number }
+      for (const part of Object.values(parts)) {
+        const values = await (part.state as { values: Tensor }).values.data()
+        expect(new Set(values as Float32Array)).toEqual(new Set([n]))
+      }
+      expect((parts.optimizer.state as { n: number }).n).toBe(n)
+    }
+    // At least one of them was killed while it wrote.
+    expect(kills).toBeGreaterThan(0)
+  })
+
+  it('changes nothing when the file is damaged or lacks a part', async () => {
+    const folder = fresh()
+    const path = await io.saveCheckpoint(folder, { model: model(1), ema: model(2) }, { step: 3 })
+    const restored = { model: model(0), other: model(0) }
+    await expect(io.loadCheckpoint(folder, restored)).rejects.toThrow(ArgumentError)
+    await expect(io.loadCheckpoint(folder, restored)).rejects.toThrow(
+      `${path} lacks a part: got other, expected model, ema.`,
+    )
+    truncateSync(join(path, 'ema.safetensors'), 40)
+    const both = { model: model(0), ema: model(0) }
+    await expect(io.loadCheckpoint(folder, both)).rejects.toThrow(
+      /ema\.safetensors is damaged: got 40 bytes, expected \d+ bytes; load an older/,
+    )
+    expect(await valuesOf(both.model)).toEqual([0, 0, 0])
+    writeFileSync(join(path, 'checkpoint.json'), '{"format":"other"}')
+    await expect(io.loadCheckpoint(folder, both)).rejects.toThrow('is not a checkpoint of this version: got "other"')
+    writeFileSync(join(path, 'checkpoint.json'), '{')
+    await expect(io.loadCheckpoint(folder, both)).rejects.toThrow(FileError)
+  })
+
+  it('says when there is none', async () => {
+    expect(await io.latestCheckpoint(join(root, 'nowhere'))).toBe(null)
+    await expect(io.loadCheckpoint(join(root, 'nowhere'), {})).rejects.toThrow('io.loadCheckpoint: cannot read')
+    const folder = fresh()
+    expect(await io.latestCheckpoint(folder)).toBe(null)
+    await expect(io.loadCheckpoint(folder, {})).rejects.toThrow(
+      `io.loadCheckpoint: no checkpoint in ${folder}: expected a folder with step-`,
+    )
+  })
+
+  it('refuses states and arguments that cannot be saved, and leaves nothing', async () => {
+    const folder = fresh()
+    const save = (state: object, options: object = {}) =>
+      io.saveCheckpoint(folder, { optimizer: new Part(state) }, { step: 1, ...options })
+    await expect(save({ hook: () => 1 })).rejects.toThrow(
+      'io.saveCheckpoint: optimizer.hook cannot be saved: got a function',
+    )
+    await expect(save({ a: [new Date()] })).rejects.toThrow('optimizer.a.0 cannot be saved: got a Date')
+    const cycle: { self?: object } = {}
+    cycle.self = cycle
+    await expect(save(cycle)).rejects.toThrow('optimizer.self contains itself; break the cycle')
+    await expect(save({}, { step: -1 })).rejects.toThrow('step is out of range: got -1')
+    await expect(save({}, { keepLast: 0 })).rejects.toThrow('keepLast is out of range: got 0')
+    await expect(save({}, { files: { '../x': '' } })).rejects.toThrow('a file cannot have this name: got "../x"')
+    await expect(io.saveCheckpoint(folder, { extra: new Part({}) }, { step: 1 })).rejects.toThrow(
+      'a part cannot have this name',
+    )
+    await expect(io.saveCheckpoint(folder, { model: {} as Part }, { step: 1 })).rejects.toThrow(
+      'model has no state: got an object',
+    )
+    expect(readdirSync(folder)).toEqual([])
+  })
+})
