@@ -1,0 +1,56 @@
+// gelu and its derivative on vectors, for kernels that fuse them. Include after simd.h, inside foreach_target.
+#if defined(GRADUS_CPU_GELU_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef GRADUS_CPU_GELU_INL_H_
+#undef GRADUS_CPU_GELU_INL_H_
+#else
+#define GRADUS_CPU_GELU_INL_H_
+#endif
+
+#include "simd.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace gradus::cpu::HWY_NAMESPACE {
+namespace vec {
+
+// tanh form: x s(2u), u = sqrt(2/pi) (x + 0.044715 x^3), s the logistic function: 1 + tanh(u) = 2 s(2u) exactly, and
+// one exponential is cheaper than a tanh. Hendrycks & Gimpel 2016, arXiv:1606.08415.
+template <class D>
+HWY_INLINE Of<D> geluTanh(D d, Of<D> x) {
+  using T = hn::TFromD<D>;
+  constexpr double c = 2 * 0.7978845608028654;
+  const auto u = hn::Mul(x, hn::MulAdd(hn::Mul(x, x), hn::Set(d, T(c * 0.044715)), hn::Set(d, T(c))));
+  return hn::Div(x, hn::Add(hn::Set(d, T(1)), exp(d, hn::Neg(u))));
+}
+
+template <class D>
+HWY_INLINE Of<D> geluTanhGradient(D d, Of<D> x) {
+  using T = hn::TFromD<D>;
+  constexpr double c = 2 * 0.7978845608028654;
+  const auto one = hn::Set(d, T(1)), square = hn::Mul(x, x);
+  const auto u = hn::Mul(x, hn::MulAdd(square, hn::Set(d, T(c * 0.044715)), hn::Set(d, T(c))));
+  const auto s = hn::Div(one, hn::Add(one, exp(d, hn::Neg(u))));
+  const auto du = hn::MulAdd(square, hn::Set(d, T(3 * c * 0.044715)), hn::Set(d, T(c)));
+  return hn::Mul(s, hn::MulAdd(hn::Mul(x, hn::Sub(one, s)), du, one));
+}
+
+template <class D>
+HWY_INLINE Of<D> geluErf(D d, Of<D> x) {
+  using T = hn::TFromD<D>;
+  const auto half = hn::Mul(x, hn::Set(d, T(0.5)));
+  return hn::MulAdd(half, erf(d, hn::Mul(x, hn::Set(d, T(0.7071067811865476)))), half);
+}
+
+template <class D>
+HWY_INLINE Of<D> geluErfGradient(D d, Of<D> x) {
+  using T = hn::TFromD<D>;
+  const auto half = hn::Set(d, T(0.5));
+  const auto cdf = hn::MulAdd(half, erf(d, hn::Mul(x, hn::Set(d, T(0.7071067811865476)))), half);
+  const auto pdf = hn::Mul(hn::Set(d, T(0.3989422804014327)), exp(d, hn::Mul(hn::Neg(half), hn::Mul(x, x))));
+  return hn::MulAdd(x, pdf, cdf);
+}
+
+}  // namespace vec
+}  // namespace gradus::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,277 @@
+// The blocks of a GEMM and their order. After Goto & van de Geijn 2008 (Anatomy of high-performance matrix
+// multiplication), with blocks of C as tasks: a task finishes its block over all of k before it leaves L2, so that
+// bias, activation gradients and rounding to 16 bits need no further pass over memory.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "gemm.cc"
+#include <hwy/foreach_target.h>
+
+#include "gemm_kernel-inl.h"
+
+#include <atomic>
+
+#include "parallel.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace gradus::cpu::HWY_NAMESPACE {
+namespace {
+
+constexpr int64_t roundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+template <class T>
+struct Plan {
+  // B is packed in super-blocks of at most 8 MB, which L3 keeps while every block of rows of A passes.
+  static constexpr int64_t kPackedB = (8 << 20) / sizeof(T);
+  static constexpr int64_t kMostK = 8192, kMostCols = 768, kMostRows = 112;
+
+  int64_t superK, superN;  // extent of a packed super-block
+  int64_t rows, cols;      // extent of a task's block of C
+  bool direct;             // C has the compute type and unit column stride: tiles go straight to it
+  bool packsB;             // false: B's rows are read where they lie
+  bool rowMajorA;
+
+  Plan(const Gemm& g, int threads) {
+    constexpr int64_t mr = Tile<T>::kRows, nr = Tile<T>::kCols;
+    const DType own = sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
+    direct = g.cDType == own && (g.cColStride == 1 || g.n == 1);
+    // A block that is rounded to 16 bits is rounded once, so its k stays whole.
+    superK = std::max<int64_t>(1, direct ? std::min(g.k, kMostK) : g.k);
+    superN = std::min(roundUp(g.n, nr), std::max(nr, kPackedB / superK / nr * nr));
+    const int64_t columnBlocks = (superN + kMostCols - 1) / kMostCols;
+    cols = roundUp((superN + columnBlocks - 1) / columnBlocks, nr);
+    // The largest block of rows that leaves no thread idle at the end.
+    const int64_t largest = std::max(mr, kMostRows / mr * mr);
+    int64_t best = INT64_MAX;
+    rows = mr;
+    for (int64_t r = largest; r >= mr && (r >= largest / 4 || best == INT64_MAX); r -= mr) {
+      const int64_t tasks = (g.m + r - 1) / r * columnBlocks, longest = (tasks + threads - 1) / threads * r;
+      if (longest < best) {
+        best = longest;
+        rows = r;
+      }
+    }
+    // Packing pays once a few panels of A reuse it.
+    packsB = g.m > 2 * mr || g.b.dtype != own || g.b.colStride != 1 || g.b.activation != Activation::kNone;
+    rowMajorA = g.a.colStride == 1 || g.k == 1;
+  }
+
+  int64_t packedB() const { return roundUp(superK * superN, 16); }
+  int64_t packedA() const { return roundUp((rows / Tile<T>::kRows) * int64_t{Tile<T>::kPanelA}, 16); }
+  int64_t block() const { return direct ? 0 : roundUp(rows * cols, 16); }
+  int64_t bias(const Gemm& g) const { return g.bias ? roundUp(g.n + Tile<T>::kCols, 16) : 0; }
+  size_t bytes(const Gemm& g, int threads) const {
+    return (packedB() + bias(g) + threads * (packedA() + block())) * sizeof(T);
+  }
+};
+
+template <class T>
+class Product {
+ public:
+  Product(const Gemm& g, int threads, T* scratch) : g_(g), plan_(g, threads), threads_(threads) {
+    packedB_ = scratch;
+    bias_ = packedB_ + plan_.packedB();
+    private_ = bias_ + plan_.bias(g);
+    if (g.bias) {
+      visitFloating(g.cDType, [&](auto type) {
+        const auto* from = static_cast<const decltype(type)*>(g.bias);
+        for (int64_t j = 0; j < g.n; ++j) bias_[j] = T(widen(from[j]));
+      });
+    }
+  }
+
+  void run() {
+    for (int64_t n0 = 0; n0 < g_.n; n0 += plan_.superN) {
+      // one visit at least: an empty k still writes beta * C + bias
+      for (int64_t k0 = 0; k0 < g_.k || k0 == 0; k0 += plan_.superK) {
+        super_ = {k0, std::min(plan_.superK, g_.k - k0), n0, std::min(plan_.superN, g_.n - n0)};
+        nextPanel_.store(0, std::memory_order_relaxed);
+        nextTask_.store(0, std::memory_order_relaxed);
+        if (threads_ == 1) {
+          packPanels();
+          runTasks(0);
+          continue;
+        }
+#pragma omp parallel num_threads(threads_)
+        {
+          packPanels();
+#pragma omp barrier
+          runTasks(omp_get_thread_num());
+        }
+      }
+    }
+  }
+
+ private:
+  struct Super {
+    int64_t k0, depth, n0, cols;
+  };
+
+  // k in equal steps of at most kDepth
+  int64_t steps() const { return (super_.depth + Tile<T>::kDepth - 1) / Tile<T>::kDepth; }
+  int64_t stepAt(int64_t i) const { return super_.depth * i / steps(); }
+
+  // Panel (step, column) of B: steps follow each other, and within one the panels of kCols columns.
+  T* panelOf(int64_t from, int64_t depth, int64_t panel) const {
+    return packedB_ + from * roundUp(super_.cols, Tile<T>::kCols) + panel * depth * Tile<T>::kCols;
+  }
+
+  void packPanels() {
+    constexpr int64_t nr = Tile<T>::kCols;
+    const int64_t panels = (super_.cols + nr - 1) / nr, whole = super_.cols / nr;
+    for (int64_t at; (at = nextPanel_.fetch_add(1, std::memory_order_relaxed)) < panels * steps();) {
+      const int64_t step = at / panels, panel = at % panels;
+      if (!plan_.packsB && panel < whole) continue;  // only the last, partial panel needs its zeros
+      const int64_t from = stepAt(step), depth = stepAt(step + 1) - from;
+      packB<T>(g_.b, super_.k0 + from, depth, super_.n0 + panel * nr, std::min(nr, super_.cols - panel * nr),
+               panelOf(from, depth, panel));
+    }
+  }
+
+  void runTasks(int thread) {
+    const int64_t columnBlocks = (super_.cols + plan_.cols - 1) / plan_.cols;
+    const int64_t rowBlocks = (g_.m + plan_.rows - 1) / plan_.rows;
+    T* packed = private_ + thread * (plan_.packedA() + plan_.block());
+    for (int64_t at; (at = nextTask_.fetch_add(1, std::memory_order_relaxed)) < rowBlocks * columnBlocks;) {
+      const int64_t m0 = at / columnBlocks * plan_.rows, n = at % columnBlocks * plan_.cols;
+      computeBlock(m0, std::min(plan_.rows, g_.m - m0), n, std::min(plan_.cols, super_.cols - n), packed,
+                   packed + plan_.packedA());
+    }
+  }
+
+  // n counts from the super-block's first column.
+  void computeBlock(int64_t m0, int64_t rows, int64_t n, int64_t cols, T* packedA, T* block) {
+    constexpr int64_t mr = Tile<T>::kRows, nr = Tile<T>::kCols;
+    const bool first = super_.k0 == 0, last = super_.k0 + super_.depth >= g_.k;
+    const int64_t column = super_.n0 + n;
+    T* c = plan_.direct ? static_cast<T*>(g_.c) + m0 * g_.cRowStride + column : block;
+    const int64_t stride = plan_.direct ? g_.cRowStride : plan_.cols;
+    const int64_t count = steps();
+    if (count == 0) return computeEmpty(m0, rows, column, cols, c, stride);
+    for (int64_t step = 0; step < count; ++step) {
+      const int64_t from = stepAt(step), depth = stepAt(step + 1) - from;
+      for (int64_t r = 0; r < rows; r += mr) {
+        T* panel = packedA + r / mr * Tile<T>::kPanelA;
+        const int64_t height = std::min(mr, rows - r);
+        packA<T>(g_.a, g_.m, m0 + r, height, super_.k0 + from, depth, plan_.rowMajorA, panel);
+        if (g_.rowSum && column == 0) {
+          addRowSums(panel, depth, plan_.rowMajorA, height, static_cast<T*>(g_.rowSum) + m0 + r);
+        }
+      }
+      const bool opens = step == 0 && (first || !plan_.direct);
+      const T beta = !opens ? T(1) : plan_.direct ? static_cast<T>(g_.beta) : T(0);
+      for (int64_t j = 0; j < cols; j += nr) {
+        const int64_t width = std::min(nr, cols - j), panel = (n + j) / nr;
+        const bool inPlace = !plan_.packsB && width == nr;
+        const T* b = inPlace ? static_cast<const T*>(g_.b.data) + (super_.k0 + from) * g_.b.rowStride + column + j
+                             : panelOf(from, depth, panel);
+        for (int64_t r = 0; r < rows; r += mr) {
+          const TileTarget<T> to{c + r * stride + j, stride, static_cast<int>(std::min(mr, rows - r)),
+                                 static_cast<int>(width), static_cast<T>(g_.alpha), beta,
+                                 g_.bias && first && step == 0 ? bias_ + column + j : nullptr};
+          const T* a = packedA + r / mr * Tile<T>::kPanelA;
+          if (plan_.rowMajorA) tileOfRows<T, true>(depth, a, b, inPlace ? g_.b.rowStride : nr, to);
+          else tileOfRows<T, false>(depth, a, b, inPlace ? g_.b.rowStride : nr, to);
+        }
+      }
+    }
+    finishBlock(m0, rows, column, cols, c, stride, first, last);
+  }
+
+  void finishBlock(int64_t m0, int64_t rows, int64_t column, int64_t cols, T* c, int64_t stride, bool first, bool last) {
+    if (last && g_.gradientAt) {
+      visitOperand<T>(GemmOperand{g_.gradientAt, g_.gradientDType, 0, 0, g_.gradientOf}, [&](auto* x, auto kind) {
+        if constexpr (kind() != Activation::kNone) {
+          scaleByGradient<kind()>(c, stride, x + m0 * g_.cRowStride + column, g_.cRowStride, rows, cols);
+        }
+      });
+    }
+    if (plan_.direct) return;
+    const T beta = first ? static_cast<T>(g_.beta) : T(1);
+    visitFloating(g_.cDType, [&](auto type) {
+      using S = decltype(type);
+      if constexpr ((sizeof(T) == 8) == (sizeof(S) == 8)) {
+        storeBlock(c, stride, static_cast<S*>(g_.c) + m0 * g_.cRowStride + column * g_.cColStride, g_.cRowStride,
+                   g_.cColStride, rows, cols, beta);
+      }
+    });
+  }
+
+  void computeEmpty(int64_t m0, int64_t rows, int64_t column, int64_t cols, T* c, int64_t stride) {
+    const T beta = plan_.direct ? static_cast<T>(g_.beta) : T(0);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t j = 0; j < cols; ++j) {
+        T& at = c[r * stride + j];
+        at = (beta == T(0) ? T(0) : beta * at) + (g_.bias ? bias_[column + j] : T(0));
+      }
+    }
+    finishBlock(m0, rows, column, cols, c, stride, true, true);
+  }
+
+  const Gemm& g_;
+  const Plan<T> plan_;
+  const int threads_;
+  T *packedB_, *bias_, *private_;
+  Super super_{};
+  std::atomic<int64_t> nextPanel_{0}, nextTask_{0};
+};
+
+size_t scratchBytes(const Gemm& g, int threads) {
+  return computesInDouble(g) ? Plan<double>(g, threads).bytes(g, threads) : Plan<float>(g, threads).bytes(g, threads);
+}
+
+void product(const Gemm& g, int threads, void* scratch) {
+  if (computesInDouble(g)) Product<double>(g, threads, static_cast<double*>(scratch)).run();
+  else Product<float>(g, threads, static_cast<float*>(scratch)).run();
+}
+
+}  // namespace
+}  // namespace gradus::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace gradus::cpu {
+
+HWY_EXPORT(scratchBytes);
+HWY_EXPORT(product);
+
+namespace {
+
+// Tiles run along rows of C: a C whose columns are contiguous is computed as C' = B' A'. So is one with few columns,
+// because the width of a tile is fixed and its height is not.
+bool wantsTransposed(const Gemm& g) {
+  if (g.bias || g.gradientAt || g.rowSum) return false;
+  if (g.cColStride != 1 && g.cRowStride == 1) return true;
+  return g.n < 8 && g.m > g.n;
+}
+
+Gemm oriented(const Gemm& g) {
+  if (!wantsTransposed(g)) return g;
+  Gemm t = g;
+  std::swap(t.m, t.n);
+  std::swap(t.a, t.b);
+  std::swap(t.a.rowStride, t.a.colStride);
+  std::swap(t.b.rowStride, t.b.colStride);
+  std::swap(t.cRowStride, t.cColStride);
+  return t;
+}
+
+}  // namespace
+
+int gemmThreads(const Gemm& g) {
+  // Waking a thread costs 5 us, and 100 us on a busy machine; one thread does this in 60.
+  return 2.0 * g.m * g.n * g.k < 1.6e7 ? 1 : numThreads();
+}
+
+size_t gemmScratch(const Gemm& g, int threads) { return HWY_DYNAMIC_DISPATCH(scratchBytes)(oriented(g), threads); }
+
+void gemm(const Gemm& g, int threads, void* scratch) {
+  if (g.m > 0 && g.n > 0) HWY_DYNAMIC_DISPATCH(product)(oriented(g), threads, scratch);
+}
+
+void gemm(const Gemm& g, const OpCall& call) {
+  if (g.m == 0 || g.n == 0) return;
+  const int threads = gemmThreads(g);
+  gemm(g, threads, call.workspace->take(gemmScratch(g, threads)));
+}
+
+}  // namespace gradus::cpu
+#endif

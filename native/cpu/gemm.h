@@ -1,0 +1,53 @@
+// C = alpha A B + beta C (+ bias), A [m, k], B [k, n], any strides, any floating dtype.
+//
+// Why not oneDNN's sgemm: what stands around a product in a transformer (bias, gelu and its derivative, bias gradients,
+// 16-bit operands, gradients that accumulate) costs a pass over memory each when the product is a closed call. Here
+// they happen where the data are in cache anyway: while a block is packed, or before it leaves L2.
+#pragma once
+
+#include "../core/op.h"
+
+namespace gradus::cpu {
+
+enum class Activation : uint8_t { kNone, kGeluTanh, kGeluErf };
+
+struct GemmOperand {
+  const void* data = nullptr;
+  DType dtype = DType::kFloat32;
+  int64_t rowStride = 0, colStride = 0;
+  Activation activation = Activation::kNone;  // applied while packing, so an activated operand is never stored
+};
+
+struct Gemm {
+  int64_t m = 0, n = 0, k = 0;
+  GemmOperand a, b;
+  void* c = nullptr;
+  DType cDType = DType::kFloat32;
+  int64_t cRowStride = 0, cColStride = 0;
+  double alpha = 1, beta = 0;
+  const void* bias = nullptr;  // [n], added to every row; dtype of C
+  // C = (A B) * activation'(x), with x laid out as C: the gradient of an activation's input
+  const void* gradientAt = nullptr;
+  DType gradientDType = DType::kFloat32;
+  Activation gradientOf = Activation::kNone;
+  // sums over k of A's rows are added to rowSum [m]: the bias gradient, while dW = g' x packs g'. float64 for float64
+  // operands, else float32.
+  void* rowSum = nullptr;
+};
+
+// Whether the product computes in float64 (all operands are float64).
+inline bool computesInDouble(const Gemm& g) { return g.a.dtype == DType::kFloat64; }
+
+// Bytes of scratch that gemm needs with that many threads.
+size_t gemmScratch(const Gemm& g, int threads);
+
+// Threads worth waking for the product.
+int gemmThreads(const Gemm& g);
+
+// Deterministic: the order of every sum depends on the sizes only. scratch: gemmScratch bytes, 64-byte aligned.
+void gemm(const Gemm& g, int threads, void* scratch);
+
+// With scratch of the operation.
+void gemm(const Gemm& g, const OpCall& call);
+
+}  // namespace gradus::cpu

@@ -1,0 +1,144 @@
+// The register tile of the GEMM: kRows x 2 vectors of C, one step of k at a time.
+#if defined(GRADUS_CPU_GEMM_KERNEL_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef GRADUS_CPU_GEMM_KERNEL_INL_H_
+#undef GRADUS_CPU_GEMM_KERNEL_INL_H_
+#else
+#define GRADUS_CPU_GEMM_KERNEL_INL_H_
+#endif
+
+#include "gemm_pack-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace gradus::cpu::HWY_NAMESPACE {
+
+// Where a tile goes: c = alpha * product + beta * c + bias. beta 0 does not read c.
+template <class T>
+struct TileTarget {
+  T* c;
+  int64_t stride;
+  int rows, cols;
+  T alpha, beta;
+  const T* bias;  // of the tile's columns, or null
+};
+
+template <class T>
+HWY_INLINE void storeEdge(const T* product, const TileTarget<T>& to) {
+  for (int r = 0; r < to.rows; ++r) {
+    for (int j = 0; j < to.cols; ++j) {
+      T value = to.alpha * product[r * Tile<T>::kCols + j];
+      T& c = to.c[r * to.stride + j];
+      if (to.beta != T(0)) value += to.beta * c;
+      if (to.bias) value += to.bias[j];
+      c = value;
+    }
+  }
+}
+
+template <class T, int rows, bool rowMajor>
+HWY_NOINLINE void tile(int64_t depth, const T* HWY_RESTRICT a, const T* HWY_RESTRICT b, int64_t bStride,
+                       const TileTarget<T>& to) {
+  const hn::ScalableTag<T> d;
+  using V = hn::Vec<decltype(d)>;
+  constexpr int lanes = Tile<T>::kLanes;
+  constexpr int rowStep = rowMajor ? Tile<T>::kStride : 1, kStep = rowMajor ? 1 : Tile<T>::kRows;
+  V c0[rows], c1[rows];
+#pragma GCC unroll 16
+  for (int r = 0; r < rows; ++r) c0[r] = c1[r] = hn::Zero(d);
+  for (int64_t k = 0; k < depth; ++k) {
+    const V b0 = hn::LoadU(d, b), b1 = hn::LoadU(d, b + lanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; ++r) {
+      const V x = hn::Set(d, a[r * rowStep]);
+      c0[r] = hn::MulAdd(x, b0, c0[r]);
+      c1[r] = hn::MulAdd(x, b1, c1[r]);
+    }
+    a += kStep;
+    b += bStride;
+  }
+  if (to.cols < Tile<T>::kCols || to.rows < rows) {
+    T product[rows * Tile<T>::kCols];
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; ++r) {
+      hn::StoreU(c0[r], d, product + r * Tile<T>::kCols);
+      hn::StoreU(c1[r], d, product + r * Tile<T>::kCols + lanes);
+    }
+    storeEdge(product, to);
+    return;
+  }
+  const V alpha = hn::Set(d, to.alpha), beta = hn::Set(d, to.beta);
+  const V bias0 = to.bias ? hn::LoadU(d, to.bias) : hn::Zero(d);
+  const V bias1 = to.bias ? hn::LoadU(d, to.bias + lanes) : hn::Zero(d);
+  const bool accumulates = to.beta != T(0);
+#pragma GCC unroll 16
+  for (int r = 0; r < rows; ++r) {
+    T* row = to.c + r * to.stride;
+    V v0 = hn::MulAdd(alpha, c0[r], bias0), v1 = hn::MulAdd(alpha, c1[r], bias1);
+    if (accumulates) {
+      v0 = hn::MulAdd(beta, hn::LoadU(d, row), v0);
+      v1 = hn::MulAdd(beta, hn::LoadU(d, row + lanes), v1);
+    }
+    hn::StoreU(v0, d, row);
+    hn::StoreU(v1, d, row + lanes);
+  }
+}
+
+// The shortest kernel that covers the rows: panels are padded with zeros.
+template <class T, bool rowMajor>
+HWY_INLINE void tileOfRows(int64_t depth, const T* a, const T* b, int64_t bStride, const TileTarget<T>& to) {
+  constexpr int most = Tile<T>::kRows;
+  if (to.rows == most) return tile<T, most, rowMajor>(depth, a, b, bStride, to);
+  if constexpr (most > 8) {
+    if (to.rows > 8) return tile<T, most, rowMajor>(depth, a, b, bStride, to);
+    if (to.rows > 4) return tile<T, 8, rowMajor>(depth, a, b, bStride, to);
+  } else {
+    if (to.rows > 4) return tile<T, most, rowMajor>(depth, a, b, bStride, to);
+  }
+  if (to.rows > 2) return tile<T, 4, rowMajor>(depth, a, b, bStride, to);
+  return tile<T, 2, rowMajor>(depth, a, b, bStride, to);
+}
+
+// --- before a block leaves the cache -----------------------------------------------------------------------------------
+
+// c *= activation'(x) over [rows, cols].
+template <Activation kind, class T, class S>
+HWY_INLINE void scaleByGradient(T* c, int64_t cStride, const S* x, int64_t xStride, int64_t rows, int64_t cols) {
+  const hn::ScalableTag<T> d;
+  constexpr int64_t lanes = Tile<T>::kLanes;
+  const auto gradient = [&](auto v) {
+    if constexpr (kind == Activation::kGeluTanh) return vec::geluTanhGradient(d, v);
+    else return vec::geluErfGradient(d, v);
+  };
+  for (int64_t r = 0; r < rows; ++r, c += cStride, x += xStride) {
+    int64_t j = 0;
+    for (; j + lanes <= cols; j += lanes) {
+      hn::StoreU(hn::Mul(hn::LoadU(d, c + j), gradient(vec::load(d, x + j))), d, c + j);
+    }
+    if (j < cols) {
+      const auto slope = gradient(vec::loadTail(d, x + j, cols - j));
+      vec::storeTail(d, hn::Mul(vec::loadTail(d, c + j, cols - j), slope), c + j, cols - j);
+    }
+  }
+}
+
+// c = narrow(block + beta * c): blocks of other dtypes and strides than the compute type's rows.
+template <class T, class S>
+HWY_INLINE void storeBlock(const T* block, int64_t blockStride, S* c, int64_t rowStride, int64_t colStride, int64_t rows,
+                           int64_t cols, T beta) {
+  const hn::ScalableTag<T> d;
+  constexpr int64_t lanes = Tile<T>::kLanes;
+  for (int64_t r = 0; r < rows; ++r, block += blockStride, c += rowStride) {
+    int64_t j = 0;
+    if (colStride == 1 && beta == T(0)) {
+      for (; j + lanes <= cols; j += lanes) vec::store(d, hn::LoadU(d, block + j), c + j);
+    }
+    for (; j < cols; ++j) {
+      S& to = c[j * colStride];
+      to = Narrow<S>::from(beta == T(0) ? block[j] : block[j] + beta * T(widen(to)));
+    }
+  }
+}
+
+}  // namespace gradus::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard
