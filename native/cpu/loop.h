@@ -84,4 +84,19 @@ inline Loop makeLoop(const TensorView* const* operands, int count) {
   return loop;
 }
 
+// The view of all other dims, for walks over the lines along one.
+inline TensorView without(const TensorView& view, int dim) {
+  TensorView rest = view;
+  rest.numel = 1;
+  rest.rank = 0;
+  for (int d = 0; d < view.rank; ++d) {
+    if (d == dim) continue;
+    rest.sizes[rest.rank] = view.sizes[d];
+    rest.strides[rest.rank++] = view.strides[d];
+    rest.numel *= view.sizes[d];
+  }
+  rest.contiguous = false;
+  return rest;
+}
+
 }  // namespace gradus::cpu

@@ -94,6 +94,7 @@ void runAs(const OpCall& call, const Operand* operands, int count, const Work& w
   const TensorView& out = call.out[0];
   TensorView inputs[3];
   const TensorView* views[kMaxOperands] = {&out};
+  count = std::min(count, kMaxOperands - 1);
   for (int i = 0; i < count; ++i) {
     if (!operands[i].view) continue;
     inputs[i] = untransposed(*operands[i].view, out, call.workspace);

@@ -87,7 +87,7 @@ struct Access {
         uniform(operand > 0 && !linear && loop.uniform(operand)),
         load(operand > 0 ? loaderOf<C>(view.dtype) : nullptr),
         store(operand > 0 ? nullptr : storerOf<C>(view.dtype)) {
-    if (uniform) load(data, &value, 1);
+    if (uniform && loop.numel > 0) load(data, &value, 1);
   }
   static Access scalar(C value) {
     Access access;
