@@ -2,3 +2,4 @@
 
 export * from './pointwise'
 export * from './shape'
+export * from './split'

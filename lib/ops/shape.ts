@@ -7,6 +7,7 @@ import { contiguousStrides, type Shape, Tensor } from '../tensor/tensor'
 import { normalizeDim, readSizes } from './arguments'
 import { sameShape, sumTo } from './broadcast'
 import {
+  ACCUMULATED,
   type Backward,
   defineMethods,
   defineVariadicMethods,
@@ -19,6 +20,7 @@ import {
   runInto,
 } from './registry'
 
+const addOp = native('add', 'scalar,reversed,alpha')
 const copyOp = native('copy')
 const fillOp = native('fill', 'value')
 
@@ -238,10 +240,16 @@ export function expandAs(x: Tensor, other: Tensor): Tensor {
   return expand(x, other.shape)
 }
 
-// The gradient of a part is zero everywhere else.
+// The gradient of a part is zero everywhere else: it is added where it belongs when the whole has a gradient already.
 const partBackward =
   (whole: Tensor, take: (zeros: Tensor) => Tensor): Backward =>
-  (_, g) => {
+  (context, g) => {
+    const target = context.target(0)
+    if (target !== null) {
+      const part = take(target)
+      runInto(addOp, [part, g], part, [0, 0, 1])
+      return ACCUMULATED
+    }
     const grad = run(fillOp, [], whole.shape, g._dtype, [0])
     runInto(copyOp, [g], take(grad))
     return grad
