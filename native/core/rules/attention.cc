@@ -1,0 +1,128 @@
+// Rules of attention and rotary embedding.
+#include <cmath>
+
+#include "../op.h"
+
+namespace gradus::rules {
+namespace {
+
+using Long = long long;
+
+bool isSize(const TensorView& x, int64_t a, int64_t b, int64_t c, int64_t d) {
+  return x.rank == 4 && x.sizes[0] == a && x.sizes[1] == b && x.sizes[2] == c && x.sizes[3] == d;
+}
+
+void checkMask(const OpCall& call, const TensorView& mask, const TensorView& q, const TensorView& k) {
+  TensorView scores;
+  scores.rank = 4;
+  scores.sizes[0] = q.size(0);
+  scores.sizes[1] = q.size(1);
+  scores.sizes[2] = q.size(2);
+  scores.sizes[3] = k.size(2);
+  GRADUS_CHECK(broadcastsTo(mask, scores), ErrorCode::kShape,
+               "%s: the mask does not broadcast: expected a shape that broadcasts to [%lld, %lld, %lld, %lld] (batch, "
+               "heads, queries, keys)",
+               call.name, Long(scores.sizes[0]), Long(scores.sizes[1]), Long(scores.sizes[2]), Long(scores.sizes[3]));
+  GRADUS_CHECK(mask.dtype == DType::kBool || isFloating(mask.dtype), ErrorCode::kDType,
+               "%s: mask dtype: got %s, expected bool or a floating dtype", call.name, dtypeName(mask.dtype));
+}
+
+// What forward and backward have in common.
+void checkOperands(const OpCall& call, const TensorView& q, const TensorView& k, const TensorView& v,
+                   const TensorView* mask, const TensorView& logsumexp) {
+  for (const TensorView* x : {&q, &k, &v}) {
+    GRADUS_CHECK(x->rank == 4, ErrorCode::kShape, "%s: query, key and value need 4 dims: got %d, expected [B, H, T, D]",
+                 call.name, x->rank);
+    GRADUS_CHECK(isFloating(x->dtype) && x->dtype == q.dtype, ErrorCode::kDType,
+                 "%s: dtypes differ: got query %s and %s, expected one floating dtype; convert with to()", call.name,
+                 dtypeName(q.dtype), dtypeName(x->dtype));
+  }
+  GRADUS_CHECK(k.size(0) == q.size(0) && v.size(0) == q.size(0), ErrorCode::kShape,
+               "%s: batch sizes differ: got query %lld, key %lld, value %lld, expected equal", call.name,
+               Long(q.size(0)), Long(k.size(0)), Long(v.size(0)));
+  GRADUS_CHECK(k.size(1) == v.size(1) && (k.size(1) > 0 ? q.size(1) % k.size(1) == 0 : q.size(1) == 0),
+               ErrorCode::kShape,
+               "%s: heads do not match: got query %lld, key %lld, value %lld, expected as many key as value heads, and "
+               "a divisor of the query's",
+               call.name, Long(q.size(1)), Long(k.size(1)), Long(v.size(1)));
+  GRADUS_CHECK(k.size(3) == q.size(3), ErrorCode::kShape,
+               "%s: head dims differ: got query %lld and key %lld, expected equal", call.name, Long(q.size(3)),
+               Long(k.size(3)));
+  GRADUS_CHECK(k.size(2) == v.size(2), ErrorCode::kShape,
+               "%s: lengths differ: got key %lld and value %lld, expected equal", call.name, Long(k.size(2)),
+               Long(v.size(2)));
+  GRADUS_CHECK(q.size(3) <= 65536 && v.size(3) <= 65536, ErrorCode::kShape,
+               "%s: head dim too large: got %lld and %lld, expected at most 65536", call.name, Long(q.size(3)),
+               Long(v.size(3)));
+  if (mask) checkMask(call, *mask, q, k);
+  const DType statistics = q.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+  GRADUS_CHECK(logsumexp.rank == 3 && logsumexp.size(0) == q.size(0) && logsumexp.size(1) == q.size(1) &&
+                   logsumexp.size(2) == q.size(2) && logsumexp.contiguous && logsumexp.dtype == statistics,
+               ErrorCode::kNative, "%s: logsumexp must be a contiguous %s [B, H, T]", call.name, dtypeName(statistics));
+  const double scale = call.attr[0], seed = call.attr[2], offset = call.attr[3], p = call.attr[4];
+  GRADUS_CHECK(std::isfinite(scale), ErrorCode::kShape, "%s: scale: got %g, expected a finite number", call.name, scale);
+  GRADUS_CHECK(p >= 0 && p <= 1, ErrorCode::kShape, "%s: dropout: got %g, expected 0 to 1", call.name, p);
+  GRADUS_CHECK(seed >= 0 && seed < 0x1p63 && offset >= 0 && offset < 0x1p63, ErrorCode::kNative,
+               "%s: seed and offset: got %g and %g, expected whole numbers of at least 0", call.name, seed, offset);
+}
+
+void checkLike(const OpCall& call, const char* what, const TensorView& x, const TensorView& like) {
+  GRADUS_CHECK(sameSizes(x, like) && x.dtype == like.dtype, ErrorCode::kShape,
+               "%s: %s must have the shape and dtype of its operand", call.name, what);
+}
+
+const TensorView* optionalAt(const OpCall& call, int i) {
+  return call.nIn > i && call.in[i].present() ? &call.in[i] : nullptr;
+}
+
+void checkPresent(const OpCall& call, int count) {
+  for (int i = 0; i < count; ++i) {
+    GRADUS_CHECK(call.in[i].present(), ErrorCode::kNative, "%s: operand %d is missing", call.name, i);
+  }
+}
+
+}  // namespace
+
+void rule_attention(const OpCall& call) {
+  checkPresent(call, 3);
+  const TensorView &q = call.in[0], &v = call.in[2], &out = call.out[0];
+  checkOperands(call, q, call.in[1], v, optionalAt(call, 3), call.out[1]);
+  GRADUS_CHECK(isSize(out, q.size(0), q.size(1), q.size(2), v.size(3)) && out.dtype == q.dtype, ErrorCode::kShape,
+               "attention: the output must be %s [%lld, %lld, %lld, %lld]", dtypeName(q.dtype), Long(q.size(0)),
+               Long(q.size(1)), Long(q.size(2)), Long(v.size(3)));
+}
+
+void rule_attentionBackward(const OpCall& call) {
+  checkPresent(call, 6);
+  const TensorView &g = call.in[0], &q = call.in[1], &k = call.in[2], &v = call.in[3], &out = call.in[4];
+  checkOperands(call, q, k, v, optionalAt(call, 6), call.in[5]);
+  GRADUS_CHECK(isSize(out, q.size(0), q.size(1), q.size(2), v.size(3)) && out.dtype == q.dtype, ErrorCode::kShape,
+               "attentionBackward: the saved output does not match query and value");
+  checkLike(call, "the incoming gradient", g, out);
+  checkLike(call, "the query's gradient", call.out[0], q);
+  checkLike(call, "the key's gradient", call.out[1], k);
+  checkLike(call, "the value's gradient", call.out[2], v);
+}
+
+void rule_rope(const OpCall& call) {
+  checkPresent(call, 3);
+  const TensorView &x = call.in[0], &out = call.out[0];
+  GRADUS_CHECK(isFloating(x.dtype), ErrorCode::kDType, "rope: dtype: got %s, expected a floating dtype",
+               dtypeName(x.dtype));
+  GRADUS_CHECK(x.rank >= 1 && x.size(-1) % 2 == 0, ErrorCode::kShape,
+               "rope: odd last dim: got %lld, expected an even one; rotary embedding turns pairs of features",
+               Long(x.rank >= 1 ? x.size(-1) : 0));
+  for (int i = 1; i < 3; ++i) {
+    const TensorView& table = call.in[i];
+    GRADUS_CHECK(broadcastsTo(table, x), ErrorCode::kShape,
+                 "rope: cos and sin do not broadcast: expected the shape of x or one that broadcasts to it");
+    GRADUS_CHECK(isFloating(table.dtype) && table.dtype == call.in[1].dtype &&
+                     (table.dtype == DType::kFloat64) == (x.dtype == DType::kFloat64),
+                 ErrorCode::kDType, "rope: dtype of cos and sin: got %s and %s for x of %s", dtypeName(call.in[1].dtype),
+                 dtypeName(table.dtype), dtypeName(x.dtype));
+  }
+  GRADUS_CHECK(sameSizes(out, x) && out.dtype == x.dtype, ErrorCode::kShape,
+               "rope: the output must have x's shape and dtype");
+}
+
+}  // namespace gradus::rules
