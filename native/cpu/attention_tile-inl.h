@@ -14,7 +14,7 @@
 #include <limits>
 
 #include "attention.h"
-#include "simd.h"
+#include "exp-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gradus::cpu::HWY_NAMESPACE {
@@ -87,29 +87,6 @@ HWY_INLINE void product(int rows, int columns, const T* a, ptrdiff_t lda, const 
   }
 }
 
-// exp for arguments up to 0 (a little above in backward, where rounding may differ): 2^n * 2^f with f in [-1/2, 1/2]
-// and a minimax polynomial (relative error 9e-8). vec::exp costs half as much again, for a range that is not needed
-// here: below 2^-126 this is 0. NaN stays.
-template <class D>
-HWY_INLINE hn::Vec<D> expNonPositive(D d, hn::Vec<D> x) {
-  if constexpr (vec::kDouble<D>) {
-    return vec::exp(d, x);
-  } else {
-    const hn::RebindToSigned<D> di;
-    const auto t = hn::Mul(x, hn::Set(d, 1.44269504f));
-    const auto shifter = hn::Set(d, 0x1.8p23f);  // adding it rounds to an integer and leaves that in the low bits
-    const auto shifted = hn::Add(t, shifter);
-    const auto f = hn::Sub(t, hn::Sub(shifted, shifter));
-    auto y = hn::MulAdd(f, hn::Set(d, 1.32647269e-3f), hn::Set(d, 9.67151266e-3f));
-    y = hn::MulAdd(y, f, hn::Set(d, 5.55073374e-2f));
-    y = hn::MulAdd(y, f, hn::Set(d, 2.40222421e-1f));
-    y = hn::MulAdd(y, f, hn::Set(d, 6.93146978e-1f));
-    y = hn::MulAdd(y, f, hn::Set(d, 1.0f));
-    const auto result = hn::BitCast(d, hn::Add(hn::BitCast(di, y), hn::ShiftLeft<23>(hn::BitCast(di, shifted))));
-    return hn::IfThenZeroElse(hn::Le(t, hn::Set(d, -126.0f)), result);
-  }
-}
-
 // A [rows][columns] piece of a head, as one (b, h) of a four-dimensional view.
 template <class E>
 struct Matrix {
@@ -120,6 +97,7 @@ struct Matrix {
   E* row(int64_t i) const { return data + i * rowStride; }
 };
 
+// Rows between storage and scratch, converted and scaled.
 template <class T, class E>
 HWY_INLINE void loadRow(const E* HWY_RESTRICT from, int64_t stride, int64_t count, T scale, T* HWY_RESTRICT to) {
   const hn::ScalableTag<T> d;

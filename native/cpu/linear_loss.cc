@@ -1,0 +1,246 @@
+// linear + cross entropy without ever holding all logits: the rows pass in chunks, and the gradients for an incoming
+// gradient of 1 are made while a chunk's logits are at hand (the idea of Cut Cross-Entropy, Wijmans et al. 2024,
+// arXiv:2411.09009, but nothing is computed twice).
+//
+// Within a chunk the classes pass in blocks that fit the second-level cache: a block of logits is summed up as soon as
+// it is made, and later turned into a block of gradients that both products read from cache. So the chunk's logits
+// cross the memory bus twice, and dlogits never. Ignored rows are left out of the products.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "linear_loss.cc"
+#include <hwy/foreach_target.h>  // IWYU pragma: keep
+
+#include <algorithm>
+
+#include "gemm.h"
+#include "loss-inl.h"
+#include "parallel.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace gradus::cpu::HWY_NAMESPACE {
+
+constexpr int64_t kLogitBytes = int64_t{64} << 20;  // of a chunk: large enough that the weight is read few times
+constexpr int64_t kClassBlock = 2048;
+
+template <class T>
+constexpr DType dtypeOf() {
+  return sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
+}
+
+template <class E>
+class LinearCrossEntropy {
+ public:
+  using T = Compute<E>;
+
+  explicit LinearCrossEntropy(const OpCall& call)
+      : call_(call),
+        x_(call.in[0]),
+        weight_(call.in[1]),
+        rows_(x_.size(0)),
+        width_(x_.size(1)),
+        classes_(weight_.size(0)),
+        options_{call.integer(0), call.attr[1], static_cast<int>(call.attr[2])},
+        withGradients_(call.flag(3)),
+        targets_(call.scratch<int64_t>(rows_)),
+        weights_((readTargets(call.name, call.in[2], classes_, options_.ignoreIndex, targets_),
+                  call.nIn > 3 && call.in[3].present() ? &call.in[3] : nullptr),
+                 classes_) {}
+
+  void run() {
+    const double divisor = options_.reduction == kMean ? meanDivisor(weights_, targets_, rows_) : 1;
+    incoming_ = 1 / divisor;
+    kept_ = call_.scratch<int64_t>(rows_);
+    for (int64_t row = 0; row < rows_; ++row) {
+      if (targets_[row] != kIgnored) kept_[count_++] = row;
+    }
+    if (withGradients_ && count_ < rows_) zero(call_.out[2]);
+    if (withGradients_ && count_ == 0) zero(call_.out[3]);
+    double total = 0;
+    if (count_ > 0) {
+      takeScratch();
+      for (int64_t first = 0; first < count_; first += chunk_) total += chunk(first, std::min(chunk_, count_ - first));
+      if (dweightSum_) narrowWeightGradient();
+    }
+    writeScalar(call_.out[1], divisor);
+    writeScalar(call_.out[0], total / divisor);
+  }
+
+ private:
+  static void zero(const TensorView& out) { std::memset(out.data, 0, out.bytes()); }
+
+  void takeScratch() {
+    const int64_t most = std::max<int64_t>(1, kLogitBytes / (classes_ * static_cast<int64_t>(sizeof(T))));
+    const int64_t chunks = (count_ + most - 1) / most;
+    chunk_ = (count_ + chunks - 1) / chunks;
+    block_ = std::min(kClassBlock, classes_);
+    logits_ = call_.scratch<T>(chunk_ * classes_);
+    sums_ = call_.scratch<RowSums<T>>(chunk_);
+    rowsOfX_ = call_.scratch<T>(chunk_ * width_);
+    size_t bytes = gemmScratch(logitsProduct(chunk_, 0, block_), numThreads());
+    if (withGradients_) {
+      gradients_ = call_.scratch<T>(chunk_ * block_);
+      rowsOfDx_ = call_.scratch<T>(chunk_ * width_);
+      if (!std::is_same_v<E, T> && chunks > 1) dweightSum_ = call_.scratch<T>(classes_ * width_);
+      bytes = std::max({bytes, gemmScratch(inputGradient(chunk_, 0, block_), numThreads()),
+                        gemmScratch(weightGradient(chunk_, 0, block_, false), numThreads())});
+    }
+    gemmMemory_ = call_.scratch<char>(bytes);
+  }
+
+  void multiply(const Gemm& product) { gemm(product, std::min(numThreads(), gemmThreads(product)), gemmMemory_); }
+
+  // The chunk's rows of x: as they lie when they are neighbours, else gathered.
+  void gather(int64_t first, int64_t count) {
+    if (kept_[first + count - 1] - kept_[first] == count - 1) {
+      a_ = {x_.as<E>() + kept_[first] * x_.strides[0], x_.dtype, x_.strides[0], x_.strides[1]};
+      return;
+    }
+    parallelFor(count, std::max<int64_t>(1, 32768 / std::max<int64_t>(width_, 1)), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const E* from = x_.as<E>() + kept_[first + i] * x_.strides[0];
+        for (int64_t k = 0; k < width_; ++k) rowsOfX_[i * width_ + k] = widen(from[k * x_.strides[1]]);
+      }
+    });
+    a_ = {rowsOfX_, dtypeOf<T>(), width_, 1};
+  }
+
+  // logits[:, c0 : c0 + n] = x weight[c0 : c0 + n]'
+  Gemm logitsProduct(int64_t count, int64_t c0, int64_t n) const {
+    Gemm g;
+    g.m = count;
+    g.n = n;
+    g.k = width_;
+    g.a = a_.data ? a_ : GemmOperand{x_.data, x_.dtype, x_.strides[0], x_.strides[1]};
+    g.b = {weight_.as<E>() + c0 * weight_.strides[0], weight_.dtype, weight_.strides[1], weight_.strides[0]};
+    g.c = logits_ + c0;
+    g.cDType = dtypeOf<T>();
+    g.cRowStride = classes_;
+    g.cColStride = 1;
+    return g;
+  }
+
+  // dx += dlogits weight[c0 : c0 + n]
+  Gemm inputGradient(int64_t count, int64_t c0, int64_t n) const {
+    Gemm g;
+    g.m = count;
+    g.n = width_;
+    g.k = n;
+    g.a = {gradients_, dtypeOf<T>(), block_, 1};
+    g.b = {weight_.as<E>() + c0 * weight_.strides[0], weight_.dtype, weight_.strides[0], weight_.strides[1]};
+    g.c = rowsOfDx_;
+    g.cDType = dtypeOf<T>();
+    g.cRowStride = width_;
+    g.cColStride = 1;
+    g.beta = c0 > 0 ? 1 : 0;
+    return g;
+  }
+
+  // dweight[c0 : c0 + n] += dlogits' x
+  Gemm weightGradient(int64_t count, int64_t c0, int64_t n, bool accumulate) const {
+    Gemm g;
+    g.m = n;
+    g.n = width_;
+    g.k = count;
+    g.a = {gradients_, dtypeOf<T>(), 1, block_};
+    g.b = a_.data ? a_ : GemmOperand{x_.data, x_.dtype, x_.strides[0], x_.strides[1]};
+    g.c = dweightSum_ ? static_cast<void*>(dweightSum_ + c0 * width_) : call_.out[3].as<E>() + c0 * width_;
+    g.cDType = dweightSum_ ? dtypeOf<T>() : weight_.dtype;
+    g.cRowStride = width_;
+    g.cColStride = 1;
+    g.beta = accumulate ? 1 : 0;
+    return g;
+  }
+
+  int64_t rowGrain(int64_t n) const { return std::max<int64_t>(1, 16384 / n); }
+
+  double chunk(int64_t first, int64_t count) {
+    const bool smoothing = options_.smoothing > 0;
+    gather(first, count);
+    for (int64_t c0 = 0; c0 < classes_; c0 += block_) {
+      const int64_t n = std::min(block_, classes_ - c0);
+      multiply(logitsProduct(count, c0, n));
+      parallelFor(count, rowGrain(n), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          if (c0 == 0) sums_[i] = RowSums<T>();
+          addToRow(sums_[i], logits_ + i * classes_ + c0, n, smoothing, weights_.data() ? weights_.data() + c0 : nullptr);
+        }
+      });
+    }
+    double total = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t y = targets_[kept_[first + i]];
+      total += sums_[i].loss(options_, weights_, classes_, y, logits_[i * classes_ + y]);
+    }
+    if (withGradients_) gradientsOfChunk(first, count);
+    return total;
+  }
+
+  void gradientsOfChunk(int64_t first, int64_t count) {
+    for (int64_t c0 = 0; c0 < classes_; c0 += block_) {
+      const int64_t n = std::min(block_, classes_ - c0);
+      const T* weights = weights_.data() ? weights_.data() + c0 : nullptr;
+      parallelFor(count, rowGrain(n), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t y = targets_[kept_[first + i]];
+          const RowGradient<T> gradient(options_, weights_, classes_, y, incoming_);
+          T* to = gradients_ + i * block_;
+          gradientOfRow(logits_ + i * classes_ + c0, n, sums_[i].logsumexp(), gradient, weights, to);
+          if (y >= c0 && y < c0 + n) to[y - c0] -= gradient.target;
+        }
+      });
+      multiply(inputGradient(count, c0, n));
+      multiply(weightGradient(count, c0, n, first > 0));
+    }
+    parallelFor(count, std::max<int64_t>(1, 32768 / std::max<int64_t>(width_, 1)), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        narrow(rowsOfDx_ + i * width_, width_, call_.out[2].as<E>() + kept_[first + i] * width_);
+      }
+    });
+  }
+
+  static void narrow(const T* from, int64_t n, E* to) {
+    const hn::ScalableTag<T> d;
+    const int64_t lanes = hn::Lanes(d);
+    int64_t i = 0;
+    for (; i + lanes <= n; i += lanes) vec::store(d, hn::LoadU(d, from + i), to + i);
+    for (; i < n; ++i) to[i] = Narrow<E>::from(from[i]);
+  }
+
+  void narrowWeightGradient() {
+    parallelFor(classes_, std::max<int64_t>(1, 32768 / std::max<int64_t>(width_, 1)), [&](int64_t begin, int64_t end) {
+      for (int64_t c = begin; c < end; ++c) narrow(dweightSum_ + c * width_, width_, call_.out[3].as<E>() + c * width_);
+    });
+  }
+
+  const OpCall& call_;
+  const TensorView &x_, &weight_;
+  const int64_t rows_, width_, classes_;
+  const LossOptions options_;
+  const bool withGradients_;
+  int64_t* targets_;
+  const ClassWeights<T> weights_;  // made after the targets were checked
+
+  double incoming_ = 1;
+  int64_t *kept_ = nullptr, count_ = 0;  // rows that are not ignored
+  int64_t chunk_ = 0, block_ = 0;
+  T *logits_ = nullptr, *gradients_ = nullptr, *rowsOfX_ = nullptr, *rowsOfDx_ = nullptr;
+  T* dweightSum_ = nullptr;  // 16-bit weights: chunks add up in float32
+  RowSums<T>* sums_ = nullptr;
+  GemmOperand a_;
+  char* gemmMemory_ = nullptr;
+};
+
+void linearCrossEntropy(const OpCall& call) {
+  visitFloating(call.in[0].dtype, [&](auto sample) { LinearCrossEntropy<decltype(sample)>(call).run(); });
+}
+
+}  // namespace gradus::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace gradus::cpu {
+
+HWY_EXPORT(linearCrossEntropy);
+void run_linearCrossEntropy(const OpCall& call) { HWY_DYNAMIC_DISPATCH(linearCrossEntropy)(call); }
+
+}  // namespace gradus::cpu
+#endif  // HWY_ONCE
