@@ -1,6 +1,8 @@
 // Data: datasets, samplers, the DataLoader and tokenizers.
 
 export { type Batched, defaultCollate, type Tensors } from './batch'
+export { BpeTokenizer, type DecodeOptions, type EncodeOptions } from './bpe'
+export type { BpeTrainOptions } from './bpeTrainer'
 export { type Collate, type PadOptions, padCollate, type TokenSample } from './collate'
 export {
   ArrayDataset,
@@ -26,3 +28,13 @@ export {
   SubsetRandomSampler,
   WeightedRandomSampler,
 } from './sampler'
+export {
+  readText,
+  TextDataset,
+  type TextDatasetOptions,
+  type TextSample,
+  type TokenArray,
+  type TokenType,
+  tokenizeFile,
+} from './text'
+export { ByteTokenizer, CharTokenizer, StreamDecoder, type Tokenizer } from './tokenizer'
