@@ -12,6 +12,7 @@ export * from './errors'
 export * as io from './io/index'
 export { getNumThreads, setNumThreads } from './native'
 export * as nn from './nn/index'
+export * as optim from './optim/index'
 export {
   arange,
   empty,

@@ -1,3 +1,4 @@
 // Public names of modules.
 
 export * from './module'
+export * as utils from './utils'

@@ -1,5 +1,8 @@
 // All operators. Importing a family also gives Tensor its methods.
 
+export { einsum } from './einsum'
+export { linear, mlp } from './linear'
+export { addmm, baddbmm, bmm, dot, matmul, mm, mv, outer } from './matmul'
 export * from './pointwise'
 export * from './shape'
 export * from './split'

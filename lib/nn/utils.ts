@@ -1,0 +1,77 @@
+// What is done to gradients between backward and the optimizer's step.
+
+import { ArgumentError, describeValue, StateError } from '../errors'
+import { clampTensors, clipTensors, totalNorm } from '../ops/optim'
+import { Tensor } from '../tensor/tensor'
+
+/** Options of `clipGradNorm_`. */
+export interface ClipOptions {
+  /** Order of the norm, also Infinity; default 2. */
+  normType?: number
+  /** Throws when the norm is NaN or infinite; waits for the device. Default false. */
+  errorIfNonFinite?: boolean
+}
+
+function gradientsOf(op: string, params: Tensor | Iterable<Tensor>): Tensor[] {
+  const list = params instanceof Tensor ? [params] : [...params]
+  const grads: Tensor[] = []
+  for (const param of list) {
+    if (!(param instanceof Tensor)) {
+      throw new ArgumentError(op, { problem: 'not a parameter', got: describeValue(param), expected: 'tensors' })
+    }
+    if (param.grad !== null) grads.push(param.grad)
+  }
+  return [...new Set(grads)]
+}
+
+function expectLimit(op: string, name: string, value: unknown): asserts value is number {
+  if (typeof value !== 'number' || !(value >= 0)) {
+    throw new ArgumentError(op, {
+      problem: `${name} is out of range`,
+      got: describeValue(value),
+      expected: 'a number of at least 0',
+    })
+  }
+}
+
+/** Scales all gradients together so that their norm is at most `maxNorm`: by min(1, maxNorm / (norm + 1e-6)).
+ *  Returns the norm before clipping, float32 of rank 0; nothing waits for it. With an infinite norm finite entries become
+ *  0 and infinite ones NaN, as in PyTorch.
+ *  @throws StateError with errorIfNonFinite, before anything is changed
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm_.html
+ *  @example const norm = nn.utils.clipGradNorm_(model.parameters(), 1.0) */
+export function clipGradNorm_(
+  params: Tensor | Iterable<Tensor>,
+  maxNorm: number,
+  { normType = 2, errorIfNonFinite = false }: ClipOptions = {},
+): Tensor {
+  const op = 'clipGradNorm_'
+  expectLimit(op, 'maxNorm', maxNorm)
+  if (typeof normType !== 'number' || Number.isNaN(normType)) {
+    throw new ArgumentError(op, {
+      problem: 'normType is not an order of a norm',
+      got: describeValue(normType),
+      expected: 'a number, Infinity included',
+    })
+  }
+  const grads = gradientsOf(op, params)
+  const norm = totalNorm(grads, normType)
+  if (errorIfNonFinite && !Number.isFinite(norm.itemSync())) {
+    throw new StateError(op, {
+      problem: `the norm of order ${normType} of the gradients is not finite`,
+      got: String(norm.itemSync()),
+      action: 'skip this step, or pass errorIfNonFinite: false',
+    })
+  }
+  if (grads.length > 0) clipTensors(grads, norm, maxNorm)
+  return norm
+}
+
+/** Limits every element of every gradient to [-clipValue, clipValue].
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_value_.html
+ *  @example nn.utils.clipGradValue_(model.parameters(), 0.5) */
+export function clipGradValue_(params: Tensor | Iterable<Tensor>, clipValue: number): void {
+  expectLimit('clipGradValue_', 'clipValue', clipValue)
+  const grads = gradientsOf('clipGradValue_', params)
+  if (grads.length > 0) clampTensors(grads, clipValue)
+}

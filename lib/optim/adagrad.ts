@@ -1,0 +1,51 @@
+// Adagrad.
+
+import { adagradStep } from '../ops/optim'
+import type { Tensor } from '../tensor/tensor'
+import { checkRange, Optimizer, type ParamGroup, type Params, zerosFor } from './optimizer'
+
+/** Options of Adagrad. */
+export interface AdagradOptions {
+  /** Learning rate; default 0.01. */
+  lr: number
+  /** The rate falls as 1 / (1 + (t - 1) lrDecay); default 0. */
+  lrDecay: number
+  /** L2 penalty; default 0. */
+  weightDecay: number
+  /** What the sum of squares starts from; default 0. */
+  initialAccumulatorValue: number
+  /** Added to the root; default 1e-10. */
+  eps: number
+  /** Ascends; default false. */
+  maximize: boolean
+}
+
+/** Adagrad: s <- s + g^2; p <- p - lr g / (sqrt(s) + eps).
+ *  @throws ArgumentError for options out of range; StateError for tensors that are no parameters
+ *  @see Duchi et al. 2011, Journal of Machine Learning Research 12
+ *  @example new Adagrad(model.parameters(), { lr: 0.01 }) */
+export class Adagrad extends Optimizer<AdagradOptions> {
+  constructor(params: Params<AdagradOptions>, options: Partial<AdagradOptions> = {}) {
+    const defaults = { lr: 0.01, lrDecay: 0, weightDecay: 0, initialAccumulatorValue: 0, eps: 1e-10, maximize: false }
+    super(params, { ...defaults, ...options })
+  }
+
+  /** @internal */
+  protected check(options: AdagradOptions): void {
+    for (const name of ['lr', 'lrDecay', 'weightDecay', 'initialAccumulatorValue', 'eps'] as const) {
+      checkRange('Adagrad', name, options[name], 0)
+    }
+  }
+
+  /** @internal */
+  protected update(group: ParamGroup<AdagradOptions>, params: Tensor[]): void {
+    const bySteps = this.groupBySteps(params, (param) => ({
+      step: 0,
+      sum: zerosFor(param).fill_(group.initialAccumulatorValue),
+    }))
+    for (const [step, together] of bySteps) {
+      adagradStep(this.operands(together, ['sum']), group, step)
+      this.countStep(together, step)
+    }
+  }
+}

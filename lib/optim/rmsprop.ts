@@ -1,0 +1,52 @@
+// RMSprop.
+
+import { rmspropStep } from '../ops/optim'
+import type { Tensor } from '../tensor/tensor'
+import { checkRange, Optimizer, type ParamGroup, type Params, zerosFor } from './optimizer'
+
+/** Options of RMSprop. */
+export interface RmspropOptions {
+  /** Learning rate; default 0.01. */
+  lr: number
+  /** Decay of the average of squared gradients; default 0.99. */
+  alpha: number
+  /** Added to the root; default 1e-8. */
+  eps: number
+  /** L2 penalty; default 0. */
+  weightDecay: number
+  /** Default 0. */
+  momentum: number
+  /** Divides by the variance instead of the second moment; default false. */
+  centered: boolean
+  /** Ascends; default false. */
+  maximize: boolean
+}
+
+/** RMSprop: v <- alpha v + (1 - alpha) g^2; p <- p - lr g / (sqrt(v) + eps).
+ *  @throws ArgumentError for options out of range; StateError for tensors that are no parameters
+ *  @see Hinton 2012, Neural Networks for Machine Learning, lecture 6e; centered: Graves 2013, arXiv:1308.0850
+ *  @example new RMSprop(model.parameters(), { lr: 1e-3 }) */
+export class RMSprop extends Optimizer<RmspropOptions> {
+  constructor(params: Params<RmspropOptions>, options: Partial<RmspropOptions> = {}) {
+    const defaults = { lr: 0.01, alpha: 0.99, eps: 1e-8, weightDecay: 0, momentum: 0, centered: false, maximize: false }
+    super(params, { ...defaults, ...options })
+  }
+
+  /** @internal */
+  protected check(options: RmspropOptions): void {
+    for (const name of ['lr', 'eps', 'weightDecay', 'momentum', 'alpha'] as const) {
+      checkRange('RMSprop', name, options[name], 0)
+    }
+  }
+
+  /** @internal */
+  protected update(group: ParamGroup<RmspropOptions>, params: Tensor[]): void {
+    const names = ['squareAvg']
+    if (group.centered) names.push('gradAvg')
+    if (group.momentum > 0) names.push('momentumBuffer')
+    for (const param of params) {
+      this.stateOf(param, () => Object.fromEntries(names.map((name) => [name, zerosFor(param)])))
+    }
+    rmspropStep(this.operands(params, names), group)
+  }
+}

@@ -1,0 +1,79 @@
+// What all schedules share: they set the rate of every parameter group for its next update.
+
+import { ArgumentError, describeValue, StateError } from '../../errors'
+import { Optimizer } from '../optimizer'
+
+/** State of a schedule. */
+export interface SchedulerState {
+  lastEpoch: number
+  baseLrs: number[]
+  lastLr: number[]
+}
+
+/** Base of the learning-rate schedules. Made with step 0's rate set; each `step()` sets the next one's. */
+export abstract class LRScheduler {
+  /** Steps taken. */
+  lastEpoch = 0
+  /** The groups' rates when the first schedule of the optimizer was made. */
+  baseLrs: number[]
+
+  constructor(readonly optimizer: Optimizer<{ lr: number }>) {
+    if (!(optimizer instanceof Optimizer)) {
+      throw new ArgumentError(new.target.name, {
+        problem: 'not an optimizer',
+        got: describeValue(optimizer),
+        expected: 'an optim.Optimizer',
+      })
+    }
+    for (const group of optimizer.paramGroups) group.initialLr ??= group.lr
+    this.baseLrs = optimizer.paramGroups.map((group) => group.initialLr!)
+  }
+
+  /** The rate of each group for the step `lastEpoch`. @internal */
+  protected abstract rates(): number[]
+
+  /** Sets the rates of the next update. Call it after `optimizer.step()`. */
+  step(): void {
+    this.lastEpoch++
+    this.apply()
+  }
+
+  /** The rates that were set last, by group. */
+  getLastLr(): number[] {
+    return this.optimizer.paramGroups.map((group) => group.lr)
+  }
+
+  /** Position and rates; functions are not part of it. */
+  stateDict(): SchedulerState {
+    return { lastEpoch: this.lastEpoch, baseLrs: [...this.baseLrs], lastLr: this.getLastLr() }
+  }
+
+  /** Continues where another schedule of this kind stood, and sets its rates.
+   *  @throws StateError when the state is not one of as many groups */
+  loadStateDict(state: SchedulerState): void {
+    const groups = this.optimizer.paramGroups
+    const fits = (list: unknown): boolean => Array.isArray(list) && list.length === groups.length
+    if (!Number.isInteger(state?.lastEpoch) || !fits(state.baseLrs) || !fits(state.lastLr)) {
+      throw new StateError(`${this.constructor.name}.loadStateDict`, {
+        problem: 'not a state of this schedule',
+        got: describeValue(state),
+        expected: `{ lastEpoch, baseLrs, lastLr } of ${groups.length} groups`,
+      })
+    }
+    this.lastEpoch = state.lastEpoch
+    this.baseLrs = [...state.baseLrs]
+    groups.forEach((group, i) => {
+      group.initialLr = state.baseLrs[i]!
+      group.lr = state.lastLr[i]!
+    })
+  }
+
+  /** @internal */
+  protected apply(): void {
+    const rates = this.rates()
+    this.optimizer.paramGroups.forEach((group, i) => {
+      // a group that was added later keeps its own rate until then
+      group.lr = rates[i] ?? group.lr
+    })
+  }
+}
