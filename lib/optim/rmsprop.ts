@@ -44,9 +44,13 @@ export class RMSprop extends Optimizer<RmspropOptions> {
     const names = ['squareAvg']
     if (group.centered) names.push('gradAvg')
     if (group.momentum > 0) names.push('momentumBuffer')
-    for (const param of params) {
-      this.stateOf(param, () => Object.fromEntries(names.map((name) => [name, zerosFor(param)])))
+    const bySteps = this.groupBySteps(params, (param) => ({
+      step: 0,
+      ...Object.fromEntries(names.map((name) => [name, zerosFor(param)])),
+    }))
+    for (const [step, together] of bySteps) {
+      rmspropStep(this.operands(together, names), group)
+      this.countStep(together, step)
     }
-    rmspropStep(this.operands(params, names), group)
   }
 }

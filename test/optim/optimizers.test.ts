@@ -1,0 +1,191 @@
+import { describe, expect, it } from 'vitest'
+import { ArgumentError, nn, optim, ShapeError, StateError, type Tensor, tensor, zeros } from '../../lib/index'
+import { expectClose, type GoldenCase, goldenCases, goldenTensors } from '../support/golden'
+
+const { parameter } = nn
+
+const makers: Record<string, (groups: never, options: object) => optim.Optimizer> = {
+  AdamW: (groups, options) => new optim.AdamW(groups, options),
+  Adam: (groups, options) => new optim.Adam(groups, options),
+  SGD: (groups, options) => new optim.SGD(groups, options),
+  RMSprop: (groups, options) => new optim.RMSprop(groups, options),
+  Adagrad: (groups, options) => new optim.Adagrad(groups, options),
+}
+
+const camelCase = (options: object): object =>
+  Object.fromEntries(
+    Object.entries(options).map(([name, value]) => [name.replace(/_([a-z])/g, (_, c) => c.toUpperCase()), value]),
+  )
+
+async function runGolden(each: GoldenCase): Promise<void> {
+  const stored = await goldenTensors(each.file)
+  const names = Object.keys(each.inputs.init)
+  const params = new Map(names.map((name) => [name, parameter(stored[each.inputs.init[name]]!.clone())]))
+  const groups = each.param_groups?.map((group) => ({
+    ...camelCase(group),
+    params: group.params.map((name) => params.get(name)!),
+  }))
+  const { _missing: missing = {}, ...options } = each.params
+  const optimizer = makers[each.op.split('.').at(-1)!]!((groups ?? [...params.values()]) as never, camelCase(options))
+  for (let step = 0; step < 20; step++) {
+    for (const [name, param] of params) {
+      const absent = missing[name]?.includes(step) ?? false
+      param.grad = absent ? null : stored[each.inputs.grads[name]]!.select(0, step).clone()
+    }
+    optimizer.step()
+    for (const [name, param] of params) {
+      const key = (each.outputs as Record<string, string>)[`step${step + 1}/${name}`]
+      if (key !== undefined) await expectClose(param, stored[key]!, each.tolerance)
+    }
+  }
+}
+
+describe('optimizers: 20 steps on recorded gradients', () => {
+  for (const each of goldenCases('optim', /./)) it(each.name, () => runGolden(each))
+})
+
+const weights = (values: number[], dtype: 'float32' | 'float64' | 'bfloat16' | 'float16' = 'float32'): Tensor =>
+  parameter(tensor(values, { dtype }))
+
+describe('Optimizer', () => {
+  it('decays apart from the gradient in AdamW, and through it in Adam', async () => {
+    for (const scale of [1, 1000]) {
+      const [w, v] = [weights([2]), weights([2])]
+      w.grad = tensor([scale])
+      v.grad = tensor([scale])
+      const rates = { lr: 0.1, eps: 0 }
+      new optim.AdamW([w], { ...rates, weightDecay: 0.5 }).step()
+      new optim.AdamW([v], { ...rates, weightDecay: 0 }).step()
+      // the decay is lr * weightDecay * p = 0.1, whatever the gradient
+      expect((await v.item()) - (await w.item())).toBeCloseTo(0.1, 6)
+    }
+    const [w, v] = [weights([2]), weights([2])]
+    w.grad = tensor([1000])
+    v.grad = tensor([1000])
+    new optim.Adam([w], { lr: 0.1, weightDecay: 0.5 }).step()
+    new optim.Adam([v], { lr: 0.1, weightDecay: 0 }).step()
+    expect((await v.item()) - (await w.item())).toBeCloseTo(0, 6)
+  })
+
+  it('steps 16-bit parameters with states in float32 and gradients of either width', async () => {
+    for (const dtype of ['bfloat16', 'float16', 'float64'] as const) {
+      const param = weights([1, -2, 3], dtype)
+      param.grad = tensor([0.5, 0.25, -1], { dtype })
+      const optimizer = new optim.AdamW([param], { lr: 0.125, weightDecay: 0 })
+      optimizer.step()
+      expect(param.dtype).toBe(dtype)
+      expect((optimizer.state.get(param)!['expAvg'] as Tensor).dtype).toBe(dtype === 'float64' ? dtype : 'float32')
+      await expectClose(param, [0.875, -2.125, 3.125], { rtol: 4e-3, atol: 0 })
+    }
+    const param = weights([1, 1], 'bfloat16')
+    param.grad = tensor([1, -1])
+    new optim.SGD([param], { lr: 0.5 }).step()
+    expect(await param.array()).toEqual([0.5, 1.5])
+  })
+
+  it('takes tensors of any size, more than one native call holds', async () => {
+    const params = Array.from({ length: 900 }, (_, i) => parameter(zeros([i % 40])))
+    for (const param of params) param.grad = zeros(param.shape).add(1)
+    new optim.SGD(params, { lr: 0.5, momentum: 0.9 }).step()
+    for (const param of params) expect(await param.array()).toEqual(Array(param.numel).fill(-0.5))
+  })
+
+  it('counts steps by parameter, and leaves those without a gradient', async () => {
+    const [a, b] = [weights([1]), weights([1])]
+    const optimizer = new optim.AdamW([a, b])
+    a.grad = tensor([1])
+    optimizer.step()
+    b.grad = tensor([1])
+    optimizer.step()
+    expect(optimizer.state.get(a)!['step']).toBe(2)
+    expect(optimizer.state.get(b)!['step']).toBe(1)
+  })
+
+  it('adds gradients up until zeroGrad', async () => {
+    const w = weights([1, 2])
+    w.grad = tensor([1, 1])
+    const optimizer = new optim.SGD([w])
+    const { grad } = w
+    optimizer.zeroGrad({ setToNone: false })
+    expect(w.grad).toBe(grad)
+    expect(await w.grad.array()).toEqual([0, 0])
+    optimizer.zeroGrad()
+    expect(w.grad).toBeNull()
+    expect(grad.isReleased).toBe(true)
+  })
+
+  it('continues to the bit from its state', async () => {
+    const run = async (restart: boolean): Promise<unknown> => {
+      let w = weights([1, 2, 3])
+      let optimizer = new optim.AdamW([{ params: [w], lr: 0.1 }], { amsgrad: true })
+      for (let step = 0; step < 6; step++) {
+        if (restart && step === 3) {
+          const state = optimizer.stateDict()
+          w = parameter(w.detach().clone())
+          optimizer = new optim.AdamW([w])
+          optimizer.loadStateDict(state)
+        }
+        w.grad = tensor([Math.sin(step), 1, -step])
+        optimizer.step()
+      }
+      return w.array()
+    }
+    expect(await run(true)).toEqual(await run(false))
+  })
+
+  it("numbers parameters over all groups in its state, as PyTorch's", () => {
+    const [a, b, c] = [weights([1]), weights([2]), weights([3])]
+    const optimizer = new optim.SGD([{ params: [a, b] }, { params: [c], lr: 0.5 }], { lr: 0.1, momentum: 0.9 })
+    c.grad = tensor([1])
+    optimizer.step()
+    const { state, paramGroups } = optimizer.stateDict()
+    expect(paramGroups.map(({ params, lr }) => [params, lr])).toEqual([
+      [[0, 1], 0.1],
+      [[2], 0.5],
+    ])
+    expect(Object.keys(state)).toEqual(['2'])
+  })
+
+  it('says what does not fit, and changes nothing then', () => {
+    const w = weights([1, 2])
+    expect(() => new optim.AdamW([])).toThrow('AdamW: no parameters: got an empty list; pass model.parameters().')
+    expect(() => new optim.AdamW([w, w])).toThrow('a parameter is given twice')
+    expect(() => new optim.AdamW([zeros([2])])).toThrow(StateError)
+    expect(() => new optim.AdamW([w], { lr: -1 })).toThrow(
+      'AdamW: lr is out of range: got -1, expected a number of at least 0.',
+    )
+    expect(() => new optim.AdamW([w], { betas: [0.9, 1] })).toThrow('betas[1] is out of range')
+    expect(() => new optim.SGD([w], { nesterov: true })).toThrow(ArgumentError)
+    // @ts-expect-error not parameters
+    expect(() => new optim.SGD(5)).toThrow('SGD: no parameters: got 5')
+    const optimizer = new optim.AdamW([w])
+    w.grad = tensor([1, 1])
+    optimizer.step()
+    const { paramGroups } = optimizer.stateDict()
+    const misfit = { paramGroups, state: { 0: { step: 1, expAvg: zeros([3]), expAvgSq: zeros([3]) } } }
+    expect(() => optimizer.loadStateDict(misfit)).toThrow(ShapeError)
+    expect(() => optimizer.loadStateDict({ paramGroups: [], state: {} })).toThrow('the parameter groups differ')
+    expect(optimizer.state.get(w)!['step']).toBe(1)
+  })
+})
+
+describe('paramGroupsWithDecay', () => {
+  class Embedding extends nn.Module {
+    weight = parameter(zeros([5, 2]))
+  }
+  class Model extends nn.Module {
+    embed = new Embedding()
+    weight = parameter(zeros([2, 2]))
+    bias = parameter(zeros([2]))
+    head = this.embed.weight
+    frozen = parameter(zeros([2, 2]), false)
+  }
+
+  it('decays matrices, and neither vectors nor embeddings nor what is tied to them', () => {
+    const model = new Model()
+    const [decay, rest] = optim.paramGroupsWithDecay(model, 0.1)
+    expect(decay).toEqual({ params: [model.weight], weightDecay: 0.1 })
+    expect(rest.weightDecay).toBe(0)
+    expect(new Set(rest.params)).toEqual(new Set([model.embed.weight, model.bias]))
+  })
+})
