@@ -10,7 +10,7 @@ const multiplier1 = 0xcd9e8d57
 const weyl0 = 0x9e3779b9
 const weyl1 = 0xbb67ae85
 
-/** Upper 32 bits of the 64-bit product. */
+/** Upper 32 bits of the 64-bit product; no partial sum reaches 2^32, so all of it stays in integers. */
 function mulHigh(a: number, b: number): number {
   const aLow = a & 0xffff
   const aHigh = a >>> 16
@@ -18,7 +18,7 @@ function mulHigh(a: number, b: number): number {
   const bHigh = b >>> 16
   const middle = aHigh * bLow + ((aLow * bLow) >>> 16)
   const carry = aLow * bHigh + (middle & 0xffff)
-  return (aHigh * bHigh + Math.floor(middle / 65536) + Math.floor(carry / 65536)) >>> 0
+  return (aHigh * bHigh + (middle >>> 16) + (carry >>> 16)) >>> 0
 }
 
 /** A stream of random numbers named by its seed and up to two further numbers.

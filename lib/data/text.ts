@@ -102,9 +102,9 @@ export class TextDataset extends Dataset<TextSample> {
     this.length = windows === 'random' ? (options.length ?? whole) : sequential
   }
 
-  get(index: number, { random }: SampleContext): TextSample {
+  get(index: number, context: SampleContext): TextSample {
     const { blockSize, stride = blockSize, labels, windows } = this.options
-    const first = windows === 'random' ? random.integer(this.tokens - this.window + 1) : index * stride
+    const first = windows === 'random' ? context.random.integer(this.tokens - this.window + 1) : index * stride
     const ids = this.read(this.start + first)
     const inputIds = ids.subarray(0, blockSize)
     return { inputIds, labels: labels === 'shifted' ? ids.subarray(1) : inputIds }

@@ -1,3 +1,4 @@
+import { execFile } from 'node:child_process'
 import {
   mkdtempSync,
   readdirSync,
@@ -10,6 +11,7 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { afterAll, describe, expect, it } from 'vitest'
 import { DTypeError, FileError, fromTypedArray, IndexError, io, type Tensor, tensor } from '../../lib/index'
 import { fromBytes } from '../../lib/tensor/create'
@@ -324,6 +326,16 @@ describe('safetensors: writing', () => {
     await expect(saving).rejects.toThrow(/io\.saveFile/)
     expect(await (await io.loadFile(path)).a!.array()).toEqual([1])
     expect(readdirSync(inside)).toEqual(['a.safetensors'])
+  })
+
+  it('a disk that is full leaves the old file and no other', async () => {
+    const inside = mkdtempSync(join(folder, 'full-'))
+    // A limit on file sizes fails a write half-way as a full disk does, with EFBIG for ENOSPC.
+    const command = `ulimit -f 8; exec "${process.execPath}" "${join(__dirname, 'saveTooMuch.cjs')}" "${inside}"`
+    const { stdout } = await promisify(execFile)('/bin/sh', ['-c', command])
+    const { code, message, files, kept } = JSON.parse(stdout)
+    expect([code, files, kept]).toEqual(['ERR_GRADUS_FILE', ['a.safetensors'], [1, 1]])
+    expect(message).toMatch(/^io\.saveFile: cannot write .*a\.safetensors: got EFBIG; the size limit/)
   })
 
   it('refuses what is no tensor, reserved names, metadata that are not text, paths that cannot be', async () => {
