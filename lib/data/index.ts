@@ -17,6 +17,7 @@ export {
 } from './dataset'
 export { type HostArray, type HostData, hostArray } from './hostArray'
 export { DataLoader, type DataLoaderOptions, type DataLoaderState, groups } from './loader'
+export { loadTokenizer } from './loadTokenizer'
 export { RandomStream } from './randomStream'
 export {
   BatchSampler,

@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
-import { BpeTokenizer, ByteTokenizer, CharTokenizer, StreamDecoder } from '../../lib/data/index'
+import { BpeTokenizer, ByteTokenizer, CharTokenizer, loadTokenizer, StreamDecoder } from '../../lib/data/index'
 import { ArgumentError, FileError, IndexError } from '../../lib/index'
 
 const fixtures = join(__dirname, '../fixtures/bpe')
@@ -141,6 +141,23 @@ describe('tokenizer.json', () => {
     const bytes = new ByteTokenizer()
     expect(BpeTokenizer.fromJson(bytes.toJson()).encode(strange)).toEqual(bytes.encode(strange))
     expect(BpeTokenizer.fromJson(bytes.toJson()).decode(bytes.encode(strange))).toBe(strange)
+  })
+})
+
+describe('loadTokenizer', () => {
+  it.each([
+    ['characters', CharTokenizer.fromText('0189 halo 😀')],
+    ['characters with an unknown token', new CharTokenizer(['<unk>', 'b', 'a'], { unkToken: '<unk>' })],
+    ['bytes', new ByteTokenizer()],
+    ['pairs', BpeTokenizer.train('aaaa aaaa', { vocabSize: 258 })],
+    ['no pairs', BpeTokenizer.train('', { vocabSize: 256 })],
+  ])('gives back the tokenizer of %s', async (_, tokenizer) => {
+    const path = join(folder, 'any.json')
+    await tokenizer.save(path)
+    const loaded = await loadTokenizer(path)
+    expect(loaded.constructor).toBe(tokenizer.constructor)
+    expect(loaded.vocabSize).toBe(tokenizer.vocabSize)
+    expect(loaded.encode('aa')).toEqual(tokenizer.encode('aa'))
   })
 })
 
