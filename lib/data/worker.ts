@@ -10,10 +10,39 @@ import { packBatch, type Reply, type Request, toFailure, type WorkerSetup } from
 
 type Export = ((...args: unknown[]) => unknown) & (new (...args: unknown[]) => unknown)
 
+type Namespace = Record<string, unknown> & { default?: Record<string, unknown> }
+
+/** Loaders such as tsx do not reach threads on every Node version: where the program has tsx, TypeScript is loaded by it. */
+async function importModule(url: string): Promise<Namespace> {
+  try {
+    return (await import(url)) as Namespace
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException
+    if (!/\.[cm]?tsx?$/.test(url) || !untyped.has(code)) throw error
+    const { tsImport } = await import('tsx/esm/api').catch(() => {
+      throw new ArgumentError('DataLoader', {
+        problem: 'a worker thread cannot load TypeScript here',
+        got: url,
+        expected: 'JavaScript, or the package tsx beside gradus',
+        action: 'install tsx or build the module, or use numWorkers: 0',
+        cause: error,
+      })
+    })
+    return (await tsImport(url, url)) as Namespace
+  }
+}
+
+// What Node says of TypeScript that it cannot read, or cannot read by leaving out the types.
+const untyped = new Set([
+  'ERR_UNKNOWN_FILE_EXTENSION',
+  'ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX',
+  'ERR_INVALID_TYPESCRIPT_SYNTAX',
+])
+
 async function load({ module, name }: WorkerSpec): Promise<Export> {
   const text = String(module)
   const url = text.startsWith('file:') ? text : pathToFileURL(text).href
-  const namespace = (await import(url)) as Record<string, unknown> & { default?: Record<string, unknown> }
+  const namespace = await importModule(url)
   // The names of a CommonJS module are not always seen from outside; they are all on its default export.
   const found = namespace[name] ?? namespace.default?.[name]
   if (typeof found === 'function') return found as Export

@@ -14,6 +14,7 @@ import {
   Subset,
 } from '../../lib/data/index'
 import { ArgumentError, IndexError, type Tensor } from '../../lib/index'
+import { Typed } from './typedDataset'
 import { Counter, Faulty, Numbers, openNumbers, sumIndices } from './workerDatasets.cjs'
 
 interface NumberBatch {
@@ -277,6 +278,13 @@ describe('DataLoader with workers', () => {
     ])
     const subset = new Subset(new ConcatDataset(new Numbers(3), opened), [8, 2])
     expect(await indicesOf(new DataLoader(subset, { batchSize: 2, numWorkers: 1 }))).toEqual([[5, 2]])
+  })
+
+  it('reads datasets that are written in TypeScript', async () => {
+    expect(await indicesOf(new DataLoader(new Typed(4), { batchSize: 2, numWorkers: 1 }))).toEqual([
+      [0, 1],
+      [2, 3],
+    ])
   })
 
   it('iterable datasets share the samples by worker, one batch in turn', async () => {
