@@ -82,6 +82,7 @@ struct Gradient {
   const C *means, *rstds;
   T* dx;
   C *dweight, *dbias;  // [parts, width] each, or null
+  bool accumulate;     // dx += instead of dx =
 };
 
 template <bool kCentered, bool kParameters, class T, class C = Compute<T>>
@@ -113,7 +114,9 @@ void gradientRows(const Gradient<T, C>& of, const Rows<C>& rows, int64_t begin, 
       auto grad = loadSome(d, g + i, count);
       if (rows.weight) grad = hn::Mul(grad, loadSome(d, rows.weight + i, count));
       const auto from = hn::Sub(loadSome(d, x + i, count), center);
-      storeSome(d, hn::Mul(hn::NegMulAdd(from, b, hn::Sub(grad, a)), rstd), dx + i, count);
+      const auto made = hn::NegMulAdd(from, b, hn::Sub(grad, a));
+      storeSome(d, of.accumulate ? hn::MulAdd(made, rstd, loadSome(d, dx + i, count)) : hn::Mul(made, rstd), dx + i,
+                count);
     });
   }
 }
@@ -205,7 +208,7 @@ template <bool kCentered>
 void backward(const OpCall& call) {
   const TensorView g = contiguousOf(call, call.in[0]), x = contiguousOf(call, call.in[1]);
   if (x.numel == 0) {
-    for (int i = 0; i < call.nOut; ++i) fillView(call, call.out[i], 0);
+    for (int i = call.flag(1) ? 1 : 0; i < call.nOut; ++i) fillView(call, call.out[i], 0);
     return;
   }
   visitFloating(x.dtype, [&](auto tag) {
@@ -215,7 +218,7 @@ void backward(const OpCall& call) {
     const Rows<C> rows{x.numel / width, width, parameter<C>(call, kCentered ? 4 : 3), nullptr};
     gradient<kCentered, T>(call,
                            {g.as<T>(), x.as<T>(), call.in[2].as<C>(), call.in[kCentered ? 3 : 2].as<C>(),
-                            call.out[0].as<T>(), nullptr, nullptr},
+                            call.out[0].as<T>(), nullptr, nullptr, call.flag(1)},
                            rows);
   });
 }

@@ -1,0 +1,179 @@
+// Normalization over the last dims.
+
+import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
+import type { Shape, Tensor } from '../tensor/tensor'
+import { readShape } from './arguments'
+import {
+  ACCUMULATED,
+  type Backward,
+  type BackwardContext,
+  expectFloating,
+  expectTensor,
+  type NativeOp,
+  native,
+  needsGrad,
+  type Output,
+  record,
+  runMany,
+} from './registry'
+
+const layerNormOp = native('layerNorm', 'eps,normDims')
+const layerNormBackwardOp = native('layerNormBackward', 'normDims,accumulate')
+const rmsNormOp = native('rmsNorm', 'eps,normDims')
+const rmsNormBackwardOp = native('rmsNormBackward', 'normDims,accumulate')
+
+/** Smallest steps at 1 of the floating dtypes, by code. */
+const epsilons = [2 ** -23, 2 ** -52, 2 ** -10, 2 ** -7]
+
+/** Checks x and its parameters; the normalized sizes. */
+function readNormalized(
+  op: string,
+  x: Tensor,
+  normalizedShape: number | readonly number[],
+  parameters: Record<string, Tensor | null>,
+): Shape {
+  expectTensor(op, 'x', x)
+  expectFloating(op, 'x', x)
+  const sizes = readShape(op, normalizedShape)
+  const last = x.shape.slice(x.ndim - sizes.length)
+  if (sizes.length === 0 || sizes.length > x.ndim || describeShape(last) !== describeShape(sizes)) {
+    throw new ShapeError(op, {
+      problem: 'normalizedShape is not that of the last dims of x',
+      got: `${describeShape(sizes)} for x ${describeShape(x.shape)}`,
+      expected: describeShape(last),
+    })
+  }
+  for (const [name, parameter] of Object.entries(parameters)) {
+    if (parameter === null) continue
+    expectTensor(op, name, parameter)
+    expectFloating(op, name, parameter)
+    if (describeShape(parameter.shape) !== describeShape(sizes)) {
+      throw new ShapeError(op, {
+        problem: `${name} does not fit`,
+        got: describeShape(parameter.shape),
+        expected: describeShape(sizes),
+      })
+    }
+  }
+  return sizes
+}
+
+function expectEps(op: string, eps: unknown): number {
+  if (typeof eps !== 'number' || !(eps >= 0)) {
+    throw new ArgumentError(op, { problem: 'not an eps', got: describeValue(eps), expected: 'a number of at least 0' })
+  }
+  return eps
+}
+
+/** dx (added to what the input's other uses gave, when that is there already) and the gradients of the parameters. */
+function gradients(
+  context: BackwardContext,
+  op: NativeOp,
+  inputs: readonly (Tensor | null)[],
+  x: Tensor,
+  parameters: readonly (Tensor | null)[],
+  normDims: number,
+): (Tensor | typeof ACCUMULATED | null)[] {
+  const target = context.needs(0) ? context.target(0) : null
+  const outputs: Output[] = [target ?? [x.shape, x._dtype]]
+  parameters.forEach((parameter, i) => {
+    outputs.push(parameter !== null && context.needs(i + 1) ? [parameter.shape, parameter._dtype] : [[0], x._dtype])
+  })
+  const [dx, ...rest] = runMany(op, inputs, outputs, [normDims, target === null ? 0 : 1])
+  return [
+    target === null ? (context.needs(0) ? dx! : null) : ACCUMULATED,
+    ...rest.map((each, i) => (context.needs(i + 1) ? each : null)),
+  ]
+}
+
+/** Layer normalization: (x - mean) / sqrt(variance + eps) * weight + bias over the dims of `normalizedShape`, the last
+ *  ones of x. Statistics in float32 (float64 for float64), the variance from differences to the mean.
+ *  x [..., *normalizedShape], weight and bias of normalizedShape (or null) -> x's shape and dtype. Default eps 1e-5.
+ *  @throws ShapeError when normalizedShape, weight or bias do not fit x
+ *  @see Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 4
+ *  @example layerNorm(tensor([[1, 3]]), 2) // [[-1, 1]] */
+export function layerNorm(
+  x: Tensor,
+  normalizedShape: number | readonly number[],
+  weight: Tensor | null = null,
+  bias: Tensor | null = null,
+  eps = 1e-5,
+): Tensor {
+  const sizes = readNormalized('layerNorm', x, normalizedShape, { weight, bias })
+  const normDims = sizes.length
+  const rows = x.shape.slice(0, x.ndim - normDims).reduce((n, size) => n * size, 1)
+  const statistic = x._dtype === 1 ? 1 : 0
+  const attrs = [expectEps('layerNorm', eps), normDims]
+  const forward = (input: Tensor, w: Tensor | null, b: Tensor | null): [Tensor, Tensor, Tensor] =>
+    runMany(layerNormOp, [input, w, b], [[x.shape, x._dtype], [[rows], statistic], [[rows], statistic]], attrs) as [
+      Tensor,
+      Tensor,
+      Tensor,
+    ]
+  const [y, mean, rstd] = forward(x, weight, bias)
+  const inputs = [x, weight, bias]
+  if (needsGrad(inputs)) {
+    const parameters = [weight, bias].filter((each): each is Tensor => each !== null)
+    const backward: Backward = (context, g) => {
+      const input = context.saved(0)
+      const w = weight === null ? null : context.saved(3)
+      return gradients(
+        context,
+        layerNormBackwardOp,
+        [g, input, context.saved(1), context.saved(2), w],
+        input,
+        [weight, bias],
+        normDims,
+      )
+    }
+    const saved = weight === null ? [x, mean, rstd] : [x, mean, rstd, weight]
+    record({ name: 'layerNorm', autocast: 'float32', backward }, y, inputs, saved)
+    y._recipe = {
+      inputs: [x, ...parameters],
+      compute: ([again, ...rest]) => {
+        const w = weight === null ? null : rest[0]!
+        const b = bias === null ? null : rest[weight === null ? 0 : 1]!
+        return forward(again!, w, b)[0]
+      },
+    }
+  }
+  mean.dispose() // the tape's from here on
+  rstd.dispose()
+  return y
+}
+
+/** Root-mean-square normalization over the dims of `normalizedShape`: x / sqrt(mean(x²) + eps) * weight, statistics in
+ *  float32. Default eps: null, the dtype's own (2^-23 for float32).
+ *  @throws ShapeError when normalizedShape or weight do not fit x
+ *  @see Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4
+ *  @example rmsNorm(tensor([[3, 4]]), 2) // [[0.8485, 1.1314]] */
+export function rmsNorm(
+  x: Tensor,
+  normalizedShape: number | readonly number[],
+  weight: Tensor | null = null,
+  eps: number | null = null,
+): Tensor {
+  const sizes = readNormalized('rmsNorm', x, normalizedShape, { weight })
+  const normDims = sizes.length
+  const rows = x.shape.slice(0, x.ndim - normDims).reduce((n, size) => n * size, 1)
+  const attrs = [eps === null ? epsilons[x._dtype]! : expectEps('rmsNorm', eps), normDims]
+  const forward = (input: Tensor, w: Tensor | null): [Tensor, Tensor] =>
+    runMany(rmsNormOp, [input, w], [[x.shape, x._dtype], [[rows], x._dtype === 1 ? 1 : 0]], attrs) as [Tensor, Tensor]
+  const [y, rstd] = forward(x, weight)
+  const inputs = [x, weight]
+  if (needsGrad(inputs)) {
+    const backward: Backward = (context, g) => {
+      const input = context.saved(0)
+      const w = weight === null ? null : context.saved(2)
+      return gradients(context, rmsNormBackwardOp, [g, input, context.saved(1), w], input, [weight], normDims)
+    }
+    const saved = weight === null ? [x, rstd] : [x, rstd, weight]
+    record({ name: 'rmsNorm', autocast: 'float32', backward }, y, inputs, saved)
+    y._recipe = {
+      inputs: weight === null ? [x] : [x, weight],
+      compute: ([again, w]) => forward(again!, w ?? null)[0],
+    }
+  }
+  rstd.dispose()
+  return y
+}
