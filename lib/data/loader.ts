@@ -29,6 +29,8 @@ export interface DataLoaderOptions<T, B> {
   prefetchFactor?: number
   /** Keep the workers (and their datasets) from one pass to the next. Default false. */
   persistentWorkers?: boolean
+  /** Seconds that a batch from a worker may take; 0: as long as it takes. Default 0. */
+  timeout?: number
   /** Seed of the order and of `context.random` in datasets. Default 0. */
   seed?: number
 }
@@ -54,6 +56,7 @@ const optionNames = [
   'numWorkers',
   'prefetchFactor',
   'persistentWorkers',
+  'timeout',
   'seed',
 ]
 
@@ -71,15 +74,19 @@ function checkOptions<T, B>(options: DataLoaderOptions<T, B>, iterable: boolean)
   }
   exclude('batchSampler', ['batchSize', 'shuffle', 'sampler', 'dropLast'])
   exclude('sampler', ['shuffle'])
-  const { batchSize, numWorkers = 0, prefetchFactor, seed = 0 } = options
+  const { batchSize, numWorkers = 0, prefetchFactor, timeout = 0, seed = 0 } = options
   if (batchSize !== undefined && batchSize !== null) checkCount(op, 'batchSize', batchSize)
   checkCount(op, 'numWorkers', numWorkers, 0)
   checkCount(op, 'seed', seed, 0)
   if (prefetchFactor !== undefined) checkCount(op, 'prefetchFactor', prefetchFactor)
+  if (!(timeout >= 0 && timeout < 2 ** 31 / 1000)) {
+    const expected = 'seconds from 0 to 24 days'
+    throw new ArgumentError(op, { problem: 'timeout is out of range', got: describeValue(timeout), expected })
+  }
   if (batchSize === null && given('dropLast')) {
     throw new ArgumentError(op, { problem: 'dropLast needs batches', got: 'batchSize null' })
   }
-  const needsWorkers = (['prefetchFactor', 'persistentWorkers'] as const).find(given)
+  const needsWorkers = (['prefetchFactor', 'persistentWorkers', 'timeout'] as const).find(given)
   if (numWorkers === 0 && needsWorkers !== undefined) {
     throw new ArgumentError(op, {
       problem: `${needsWorkers} needs workers`,
@@ -111,6 +118,7 @@ export class DataLoader<T, B = Batched<T>> implements AsyncIterable<Tensors<B>> 
   private readonly depth: number
   private readonly dropLast: boolean
   private readonly persistent: boolean
+  private readonly timeout: number
   private pool: WorkerPool | undefined
   private seed: number
   private epoch = 0
@@ -129,6 +137,7 @@ export class DataLoader<T, B = Batched<T>> implements AsyncIterable<Tensors<B>> 
         expected: 'an object with length and get(index), with iterate(), or an array',
       })
     }
+    if (!iterable) checkCount('DataLoader', 'length of the dataset', source.length, 0)
     checkOptions(options, iterable)
     const { batchSize = 1, shuffle = false, sampler, batchSampler, dropLast = false, collate } = options
     this.dataset = source as DatasetLike<T> | IterableDataset<T>
@@ -138,6 +147,7 @@ export class DataLoader<T, B = Batched<T>> implements AsyncIterable<Tensors<B>> 
     this.numWorkers = options.numWorkers ?? 0
     this.depth = options.prefetchFactor ?? 2
     this.persistent = options.persistentWorkers ?? false
+    this.timeout = options.timeout ?? 0
     this.seed = options.seed ?? 0
     if (!iterable) {
       const samples = source as DatasetLike<T>
@@ -244,7 +254,7 @@ export class DataLoader<T, B = Batched<T>> implements AsyncIterable<Tensors<B>> 
     const dataset = specOf('DataLoader', this.dataset)
     const collate =
       this.collatesHere || this.batchSize === null ? undefined : (this.collate ?? hostCollate).toWorker?.()
-    return new WorkerPool({ dataset, collate }, this.numWorkers)
+    return new WorkerPool({ dataset, collate }, this.numWorkers, this.timeout)
   }
 
   private async *indexed(pass: Pass, pool: WorkerPool | undefined): AsyncGenerator<unknown, void> {

@@ -51,6 +51,8 @@ export class WorkerPool {
   constructor(
     { dataset, collate }: WorkerSetup,
     readonly size: number,
+    /** Seconds to wait for an answer; 0: as long as it takes. */
+    private readonly timeout: number,
   ) {
     const workerData: WorkerSetup = {
       dataset: resolveSpec(dataset),
@@ -113,11 +115,29 @@ export class WorkerPool {
   /** Waits for an answer, and keeps the process alive meanwhile. */
   async wait(answer: Promise<Answer>): Promise<Answer> {
     if (this.waiting++ === 0) for (const worker of this.workers) worker.ref()
+    const limit = this.limit()
     try {
-      return await answer
+      return await (limit === undefined ? answer : Promise.race([answer, limit.reached]))
     } finally {
+      clearTimeout(limit?.timer)
       if (--this.waiting === 0) for (const worker of this.workers) worker.unref()
     }
+  }
+
+  private limit(): { timer: NodeJS.Timeout | undefined; reached: Promise<never> } | undefined {
+    if (this.timeout === 0) return undefined
+    let timer: NodeJS.Timeout | undefined
+    const reached = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        this.failure ??= new StateError('DataLoader', {
+          problem: 'no batch within the timeout',
+          got: `${this.timeout} s`,
+          action: 'see what the dataset waits for, or raise timeout',
+        })
+        reject(this.failure)
+      }, this.timeout * 1000)
+    })
+    return { timer, reached }
   }
 
   private idlest(): number {

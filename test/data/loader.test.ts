@@ -172,6 +172,10 @@ describe('DataLoader in the main thread', () => {
     expect(() => new DataLoader(dataset, { persistentWorkers: true })).toThrow('persistentWorkers needs workers')
     expect(() => new DataLoader(dataset, { prefetchFactor: 2 })).toThrow('prefetchFactor needs workers')
     expect(() => new DataLoader(dataset, { batch_size: 2 } as object)).toThrow('unknown option: got batch_size')
+    expect(() => new DataLoader(dataset, { numWorkers: 1, timeout: -1 })).toThrow('timeout is out of range: got -1')
+    expect(() => new DataLoader({ length: Number.NaN, get: () => 1 })).toThrow(
+      'length of the dataset is out of range: got NaN',
+    )
     expect(() => new DataLoader(7 as never)).toThrow('DataLoader: not a dataset: got 7')
   })
 
@@ -316,6 +320,13 @@ describe('DataLoader workers that fail', () => {
 
   it('a thread that ends is an error, not a hang', async () => {
     await expect(failing('exit')).rejects.toThrow(/DataLoader: worker [01] of 2 ended by itself: got exit code 3/)
+  })
+
+  it('a sample that takes too long is an error where there is a timeout', async () => {
+    const loader = new DataLoader(new Faulty(6, 3, 'hang'), { numWorkers: 2, timeout: 1 })
+    await expect(indicesOf(loader)).rejects.toThrow(
+      'DataLoader: no batch within the timeout: got 1 s; see what the dataset',
+    )
   })
 
   it('a sample that cannot be sent is an error', async () => {
