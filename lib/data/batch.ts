@@ -1,9 +1,11 @@
-// From host arrays to tensors, in the main thread.
+// Between tensors and host arrays, in the main thread.
 
+import { ArgumentError, describeValue, ShapeError } from '../errors'
 import { fromTypedArray } from '../tensor/create'
-import type { Tensor } from '../tensor/tensor'
-import { type Collate, hostCollate } from './collate'
-import { type HostArray, type HostData, mapHostArrays } from './hostArray'
+import { Tensor } from '../tensor/tensor'
+import { type Collate, stackSamples } from './collate'
+import { Dataset, RowDataset, type WorkerSpec } from './dataset'
+import { type HostArray, type HostData, hostArray, isPlainObject, mapHostArrays } from './hostArray'
 
 /** What the default collate makes of samples of a type. */
 export type Batched<T> = T extends Tensor | HostArray | HostData | number | bigint | boolean
@@ -32,11 +34,72 @@ export function toTensors(batch: unknown): unknown {
   )
 }
 
-/** @internal The default collate of this thread. */
-export const mainCollate: Collate = (samples) => hostCollate(samples)
+async function toHost(tensor: Tensor): Promise<HostArray> {
+  return hostArray(await tensor.data(), tensor.shape, tensor.dtype)
+}
 
-/** Stacks samples of one structure into a batch, as a DataLoader does by default.
- *  @example defaultCollate([{ x: 1 }, { x: 2 }]).x // tensor([1, 2]) */
-export function defaultCollate<T>(samples: T[]): Tensors<Batched<T>> {
-  return toTensors(mainCollate(samples)) as Tensors<Batched<T>>
+const holdsTensor = (sample: unknown): boolean =>
+  sample instanceof Tensor ||
+  (Array.isArray(sample) && sample.some(holdsTensor)) ||
+  (isPlainObject(sample) && Object.values(sample).some(holdsTensor))
+
+async function withoutTensors(sample: unknown): Promise<unknown> {
+  if (sample instanceof Tensor) return toHost(sample)
+  if (Array.isArray(sample)) return Promise.all(sample.map(withoutTensors))
+  if (!isPlainObject(sample)) return sample
+  const entries = Object.entries(sample).map(async ([key, value]) => [key, await withoutTensors(value)] as const)
+  return Object.fromEntries(await Promise.all(entries))
+}
+
+/** @internal The default collate of this thread, where samples may hold tensors. */
+export const mainCollate: Collate = async (samples) =>
+  stackSamples(samples.some(holdsTensor) ? await Promise.all(samples.map(withoutTensors)) : samples)
+
+/** Stacks samples of one structure into a batch, as a DataLoader does by default. The values of tensors are copied,
+ *  without their history.
+ *  @example (await defaultCollate([{ x: 1 }, { x: 2 }])).x // tensor([1, 2]) */
+export async function defaultCollate<T>(samples: T[]): Promise<Tensors<Batched<T>>> {
+  return toTensors(await mainCollate(samples)) as Tensors<Batched<T>>
+}
+
+/** The rows of tensors of one length: sample i is a tuple of their elements i. The values are copied when the first
+ *  sample is read.
+ *  @example
+ *  const loader = new DataLoader(new TensorDataset(inputs, labels), { batchSize: 32, shuffle: true })
+ *  for await (const [x, y] of loader) step(x, y) */
+export class TensorDataset<A extends readonly Tensor[]> extends Dataset<{ -readonly [K in keyof A]: HostArray }> {
+  readonly length: number
+  private readonly tensors: A
+  private rows: Promise<RowDataset> | undefined
+
+  constructor(...tensors: A) {
+    super()
+    for (const tensor of tensors) {
+      if (!(tensor instanceof Tensor)) {
+        throw new ArgumentError('TensorDataset', { problem: 'not a tensor', got: describeValue(tensor) })
+      }
+      if (tensor.shape[0] === undefined || tensor.shape[0] !== tensors[0]!.shape[0]) {
+        throw new ShapeError('TensorDataset', {
+          problem: 'the tensors differ in length',
+          got: tensors.map((each) => `[${each.shape.join(', ')}]`).join(' and '),
+          expected: 'one size of the first dim',
+        })
+      }
+    }
+    this.tensors = tensors
+    this.length = tensors[0]?.shape[0] ?? 0
+  }
+
+  private read(): Promise<RowDataset> {
+    this.rows ??= Promise.all(this.tensors.map(toHost)).then((columns) => new RowDataset(columns, this.length))
+    return this.rows
+  }
+
+  async get(index: number): Promise<{ -readonly [K in keyof A]: HostArray }> {
+    return (await this.read()).get(index) as { -readonly [K in keyof A]: HostArray }
+  }
+
+  override async toWorker(): Promise<WorkerSpec> {
+    return (await this.read()).toWorker()
+  }
 }

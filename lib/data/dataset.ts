@@ -2,6 +2,7 @@
 // functions and classes do not travel between threads, so it names a module, an export and plain arguments.
 
 import { ArgumentError, describeValue, IndexError } from '../errors'
+import { type HostArray, hostArray } from './hostArray'
 import { RandomStream } from './randomStream'
 import { checkCount, type Sized } from './sampler'
 
@@ -34,7 +35,7 @@ export abstract class Dataset<T = unknown> implements Sized {
   /** The sample at an index from 0 to `length - 1`; may be a promise. */
   abstract get(index: number, context: SampleContext): T | Promise<T>
   /** How a worker thread makes a copy; without it the dataset is read in the main thread only. */
-  toWorker?(): WorkerSpec
+  toWorker?(): WorkerSpec | Promise<WorkerSpec>
 }
 
 /** What an iterable dataset's `iterate` is told. */
@@ -47,7 +48,7 @@ export interface IterateContext extends SampleContext {
 export abstract class IterableDataset<T = unknown> {
   abstract iterate(context: IterateContext): Iterable<T> | AsyncIterable<T>
   /** How a worker thread makes a copy; without it the dataset is read in the main thread only. */
-  toWorker?(): WorkerSpec
+  toWorker?(): WorkerSpec | Promise<WorkerSpec>
 }
 
 /** @internal Anything with `length` and `get` will do, whichever copy of the library its class came from. */
@@ -73,8 +74,8 @@ export const isNestedSpec = (value: unknown): value is NestedSpec =>
   typeof value === 'object' && value !== null && '$dataset' in value
 
 /** @internal How a worker makes this dataset. @throws ArgumentError when it does not say */
-export function specOf(op: string, dataset: { toWorker?(): WorkerSpec }): WorkerSpec {
-  const spec = dataset.toWorker?.()
+export async function specOf(op: string, dataset: Pick<Dataset, 'toWorker'>): Promise<WorkerSpec> {
+  const spec = await dataset.toWorker?.()
   if (spec !== undefined) return spec
   throw new ArgumentError(op, {
     problem: 'the dataset cannot be sent to worker threads',
@@ -84,7 +85,9 @@ export function specOf(op: string, dataset: { toWorker?(): WorkerSpec }): Worker
   })
 }
 
-const nested = (dataset: { toWorker?(): WorkerSpec }): NestedSpec => ({ $dataset: specOf('DataLoader', dataset) })
+const nested = async (dataset: Pick<Dataset, 'toWorker'>): Promise<NestedSpec> => ({
+  $dataset: await specOf('DataLoader', dataset),
+})
 
 /** Samples that are in memory already. Arrays given to a DataLoader become one of these. */
 export class ArrayDataset<T> extends Dataset<T> {
@@ -102,6 +105,28 @@ export class ArrayDataset<T> extends Dataset<T> {
 
   override toWorker(): WorkerSpec {
     return { module: __filename, name: 'ArrayDataset', args: [this.samples] }
+  }
+}
+
+/** @internal Rows of arrays in memory: what a TensorDataset is in a worker. */
+export class RowDataset extends Dataset<HostArray[]> {
+  constructor(
+    private readonly columns: readonly HostArray[],
+    readonly length: number,
+  ) {
+    super()
+  }
+
+  get(index: number): HostArray[] {
+    return this.columns.map(({ data, shape, dtype }) => {
+      const inner = shape.slice(1)
+      const size = inner.reduce((product, n) => product * n, 1)
+      return hostArray(data.subarray(index * size, (index + 1) * size), inner, dtype)
+    })
+  }
+
+  override toWorker(): WorkerSpec {
+    return { module: __filename, name: 'RowDataset', args: [this.columns, this.length] }
   }
 }
 
@@ -130,8 +155,8 @@ export class Subset<T> extends Dataset<T> {
     return this.dataset.get(this.indices[index]!, context)
   }
 
-  override toWorker(): WorkerSpec {
-    return { module: __filename, name: 'Subset', args: [nested(this.dataset), this.indices] }
+  override async toWorker(): Promise<WorkerSpec> {
+    return { module: __filename, name: 'Subset', args: [await nested(this.dataset), this.indices] }
   }
 }
 
@@ -156,8 +181,8 @@ export class ConcatDataset<T> extends Dataset<T> {
     return this.datasets[which]!.get(index - (this.ends[which - 1] ?? 0), context)
   }
 
-  override toWorker(): WorkerSpec {
-    return { module: __filename, name: 'ConcatDataset', args: this.datasets.map(nested) }
+  override async toWorker(): Promise<WorkerSpec> {
+    return { module: __filename, name: 'ConcatDataset', args: await Promise.all(this.datasets.map(nested)) }
   }
 }
 

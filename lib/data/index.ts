@@ -1,6 +1,6 @@
 // Data: datasets, samplers, the DataLoader and tokenizers.
 
-export { type Batched, defaultCollate, type Tensors } from './batch'
+export { type Batched, defaultCollate, TensorDataset, type Tensors } from './batch'
 export { BpeTokenizer, type DecodeOptions, type EncodeOptions } from './bpe'
 export type { BpeTrainOptions } from './bpeTrainer'
 export { type Collate, type PadOptions, padCollate, type TokenSample } from './collate'

@@ -204,7 +204,7 @@ export class DataLoader<T, B = Batched<T>> implements AsyncIterable<Tensors<B>> 
     if (!this.resumes) this.beginEpoch(this.epoch + 1)
     this.resumes = false
     const pass = { seed: this.seed, epoch: this.epoch }
-    const pool = this.numWorkers > 0 ? (this.takePool() ?? this.makePool()) : undefined
+    const pool = this.numWorkers > 0 ? (this.takePool() ?? (await this.makePool())) : undefined
     let finished = false
     try {
       for await (const batch of isIterableDataset(this.dataset)
@@ -250,8 +250,8 @@ export class DataLoader<T, B = Batched<T>> implements AsyncIterable<Tensors<B>> 
     return this.batchSize !== null && this.collate !== undefined && this.collate.toWorker === undefined
   }
 
-  private makePool(): WorkerPool {
-    const dataset = specOf('DataLoader', this.dataset)
+  private async makePool(): Promise<WorkerPool> {
+    const dataset = await specOf('DataLoader', this.dataset)
     const collate =
       this.collatesHere || this.batchSize === null ? undefined : (this.collate ?? hostCollate).toWorker?.()
     return new WorkerPool({ dataset, collate }, this.numWorkers, this.timeout)

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { isHostArray } from '../../lib/data/hostArray'
-import { defaultCollate, hostArray, padCollate } from '../../lib/data/index'
+import { DataLoader, defaultCollate, hostArray, padCollate, TensorDataset } from '../../lib/data/index'
+import { type Tensor, tensor } from '../../lib/index'
 
 /** Shape, type and elements of every array of a batch. */
 function show(batch: unknown): unknown {
@@ -14,7 +15,7 @@ describe('defaultCollate', () => {
       { value: 1, id: 5n, flag: true, name: 'a' },
       { value: 2.5, id: 6n, flag: false, name: 'b' },
     ]
-    const { value, id, flag, name } = defaultCollate(samples)
+    const { value, id, flag, name } = await defaultCollate(samples)
     expect([value.dtype, id.dtype, flag.dtype]).toEqual(['float32', 'int64', 'bool'])
     expect([await value.array(), await id.array(), await flag.array(), name]).toEqual([
       [1, 2.5],
@@ -35,7 +36,7 @@ describe('defaultCollate', () => {
     [new Uint16Array(2), 'int32'],
     [new Uint32Array(2), 'int64'],
   ])('stacks %o as %s', async (array, dtype) => {
-    const batch = defaultCollate([array, array, array])
+    const batch = await defaultCollate([array, array, array])
     expect([batch.dtype, batch.shape]).toEqual([dtype, [3, 2]])
     expect(await batch.array()).toEqual([
       [0, 0],
@@ -45,7 +46,7 @@ describe('defaultCollate', () => {
   })
 
   it('lists of numbers and of rows are one tensor, tuples several', async () => {
-    const list = defaultCollate([
+    const list = await defaultCollate([
       [1, 2, 3],
       [4, 5, 6],
     ])
@@ -53,7 +54,7 @@ describe('defaultCollate', () => {
       [1, 2, 3],
       [4, 5, 6],
     ])
-    const rows = defaultCollate([
+    const rows = await defaultCollate([
       [
         [1, 2],
         [3, 4],
@@ -82,7 +83,7 @@ describe('defaultCollate', () => {
       [Float32Array.of(1, 2), 0],
       [Float32Array.of(3, 4), 1],
     ]
-    const [x, y] = defaultCollate(pairs)
+    const [x, y] = await defaultCollate(pairs)
     expect([await x.array(), await y.array()]).toEqual([
       [
         [1, 2],
@@ -94,7 +95,7 @@ describe('defaultCollate', () => {
 
   it('goes through nested objects and keeps the shape of host arrays', async () => {
     const sample = () => ({ image: { pixels: hostArray(new Uint8Array(6), [2, 3]), size: [2, 3] } })
-    const { image } = defaultCollate([sample(), sample()])
+    const { image } = await defaultCollate([sample(), sample()])
     expect(image.pixels.shape).toEqual([2, 2, 3])
     expect(await image.size.array()).toEqual([
       [2, 3],
@@ -124,8 +125,61 @@ describe('defaultCollate', () => {
     [[{ x: null }], 'sample.x cannot be put into a batch: got null'],
     [[{ x: new Date() }], 'sample.x cannot be put into a batch: got a Date'],
     [[new Float32Array(1), 3], 'sample cannot be put into a batch: got 3'],
-  ])('refuses %o', (samples, message) => {
-    expect(() => defaultCollate(samples as object[])).toThrow(message)
+  ])('refuses %o', async (samples, message) => {
+    await expect(defaultCollate(samples as object[])).rejects.toThrow(message)
+  })
+})
+
+describe('samples that hold tensors', () => {
+  it.each(['float32', 'float64', 'float16', 'bfloat16', 'int64', 'int32', 'uint8', 'bool'] as const)(
+    'are stacked in %s',
+    async (dtype) => {
+      const sample = (a: number, b: number) => ({
+        x: [tensor([[a, b]], { dtype }).transpose(0, 1), a] as [Tensor, number],
+      })
+      const [x, rest] = (await defaultCollate([sample(0, 1), sample(1, 1)])).x
+      expect([x.dtype, x.shape, await rest.array()]).toEqual([dtype, [2, 2, 1], [0, 1]])
+      expect(await x.to('float32').array()).toEqual([
+        [[0], [1]],
+        [[1], [1]],
+      ])
+    },
+  )
+
+  it('TensorDataset gives rows, in this thread and in workers', async () => {
+    const x = tensor(
+      [
+        [0, 1],
+        [2, 3],
+        [4, 5],
+      ],
+      { dtype: 'bfloat16' },
+    )
+    const y = tensor([7, 8, 9], { dtype: 'int64' })
+    const dataset = new TensorDataset(x, y)
+    expect(dataset.length).toBe(3)
+    for (const numWorkers of [0, 1]) {
+      const batches = []
+      for await (const [bx, by] of new DataLoader(dataset, { batchSize: 2, numWorkers })) {
+        expect([bx.dtype, by.dtype]).toEqual(['bfloat16', 'int64'])
+        batches.push([await bx.array(), await by.array()])
+      }
+      expect(batches).toEqual([
+        [
+          [
+            [0, 1],
+            [2, 3],
+          ],
+          [7, 8],
+        ],
+        [[[4, 5]], [9]],
+      ])
+    }
+    expect(() => new TensorDataset(x, tensor([1, 2]))).toThrow(
+      'the tensors differ in length: got [3, 2] and [2], expected one size',
+    )
+    expect(() => new TensorDataset(tensor(1))).toThrow('the tensors differ in length: got []')
+    expect(() => new TensorDataset(5 as never)).toThrow('TensorDataset: not a tensor: got 5')
   })
 })
 
