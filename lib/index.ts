@@ -13,6 +13,7 @@ export * as io from './io/index'
 export { getNumThreads, setNumThreads } from './native'
 export * as nn from './nn/index'
 export * as optim from './optim/index'
+export * as random from './random'
 export {
   arange,
   empty,

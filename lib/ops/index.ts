@@ -3,6 +3,8 @@
 export { einsum } from './einsum'
 export { linear, mlp } from './linear'
 export { addmm, baddbmm, bmm, dot, matmul, mm, mv, outer } from './matmul'
+export * from './norm'
 export * from './pointwise'
 export * from './shape'
+export * from './softmax'
 export * from './split'

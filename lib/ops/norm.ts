@@ -105,11 +105,16 @@ export function layerNorm(
   const statistic = x._dtype === 1 ? 1 : 0
   const attrs = [expectEps('layerNorm', eps), normDims]
   const forward = (input: Tensor, w: Tensor | null, b: Tensor | null): [Tensor, Tensor, Tensor] =>
-    runMany(layerNormOp, [input, w, b], [[x.shape, x._dtype], [[rows], statistic], [[rows], statistic]], attrs) as [
-      Tensor,
-      Tensor,
-      Tensor,
-    ]
+    runMany(
+      layerNormOp,
+      [input, w, b],
+      [
+        [x.shape, x._dtype],
+        [[rows], statistic],
+        [[rows], statistic],
+      ],
+      attrs,
+    ) as [Tensor, Tensor, Tensor]
   const [y, mean, rstd] = forward(x, weight, bias)
   const inputs = [x, weight, bias]
   if (needsGrad(inputs)) {
@@ -158,7 +163,15 @@ export function rmsNorm(
   const rows = x.shape.slice(0, x.ndim - normDims).reduce((n, size) => n * size, 1)
   const attrs = [eps === null ? epsilons[x._dtype]! : expectEps('rmsNorm', eps), normDims]
   const forward = (input: Tensor, w: Tensor | null): [Tensor, Tensor] =>
-    runMany(rmsNormOp, [input, w], [[x.shape, x._dtype], [[rows], x._dtype === 1 ? 1 : 0]], attrs) as [Tensor, Tensor]
+    runMany(
+      rmsNormOp,
+      [input, w],
+      [
+        [x.shape, x._dtype],
+        [[rows], x._dtype === 1 ? 1 : 0],
+      ],
+      attrs,
+    ) as [Tensor, Tensor]
   const [y, rstd] = forward(x, weight)
   const inputs = [x, weight]
   if (needsGrad(inputs)) {
