@@ -2,6 +2,9 @@
 // numbers on every machine and backend; the state is two numbers, which checkpoints keep.
 
 import { ArgumentError, describeValue } from './errors'
+import { philox } from './philox'
+
+const block = new Uint32Array(4)
 
 /** State of a generator. */
 export interface RandomState {
@@ -57,24 +60,10 @@ export class Generator {
   /** One uniform number in [0, 1) with 53 random bits, computed without a tensor. */
   uniform(): number {
     const { seed, offset } = this.take(1, 1)
-    const [high, low] = philox(seed, offset)
-    return ((high >>> 5) * 2 ** 26 + (low >>> 6)) / 2 ** 53
+    // the counter in the low 64 bits and the seed as key, as the kernels do
+    philox(block, offset >>> 0, Math.floor(offset / 2 ** 32), 0, 0, seed >>> 0, Math.floor(seed / 2 ** 32))
+    return ((block[0]! >>> 5) * 2 ** 26 + (block[1]! >>> 6)) / 2 ** 53
   }
-}
-
-// philox4x32-10 with the counter in the low 64 bits and the seed as key; see native/cpu/philox.h.
-function philox(seed: number, counter: number): [number, number] {
-  const high = (a: number, b: number): number => Number((BigInt(a) * BigInt(b)) >> 32n)
-  let [c0, c1, c2, c3] = [counter >>> 0, Math.floor(counter / 2 ** 32) >>> 0, 0, 0]
-  let [k0, k1] = [seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0]
-  for (let round = 0; round < 10; round++) {
-    const [h0, l0] = [high(0xd2511f53, c0), Math.imul(0xd2511f53, c0) >>> 0]
-    const [h1, l1] = [high(0xcd9e8d57, c2), Math.imul(0xcd9e8d57, c2) >>> 0]
-    ;[c0, c1, c2, c3] = [(h1 ^ c1 ^ k0) >>> 0, l1, (h0 ^ c3 ^ k1) >>> 0, l0]
-    k0 = (k0 + 0x9e3779b9) >>> 0
-    k1 = (k1 + 0xbb67ae85) >>> 0
-  }
-  return [c0, c1]
 }
 
 /** The generator of everything that is given none. */

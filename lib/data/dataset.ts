@@ -3,8 +3,8 @@
 
 import { ArgumentError, describeValue, IndexError } from '../errors'
 import { type HostArray, hostArray } from './hostArray'
-import { RandomStream } from './randomStream'
-import { checkCount, type Sized } from './sampler'
+import { drawSeed, RandomStream } from './randomStream'
+import { checkCount, type SeedOptions, type Sized } from './sampler'
 
 /** How a worker thread makes a dataset (or a collate function) of its own. */
 export interface WorkerSpec {
@@ -191,7 +191,7 @@ export class ConcatDataset<T> extends Dataset<T> {
 export function randomSplit<T>(
   dataset: DatasetLike<T>,
   lengths: readonly number[],
-  { seed = 0 }: { seed?: number } = {},
+  { seed = drawSeed() }: SeedOptions = {},
 ): Subset<T>[] {
   const total = lengths.reduce((sum, length) => sum + length, 0)
   const fractions = lengths.length > 0 && Math.abs(total - 1) < 1e-6 && lengths.every((length) => length <= 1)

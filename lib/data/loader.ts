@@ -7,6 +7,7 @@ import { ArrayDataset, type DatasetLike, type IterableDataset, isDataset, isIter
 import { fetchBatch, type Pass, streamBatches } from './fetch'
 import { WorkerPool } from './pool'
 import { prefetchIndexed, prefetchStreams, type StreamPosition } from './prefetch'
+import { drawSeed } from './randomStream'
 import { BatchSampler, checkCount, RandomSampler, type Sampler, SequentialSampler } from './sampler'
 
 /** Options of a DataLoader, as PyTorch's. */
@@ -31,7 +32,8 @@ export interface DataLoaderOptions<T, B> {
   persistentWorkers?: boolean
   /** Seconds that a batch from a worker may take; 0: as long as it takes. Default 0. */
   timeout?: number
-  /** Seed of the order and of `context.random` in datasets. Default 0. */
+  /** Seed of the order and of `context.random` in datasets. Default: from the default generator, which `random.seed`
+   *  seeds. */
   seed?: number
 }
 
@@ -148,7 +150,7 @@ export class DataLoader<T, B = Batched<T>> implements AsyncIterable<Tensors<B>> 
     this.depth = options.prefetchFactor ?? 2
     this.persistent = options.persistentWorkers ?? false
     this.timeout = options.timeout ?? 0
-    this.seed = options.seed ?? 0
+    this.seed = options.seed ?? drawSeed()
     if (!iterable) {
       const samples = source as DatasetLike<T>
       this.shuffled = shuffle ? new RandomSampler(samples, { seed: this.seed }) : undefined

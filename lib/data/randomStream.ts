@@ -1,25 +1,15 @@
-// The generator behind every order and every augmentation: philox4x32-10 in integers only, so that a seed gives the
-// same order on every platform and Node version. Counter-based, so any (seed, epoch, sample) has a stream of its own
-// that needs no state to be kept: which worker makes a sample, and when, cannot change it.
-// Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+// The generator behind every order and every augmentation. Counter-based, so any (seed, epoch, sample) has a stream of
+// its own that needs no state to be kept: which worker makes a sample, and when, cannot change it.
 
 import { ArgumentError, describeValue } from '../errors'
+import { philox } from '../philox'
+import { uniform } from '../random'
 
-const multiplier0 = 0xd2511f53
-const multiplier1 = 0xcd9e8d57
-const weyl0 = 0x9e3779b9
-const weyl1 = 0xbb67ae85
+/** @internal A seed from the default generator, for what is given none. */
+export const drawSeed = (): number => uniform() * 2 ** 53
 
-/** Upper 32 bits of the 64-bit product; no partial sum reaches 2^32, so all of it stays in integers. */
-function mulHigh(a: number, b: number): number {
-  const aLow = a & 0xffff
-  const aHigh = a >>> 16
-  const bLow = b & 0xffff
-  const bHigh = b >>> 16
-  const middle = aHigh * bLow + ((aLow * bLow) >>> 16)
-  const carry = aLow * bHigh + (middle & 0xffff)
-  return (aHigh * bHigh + (middle >>> 16) + (carry >>> 16)) >>> 0
-}
+// The default generator counts in the lower half of the counter; this bit keeps streams of the same seed apart from it.
+const streamBit = 2 ** 31
 
 /** A stream of random numbers named by its seed and up to two further numbers.
  *  @example new RandomStream(1337).permutation(4) // Uint32Array of 0 to 3 in the order of seed 1337 */
@@ -51,29 +41,10 @@ export class RandomStream {
   }
 
   private refill(): void {
-    // 32 bits of position (16 G numbers a stream), 32 of stream, 64 of substream.
-    let c0 = this.counter++ >>> 0
-    let c1 = this.stream >>> 0
-    let c2 = this.substream >>> 0
-    let c3 = Math.floor(this.substream / 2 ** 32)
-    let k0 = this.key0
-    let k1 = this.key1
-    for (let round = 0; round < 10; round++) {
-      const high0 = mulHigh(multiplier0, c0)
-      const low0 = Math.imul(multiplier0, c0)
-      const high1 = mulHigh(multiplier1, c2)
-      const low1 = Math.imul(multiplier1, c2)
-      c0 = (high1 ^ c1 ^ k0) >>> 0
-      c1 = low1 >>> 0
-      c2 = (high0 ^ c3 ^ k1) >>> 0
-      c3 = low0 >>> 0
-      k0 = (k0 + weyl0) >>> 0
-      k1 = (k1 + weyl1) >>> 0
-    }
-    this.block[0] = c0
-    this.block[1] = c1
-    this.block[2] = c2
-    this.block[3] = c3
+    // 32 bits of position (16 G numbers a stream), 32 of stream, 53 of substream.
+    const { stream, substream } = this
+    const high = streamBit + Math.floor(substream / 2 ** 32)
+    philox(this.block, this.counter++ >>> 0, stream >>> 0, substream >>> 0, high, this.key0, this.key1)
     this.used = 0
   }
 

@@ -2,7 +2,7 @@
 // gives, so that (seed, epoch) names an order for ever.
 
 import { ArgumentError, describeValue } from '../errors'
-import { RandomStream } from './randomStream'
+import { drawSeed, RandomStream } from './randomStream'
 
 /** An order of indices (or, for a batch sampler, of lists of indices). */
 export interface Sampler<I = number> extends Iterable<I> {
@@ -19,7 +19,7 @@ export interface Sized {
 
 /** Options of the samplers that draw. */
 export interface SeedOptions {
-  /** Integer, 0 to 2^53 - 1. Default 0. */
+  /** Integer, 0 to 2^53 - 1. Default: from the default generator, which `random.seed` seeds. */
   seed?: number
 }
 
@@ -60,7 +60,11 @@ export class RandomSampler implements Sampler {
    *  means further permutations */
   constructor(
     private readonly source: Sized,
-    { seed = 0, replacement = false, numSamples }: SeedOptions & { replacement?: boolean; numSamples?: number } = {},
+    {
+      seed = drawSeed(),
+      replacement = false,
+      numSamples,
+    }: SeedOptions & { replacement?: boolean; numSamples?: number } = {},
   ) {
     if (numSamples !== undefined) checkCount('RandomSampler', 'numSamples', numSamples)
     this.seed = seed
@@ -124,7 +128,7 @@ export class WeightedRandomSampler implements Sampler {
   constructor(
     private readonly weights: ArrayLike<number>,
     readonly length: number,
-    { seed = 0, replacement = true }: SeedOptions & { replacement?: boolean } = {},
+    { seed = drawSeed(), replacement = true }: SeedOptions & { replacement?: boolean } = {},
   ) {
     const op = 'WeightedRandomSampler'
     checkCount(op, 'numSamples', length)
@@ -214,7 +218,7 @@ export class BatchSampler implements Sampler<number[]> {
   }
 }
 
-/** The part of a dataset that one rank of several trains on. All ranks get equally many: the last few samples are
+/** The part of a dataset that one rank of several trains on; `seed` (default 0) must be the same on all. All get equally many: the last few samples are
  *  repeated from the front, or left out with `dropLast`. */
 export class DistributedSampler implements Sampler {
   private readonly order: Sampler

@@ -11,6 +11,7 @@
 import { readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { ArgumentError, describeValue, FileError } from '../errors'
+import * as random from '../random'
 import { Tensor } from '../tensor/tensor'
 import { fileError, makeFolder, syncFolder, temporaryName, writeAtomically, writeFully } from './atomic'
 import { type TensorSource, writeContainer } from './container'
@@ -23,7 +24,8 @@ export interface Stateful {
   loadStateDict(state: object): unknown
 }
 
-/** What goes into a checkpoint, by names of the caller's choice: `{ model, optimizer, schedule, loader }`. */
+/** What goes into a checkpoint, by names of the caller's choice: `{ model, optimizer, schedule, loader }`. The state of
+ *  the default generator goes with it by itself. */
 export type CheckpointParts = Record<string, Stateful>
 
 /** Options of saveCheckpoint. */
@@ -56,6 +58,8 @@ interface Manifest {
   tensorParts: string[]
   /** State of the other parts. */
   parts: { [name: string]: Json }
+  /** State of the default generator. */
+  random: Json
   extra: Json
 }
 
@@ -63,6 +67,7 @@ const manifestName = 'checkpoint.json'
 const trainingName = 'training.safetensors'
 const stepPattern = /^step-(\d+)(\.replaced)?$/
 const extraName = 'extra'
+const reservedNames = ['extra', 'training', 'checkpoint', 'random']
 
 const isTensor = (value: object): value is Tensor => value instanceof Tensor
 
@@ -78,12 +83,8 @@ function checkArguments(op: string, parts: CheckpointParts, { step, keepLast = 1
   if (!Number.isSafeInteger(keepLast) || keepLast < 1)
     throw refuse('keepLast is out of range', keepLast, 'an integer from 1')
   for (const [name, part] of Object.entries(parts)) {
-    if (!/^[A-Za-z]\w*$/.test(name) || name === extraName || name === 'training' || name === 'checkpoint') {
-      throw refuse(
-        'a part cannot have this name',
-        name,
-        "letters, digits and _, but not 'extra', 'training' or 'checkpoint'",
-      )
+    if (!/^[A-Za-z]\w*$/.test(name) || reservedNames.includes(name)) {
+      throw refuse('a part cannot have this name', name, `letters, digits and _, but not ${reservedNames.join(', ')}`)
     }
     if (typeof part?.stateDict !== 'function' || typeof part.loadStateDict !== 'function') {
       throw refuse(`${name} has no state`, part, 'an object with stateDict() and loadStateDict()')
@@ -119,6 +120,7 @@ export async function saveCheckpoint(
     files: {},
     tensorParts: [],
     parts: {},
+    random: null,
     extra: null,
   }
   const containers = new Map<string, TensorSource[]>()
@@ -140,6 +142,7 @@ export async function saveCheckpoint(
       manifest.parts[name] = flatten(name, state)
     }
   }
+  manifest.random = flatten('random', random.getState())
   manifest.extra = flatten(extraName, extra ?? null)
   if (training.length > 0) containers.set(trainingName, training)
 
@@ -245,7 +248,8 @@ export async function latestCheckpoint(folder: string): Promise<string | null> {
   }
 }
 
-/** Restores a training run from a checkpoint, or from the newest one of a folder of checkpoints. Everything is read and
+/** Restores a training run from a checkpoint, or from the newest one of a folder of checkpoints, and the state of the
+ *  default generator with it. Everything is read and
  *  checked before the first part is changed; parts that are not asked for are left in the file.
  *  @throws FileError when there is no checkpoint, or a damaged one; ArgumentError when it lacks a part
  *  @example const { step, extra } = await io.loadCheckpoint('runs/x', { model, optimizer }) */
@@ -290,6 +294,8 @@ export async function loadCheckpoint(path: string, parts: CheckpointParts): Prom
   const extra = restore(manifest.extra)
 
   for (const [name, part] of Object.entries(parts)) part.loadStateDict(states.get(name)!)
+  // Last: a part may draw numbers while it is restored.
+  random.setState(restore(manifest.random) as random.RandomState)
   return { step: manifest.step, extra, path: folder }
 }
 

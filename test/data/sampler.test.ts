@@ -8,20 +8,29 @@ import {
   SubsetRandomSampler,
   WeightedRandomSampler,
 } from '../../lib/data/index'
+import { random } from '../../lib/index'
+import { philox } from '../../lib/philox'
 
 const sorted = (indices: Iterable<number>) => [...indices].sort((a, b) => a - b)
 
 describe('RandomStream', () => {
-  it('is philox4x32-10: the published vector of counter 0 and key 0', () => {
-    const random = new RandomStream(0)
-    const words = Array.from({ length: 4 }, () => random.uint32().toString(16))
-    expect(words).toEqual(['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8'])
+  it('is philox4x32-10: the published vectors', () => {
+    const words = (counter: number[], key: number[]) => {
+      const block = new Uint32Array(4)
+      philox(block, ...(counter as [number, number, number, number]), ...(key as [number, number]))
+      return Array.from(block, (word) => word.toString(16).padStart(8, '0')).join(' ')
+    }
+    expect(words([0, 0, 0, 0], [0, 0])).toBe('6627e8d5 e169c58d bc57ac4c 9b00dbd8')
+    const ones = 2 ** 32 - 1
+    expect(words([ones, ones, ones, ones], [ones, ones])).toBe('408f276d 41c83b0e a20bc7c6 6d5451fd')
+    const pi = [0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344]
+    expect(words(pi, [0xa4093822, 0x299f31d0])).toBe('d16cfe09 94fdcceb 5001e420 24126ea1')
   })
 
   it('uses all bits of the seed and of the substream', () => {
     const random = new RandomStream(2 ** 53 - 1, 5, 2 ** 40 + 3)
     expect(Array.from({ length: 6 }, () => random.uint32())).toEqual([
-      3278153746, 4192520066, 3090276841, 672008762, 3671973197, 2382812465,
+      1547337816, 301469460, 1395237985, 3456454324, 3814071881, 1290964480,
     ])
   })
 
@@ -77,6 +86,15 @@ describe('samplers', () => {
     expect(sorted(second)).toEqual(Array.from({ length: 100 }, (_, i) => i))
   })
 
+  it('random: without a seed the default generator gives one', () => {
+    const order = () => [...new RandomSampler({ length: 20 })]
+    random.seed(5)
+    const first = order()
+    expect(order()).not.toEqual(first)
+    random.seed(5)
+    expect(order()).toEqual(first)
+  })
+
   it('random: numSamples beyond the length begins another permutation; with replacement repeats', () => {
     const sampler = new RandomSampler({ length: 3 }, { numSamples: 7 })
     expect(sampler.length).toBe(7)
@@ -84,7 +102,7 @@ describe('samplers', () => {
     expect(indices).toHaveLength(7)
     expect(sorted(indices.slice(0, 3))).toEqual([0, 1, 2])
     expect(sorted(indices.slice(3, 6))).toEqual([0, 1, 2])
-    const drawn = [...new RandomSampler({ length: 3 }, { replacement: true, numSamples: 300 })]
+    const drawn = [...new RandomSampler({ length: 3 }, { replacement: true, numSamples: 300, seed: 1 })]
     expect(drawn).toHaveLength(300)
     expect(new Set(drawn)).toEqual(new Set([0, 1, 2]))
   })
@@ -100,7 +118,7 @@ describe('samplers', () => {
 
   it('weighted: as often as the weights say, never where they are 0', () => {
     const counts = [0, 0, 0]
-    for (const i of new WeightedRandomSampler([1, 0, 3], 40_000)) counts[i]!++
+    for (const i of new WeightedRandomSampler([1, 0, 3], 40_000, { seed: 1 })) counts[i]!++
     expect(counts[1]).toBe(0)
     expect(counts[2]! / counts[0]!).toBeCloseTo(3, 0)
     expect(sorted(new WeightedRandomSampler([1, 0, 3], 2, { replacement: false }))).toEqual([0, 2])

@@ -16,7 +16,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { DataLoader } from '../../lib/data/index'
-import { ArgumentError, FileError, full, io, type Tensor, tensor } from '../../lib/index'
+import { ArgumentError, FileError, full, io, random, type Tensor, tensor } from '../../lib/index'
 
 const root = mkdtempSync(join(tmpdir(), 'gradus-checkpoint-'))
 afterAll(() => rmSync(root, { recursive: true }))
@@ -83,6 +83,17 @@ describe('checkpoint', () => {
     ])
     const restored = state.shared as typeof shared
     expect([restored.$odd, await restored['a.b'].array(), await restored.a.b.array()]).toEqual([1, [1], [2]])
+  })
+
+  it('brings back the random numbers', async () => {
+    const folder = fresh()
+    random.seed(77)
+    random.uniform()
+    await io.saveCheckpoint(folder, { model: model(1) }, { step: 1 })
+    const next = [random.uniform(), random.uniform()]
+    random.seed(1)
+    await io.loadCheckpoint(folder, { model: model(1) })
+    expect([random.uniform(), random.uniform()]).toEqual(next)
   })
 
   it('the model is a file that other programs read; files lie beside it', async () => {
