@@ -209,8 +209,8 @@ describe('DataLoader with workers', () => {
   })
 
   it('overlaps: sleeping workers work at the same time as each other and as the consumer', async () => {
-    const ms = 20
-    const batches = 24
+    const ms = 50
+    const batches = 16
     const loader = new DataLoader(new Numbers(batches, ms), {
       numWorkers: 4,
       prefetchFactor: 2,
@@ -221,13 +221,14 @@ describe('DataLoader with workers', () => {
     const threads = new Set<number>()
     for await (const batch of loader as unknown as AsyncIterable<NumberBatch>) {
       threads.add(await batch.thread.item())
-      await new Promise((resolve) => setTimeout(resolve, 5))
+      await new Promise((resolve) => setTimeout(resolve, 10))
     }
     const elapsed = performance.now() - begin
     await loader.close()
     expect(threads.size).toBe(4)
-    // One thread would sleep 24 x (20 + 5) = 600 ms; four that overlap need about 6 x 20 ms + the consumer's last steps.
-    expect(elapsed).toBeLessThan((batches * (ms + 5)) / 2)
+    // One thread after the other takes 16 x (50 + 10) = 960 ms, one that overlaps with the consumer 800 ms, four that
+    // overlap with each other about 4 x 50 ms.
+    expect(elapsed).toBeLessThan(600)
   })
 
   it('leaves no worker behind after a pass, a break, a throw in the loop', async () => {

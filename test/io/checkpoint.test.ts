@@ -16,7 +16,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { DataLoader } from '../../lib/data/index'
-import { ArgumentError, FileError, full, io, random, type Tensor, tensor } from '../../lib/index'
+import { ArgumentError, FileError, full, io, nn, optim, random, type Tensor, tensor } from '../../lib/index'
 
 const root = mkdtempSync(join(tmpdir(), 'gradus-checkpoint-'))
 afterAll(() => rmSync(root, { recursive: true }))
@@ -83,6 +83,42 @@ describe('checkpoint', () => {
     ])
     const restored = state.shared as typeof shared
     expect([restored.$odd, await restored['a.b'].array(), await restored.a.b.array()]).toEqual([1, [1], [2]])
+  })
+
+  it('training that was stopped and resumed gives the bits of training that was not', async () => {
+    const folder = fresh()
+    class Scale extends nn.Module {
+      weight = new nn.Parameter(tensor([0.5, -1.5, 2]))
+      forward(x: Tensor): Tensor {
+        return this.weight.mul(this.weight).mul(x)
+      }
+    }
+    const make = () => {
+      const model = new Scale()
+      const optimizer = new optim.AdamW(model.parameters(), { lr: 0.1, weightDecay: 0.01 })
+      const schedule = optim.linearWarmup(optimizer, { warmupSteps: 2, totalSteps: 9 })
+      return { model, optimizer, schedule }
+    }
+    const train = ({ model, optimizer, schedule }: ReturnType<typeof make>, steps: number) => {
+      for (let i = 0; i < steps; i++) {
+        optimizer.zeroGrad()
+        model.forward(full([3], random.uniform())).backward({ gradient: full([3], 1) })
+        optimizer.step()
+        schedule.step()
+      }
+    }
+    random.seed(3)
+    const whole = make()
+    train(whole, 4)
+    await io.saveCheckpoint(folder, whole, { step: 4 })
+    train(whole, 3)
+
+    random.seed(99)
+    const resumed = make()
+    await io.loadCheckpoint(folder, resumed)
+    train(resumed, 3)
+    expect(await resumed.model.weight.data()).toEqual(await whole.model.weight.data())
+    expect(resumed.schedule.getLastLr()).toEqual(whole.schedule.getLastLr())
   })
 
   it('brings back the random numbers', async () => {
