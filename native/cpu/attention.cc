@@ -101,6 +101,25 @@ int64_t rangesFor(int64_t heads, int64_t most) {
 
 int64_t ceilDiv(int64_t n, int64_t by) { return (n + by - 1) / by; }
 
+// [B, T, H, D] as [B, H, T, D].
+TensorView byHeads(TensorView x) {
+  std::swap(x.sizes[1], x.sizes[2]);
+  std::swap(x.strides[1], x.strides[2]);
+  x.contiguous = false;
+  return x;
+}
+
+// One of the three [B, T, H, D] in [B, T, 3, H, D].
+TensorView third(TensorView x, int i) {
+  x.data = x.as<char>() + i * x.strides[2] * static_cast<int64_t>(itemSize(x.dtype));
+  std::copy(x.sizes + 3, x.sizes + 5, x.sizes + 2);
+  std::copy(x.strides + 3, x.strides + 5, x.strides + 2);
+  x.rank = 4;
+  x.numel /= 3;
+  x.contiguous = false;
+  return x;
+}
+
 void fillZero(const TensorView& x) {
   OpCall call{};
   const double zero = 0;
@@ -116,7 +135,8 @@ void fillZero(const TensorView& x) {
 
 void run_attention(const OpCall& call) {
   Attention a = describe(call, &call.in[0], &call.in[1], &call.in[2], 3);
-  a.out = &call.out[0];
+  const TensorView out = byHeads(call.out[0]);
+  a.out = &out;
   a.logsumexp = &call.out[1];
   const int64_t heads = a.batch * a.heads, blocks = ceilDiv(a.queries, kAttentionBlock);
   if (heads == 0 || a.queries == 0) return;
@@ -135,9 +155,11 @@ void run_attentionBackward(const OpCall& call) {
   a.g = &call.in[0];
   a.out = &call.in[4];
   a.logsumexp = &call.in[5];
-  a.dq = &call.out[0];
-  a.dk = &call.out[1];
-  a.dv = &call.out[2];
+  TensorView gradients[3];
+  for (int i = 0; i < 3; ++i) gradients[i] = call.flag(5) ? byHeads(third(call.out[0], i)) : byHeads(call.out[i]);
+  a.dq = &gradients[0];
+  a.dk = &gradients[1];
+  a.dv = &gradients[2];
   if (a.queries == 0 || a.keys == 0 || a.heads == 0 || a.batch == 0) {
     for (int i = 0; i < 3; ++i) fillZero(call.out[i]);
     return;

@@ -7,27 +7,23 @@
 #define GRADUS_ATTENTION_DROPOUT_INL_H_
 #endif
 
-#include <cmath>
-
 #include "attention_tile-inl.h"
+#include "philox.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gradus::cpu::HWY_NAMESPACE {
 
-// Philox4x32-10 (Salmon et al. 2011) of counters held one to a 64-bit lane: vector multiplication gives whole 64-bit
-// products, whose high half is a shift away and whose low half the next multiplication reads as it is.
+// philox of counters held one to a 64-bit lane, as PhiloxVector, but each lane with a counter of its own.
 template <class D64>
 HWY_INLINE void philoxLanes(D64 d, hn::Vec<D64> counter, uint64_t seed, hn::Vec<D64> words[4]) {
   const hn::Repartition<uint32_t, D64> d32;
-  const auto multiply = [&](hn::Vec<D64> x, uint64_t factor) {
-    return hn::MulEven(hn::BitCast(d32, x), hn::BitCast(d32, hn::Set(d, factor)));
-  };
+  const auto m0 = hn::Set(d32, Philox::kMul0), m1 = hn::Set(d32, Philox::kMul1);
   auto c0 = counter, c1 = hn::ShiftRight<32>(counter), c2 = hn::Zero(d), c3 = hn::Zero(d);
   uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
-  for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-    const auto p0 = multiply(c0, 0xD2511F53u), p1 = multiply(c2, 0xCD9E8D57u);
-    c0 = hn::Xor(hn::ShiftRight<32>(p1), hn::Xor(c1, hn::Set(d, k0)));
-    c2 = hn::Xor(hn::ShiftRight<32>(p0), hn::Xor(c3, hn::Set(d, k1)));
+  for (int round = 0; round < Philox::kRounds; ++round, k0 += Philox::kWeyl0, k1 += Philox::kWeyl1) {
+    const auto p0 = hn::MulEven(hn::BitCast(d32, c0), m0), p1 = hn::MulEven(hn::BitCast(d32, c2), m1);
+    c0 = hn::Xor3(hn::ShiftRight<32>(p1), c1, hn::Set(d, k0));
+    c2 = hn::Xor3(hn::ShiftRight<32>(p0), c3, hn::Set(d, k1));
     c1 = p1;
     c3 = p0;
   }
@@ -64,8 +60,7 @@ void dropoutTile(const Attention& a, const TileAt& tile, T* keep) {
       }
     }
   }
-  const double edge = std::round(a.dropout * 4294967296.0);
-  const uint32_t threshold = edge >= 4294967295.0 ? 0xffffffffu : static_cast<uint32_t>(edge);
+  const uint32_t threshold = dropThreshold(a.dropout);
   const T factor = a.dropout < 1 ? static_cast<T>(1 / (1 - a.dropout)) : T(0);
   for (int r = 0; r < tile.keys; ++r) {
     T* row = keep + r * kAttentionBlock;

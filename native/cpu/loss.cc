@@ -99,6 +99,23 @@ void crossEntropyBackwardOf(const OpCall& call) {
   });
 }
 
+// Losses whose gradients are made in the forward pass end here. backward() starts with 1 nearly always, and then a pass
+// over the whole weight gradient is saved.
+void scaleByScalar(const OpCall& call) {
+  const double factor = call.in[0].dtype == DType::kFloat64 ? *call.in[0].as<double>() : *call.in[0].as<float>();
+  if (factor == 1) return;
+  for (int o = 0; o < call.nOut; ++o) {
+    visitFloating(call.out[o].dtype, [&](auto sample) {
+      using E = decltype(sample);
+      using T = Compute<E>;
+      E* x = call.out[o].as<E>();
+      parallelFor(call.out[o].numel, kGrain, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) x[i] = Narrow<E>::from(static_cast<T>(factor) * widen(x[i]));
+      });
+    });
+  }
+}
+
 void crossEntropy(const OpCall& call) {
   visitFloating(call.in[0].dtype, [&](auto sample) { crossEntropyOf<decltype(sample)>(call); });
 }
@@ -114,9 +131,11 @@ namespace gradus::cpu {
 
 HWY_EXPORT(crossEntropy);
 HWY_EXPORT(crossEntropyBackward);
+HWY_EXPORT(scaleByScalar);
 
 void run_crossEntropy(const OpCall& call) { HWY_DYNAMIC_DISPATCH(crossEntropy)(call); }
 void run_crossEntropyBackward(const OpCall& call) { HWY_DYNAMIC_DISPATCH(crossEntropyBackward)(call); }
+void run_scaleByScalar(const OpCall& call) { HWY_DYNAMIC_DISPATCH(scaleByScalar)(call); }
 
 }  // namespace gradus::cpu
 #endif  // HWY_ONCE

@@ -66,9 +66,11 @@ void checkOperands(const OpCall& call, const TensorView& q, const TensorView& k,
                "%s: seed and offset: got %g and %g, expected whole numbers of at least 0", call.name, seed, offset);
 }
 
-void checkLike(const OpCall& call, const char* what, const TensorView& x, const TensorView& like) {
-  GRADUS_CHECK(sameSizes(x, like) && x.dtype == like.dtype, ErrorCode::kShape,
-               "%s: %s must have the shape and dtype of its operand", call.name, what);
+// [B, T, H, D] for an operand x [B, H, T, ...].
+void checkMerged(const OpCall& call, const TensorView& out, const TensorView& x, int64_t dim) {
+  GRADUS_CHECK(isSize(out, x.size(0), x.size(2), x.size(1), dim) && out.dtype == x.dtype, ErrorCode::kShape,
+               "%s: an output must be %s [%lld, %lld, %lld, %lld]", call.name, dtypeName(x.dtype), Long(x.size(0)),
+               Long(x.size(2)), Long(x.size(1)), Long(dim));
 }
 
 const TensorView* optionalAt(const OpCall& call, int i) {
@@ -85,11 +87,9 @@ void checkPresent(const OpCall& call, int count) {
 
 void rule_attention(const OpCall& call) {
   checkPresent(call, 3);
-  const TensorView &q = call.in[0], &v = call.in[2], &out = call.out[0];
+  const TensorView &q = call.in[0], &v = call.in[2];
   checkOperands(call, q, call.in[1], v, optionalAt(call, 3), call.out[1]);
-  GRADUS_CHECK(isSize(out, q.size(0), q.size(1), q.size(2), v.size(3)) && out.dtype == q.dtype, ErrorCode::kShape,
-               "attention: the output must be %s [%lld, %lld, %lld, %lld]", dtypeName(q.dtype), Long(q.size(0)),
-               Long(q.size(1)), Long(q.size(2)), Long(v.size(3)));
+  checkMerged(call, call.out[0], q, v.size(3));
 }
 
 void rule_attentionBackward(const OpCall& call) {
@@ -98,10 +98,20 @@ void rule_attentionBackward(const OpCall& call) {
   checkOperands(call, q, k, v, optionalAt(call, 6), call.in[5]);
   GRADUS_CHECK(isSize(out, q.size(0), q.size(1), q.size(2), v.size(3)) && out.dtype == q.dtype, ErrorCode::kShape,
                "attentionBackward: the saved output does not match query and value");
-  checkLike(call, "the incoming gradient", g, out);
-  checkLike(call, "the query's gradient", call.out[0], q);
-  checkLike(call, "the key's gradient", call.out[1], k);
-  checkLike(call, "the value's gradient", call.out[2], v);
+  GRADUS_CHECK(sameSizes(g, out) && g.dtype == out.dtype, ErrorCode::kShape,
+               "attentionBackward: the incoming gradient must have the shape and dtype of the output");
+  if (call.flag(5)) {
+    const TensorView& fused = call.out[0];
+    GRADUS_CHECK(sameSizes(q, k) && sameSizes(q, v) && fused.rank == 5 && fused.size(0) == q.size(0) &&
+                     fused.size(1) == q.size(2) && fused.size(2) == 3 && fused.size(3) == q.size(1) &&
+                     fused.size(4) == q.size(3) && fused.dtype == q.dtype && call.out[1].numel == 0 &&
+                     call.out[2].numel == 0,
+                 ErrorCode::kShape, "attentionBackward: fused gradients must be [B, T, 3, H, D] of equal q, k and v");
+  } else {
+    checkMerged(call, call.out[0], q, q.size(3));
+    checkMerged(call, call.out[1], k, k.size(3));
+    checkMerged(call, call.out[2], v, v.size(3));
+  }
 }
 
 void rule_rope(const OpCall& call) {

@@ -119,4 +119,15 @@ void rule_linearCrossEntropy(const OpCall& call) {
   }
 }
 
+void rule_scaleByScalar(const OpCall& call) {
+  checkPresent(call, 1);
+  const TensorView& g = call.in[0];
+  GRADUS_CHECK(g.rank == 0 && (g.dtype == DType::kFloat32 || g.dtype == DType::kFloat64), ErrorCode::kNative,
+               "scaleByScalar: the factor must be a float32 or float64 scalar");
+  for (int i = 0; i < call.nOut; ++i) {
+    GRADUS_CHECK(isFloating(call.out[i].dtype) && call.out[i].contiguous, ErrorCode::kNative,
+                 "scaleByScalar: tensors must be contiguous and floating");
+  }
+}
+
 }  // namespace gradus::rules
