@@ -1,5 +1,7 @@
 // All operators. Importing a family also gives Tensor its methods.
 
+export { type AttentionOptions, rope, scaledDotProductAttention } from './attention'
+export { type CrossEntropyOptions, crossEntropy, linearCrossEntropy, type Reduction } from './crossEntropy'
 export { einsum } from './einsum'
 export { linear, mlp } from './linear'
 export { addmm, baddbmm, bmm, dot, matmul, mm, mv, outer } from './matmul'

@@ -1,0 +1,243 @@
+// Cross entropy with class targets, by itself and joined with the linear layer before it.
+
+import { FLOAT32, FLOAT64, INT32, INT64, UINT8 } from '../dtype'
+import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
+import { contiguousStrides, type Shape, Tensor } from '../tensor/tensor'
+import {
+  expectFloating,
+  expectTensor,
+  type NativeOp,
+  native,
+  needsGrad,
+  type OpRecord,
+  type Output,
+  record,
+  run,
+  runMany,
+} from './registry'
+import { permute, reshape } from './shape'
+
+/** What becomes of the losses of single elements: their mean, their sum, or nothing. */
+export type Reduction = 'mean' | 'sum' | 'none'
+
+/** Options of crossEntropy. */
+export interface CrossEntropyOptions {
+  /** Weight of each class, [C]. A mean divides by the sum of the weights of the targets. */
+  weight?: Tensor | null
+  /** Target that counts for nothing; default -100. */
+  ignoreIndex?: number
+  /** Share of the target's probability that is spread over all classes; default 0. */
+  labelSmoothing?: number
+  /** Default 'mean', over what is not ignored. */
+  reduction?: Reduction
+}
+
+const crossEntropyOp = native('crossEntropy', 'ignoreIndex,labelSmoothing,reduction')
+const crossEntropyBackwardOp = native('crossEntropyBackward', 'ignoreIndex,labelSmoothing,reduction')
+const linearCrossEntropyOp = native('linearCrossEntropy', 'ignoreIndex,labelSmoothing,reduction,gradients')
+const scaleOp: NativeOp = native('scaleByScalar')
+const copyOp = native('copy')
+
+const codes: Readonly<Record<Reduction, number>> = { none: 0, mean: 1, sum: 2 }
+
+/** @internal The native code of a reduction. */
+export function reductionCode(op: string, reduction: Reduction): number {
+  const code = Object.hasOwn(codes, reduction) ? codes[reduction] : undefined
+  if (code === undefined) {
+    throw new ArgumentError(op, {
+      problem: 'unknown reduction',
+      got: describeValue(reduction),
+      expected: "'mean', 'sum' or 'none'",
+    })
+  }
+  return code
+}
+
+/** @internal */
+export function expectClassTarget(op: string, target: Tensor): void {
+  expectTensor(op, 'target', target)
+  if (target._dtype !== INT64 && target._dtype !== INT32 && target._dtype !== UINT8) {
+    throw new DTypeError(op, {
+      problem: 'target has no class indices',
+      got: target.dtype,
+      expected: 'int64, int32 or uint8',
+      action: "convert it with .to('int64')",
+    })
+  }
+}
+
+function expectClassWeight(op: string, weight: Tensor, classes: number): void {
+  expectTensor(op, 'weight', weight)
+  expectFloating(op, 'weight', weight)
+  if (weight.ndim !== 1 || weight.shape[0] !== classes) {
+    throw new ShapeError(op, {
+      problem: 'class weights do not fit',
+      got: describeShape(weight.shape),
+      expected: `${describeShape([classes])}, one for each class`,
+    })
+  }
+}
+
+function options(
+  op: string,
+  { ignoreIndex = -100, labelSmoothing = 0, reduction = 'mean' }: CrossEntropyOptions,
+): number[] {
+  if (!Number.isSafeInteger(ignoreIndex)) {
+    throw new ArgumentError(op, { problem: 'ignoreIndex is not a whole number', got: describeValue(ignoreIndex) })
+  }
+  if (!(labelSmoothing >= 0 && labelSmoothing <= 1)) {
+    throw new ArgumentError(op, {
+      problem: 'labelSmoothing is not a share',
+      got: describeValue(labelSmoothing),
+      expected: '0 to 1',
+    })
+  }
+  return [ignoreIndex, labelSmoothing, reductionCode(op, reduction)]
+}
+
+const statisticsOf = (dtype: number): number => (dtype === FLOAT64 ? FLOAT64 : FLOAT32)
+
+// --- cross entropy --------------------------------------------------------------------------------------------------
+
+const crossEntropyRecord: OpRecord = { name: 'crossEntropy', autocast: 'float32', backward: () => null }
+
+/** @internal Losses of rows: logits [N, C], target [N] -> [] or [N]. */
+export function crossEntropyRows(logits: Tensor, target: Tensor, weight: Tensor | null, attrs: number[]): Tensor {
+  const [rows] = logits.shape as [number]
+  const statistics = statisticsOf(logits._dtype)
+  const inputs = weight === null ? [logits, target] : [logits, target, weight]
+  const [loss, logsumexp, divisor] = runMany(
+    crossEntropyOp,
+    inputs,
+    [
+      [attrs[2] === 0 ? [rows] : [], logits._dtype],
+      [[rows], statistics],
+      [[], statistics],
+    ],
+    attrs,
+  ) as [Tensor, Tensor, Tensor]
+  if (!needsGrad([logits])) return loss
+  const saved = [logits, target, logsumexp, divisor]
+  if (weight !== null) saved.push(weight)
+  return record(crossEntropyRecord, loss, [logits], saved, (context, g) => {
+    const operands = saved.map((_, i) => context.saved(i))
+    return run(crossEntropyBackwardOp, [g, ...operands], operands[0]!.shape, operands[0]!._dtype, attrs)
+  })
+}
+
+/** Cross entropy between logits and class targets: -log softmax(input)[target], one kernel each way.
+ *  input [N, C], [C] or [N, C, d...], target [N], [] or [N, d...] of an integer dtype -> [] or, without reduction, the
+ *  target's shape. The gradient of an ignored row is 0; when all are ignored, the mean is NaN. Targets outside of
+ *  [0, C) are found on the device: the next wait throws.
+ *  @throws ShapeError when shapes do not fit; DTypeError for targets that are no indices
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.cross_entropy.html
+ *  @example crossEntropy(logits, target, { ignoreIndex: -100 }) */
+export function crossEntropy(input: Tensor, target: Tensor, given: CrossEntropyOptions = {}): Tensor {
+  const op = 'crossEntropy'
+  expectTensor(op, 'input', input)
+  expectFloating(op, 'input', input)
+  expectClassTarget(op, target)
+  const { shape } = input
+  const classDim = shape.length === 1 ? 0 : 1
+  const classes = shape[classDim] ?? 0
+  const rows = shape.filter((_, d) => d !== classDim)
+  if (classes === 0 || rows.length !== target.ndim || rows.some((size, d) => size !== target.shape[d])) {
+    throw new ShapeError(op, {
+      problem: 'input and target do not fit',
+      got: `input ${describeShape(shape)} and target ${describeShape(target.shape)}`,
+      expected: 'input [N, C, ...] and target [N, ...], or [C] and []',
+      action: 'for sequences flatten both: logits.view(B * T, V) and target.view(B * T)',
+    })
+  }
+  const weight = given.weight ?? null
+  if (weight !== null) expectClassWeight(op, weight, classes)
+  const attrs = options(op, given)
+  let logits = input
+  if (shape.length > 2) logits = permute(input, [0, ...rows.slice(1).map((_, i) => i + 2), 1])
+  if (shape.length !== 2) logits = reshape(logits, [target.numel, classes])
+  const loss = crossEntropyRows(logits, target.ndim === 1 ? target : reshape(target, [target.numel]), weight, attrs)
+  return loss.shape.length === 0 || target.ndim === 1 ? loss : reshape(loss, target.shape as number[])
+}
+
+// --- linear + cross entropy -----------------------------------------------------------------------------------------
+
+const linearCrossEntropyRecord: OpRecord = { name: 'linearCrossEntropy', autocast: 'lower', backward: () => null }
+
+/** Another handle on the same elements: gradients outlive the tape, which frees what it saved. */
+const handOver = (x: Tensor, shape: Shape): Tensor => Tensor._view(x, shape, contiguousStrides(shape), 0)
+
+/** crossEntropy(linear(x, weight), target) without the logits: rows pass in chunks of at most 64 MB of logits, and the
+ *  gradients are made along with the loss, while a chunk is at hand. Ignored rows cost nothing.
+ *  x [..., K], weight [C, K] of one floating dtype, target with one class index for each row of x -> float32 [] (float64
+ *  for float64). `classWeight`, ignoreIndex, labelSmoothing and reduction ('mean' or 'sum') as in crossEntropy.
+ *  backward() can pass once.
+ *  @throws ShapeError when shapes do not fit; DTypeError when dtypes do not
+ *  @see Wijmans et al. 2024, arXiv:2411.09009
+ *  @example linearCrossEntropy(hidden, head.weight, target, { ignoreIndex: -100 }) */
+export function linearCrossEntropy(
+  x: Tensor,
+  weight: Tensor,
+  target: Tensor,
+  { classWeight = null, ...given }: Omit<CrossEntropyOptions, 'weight'> & { classWeight?: Tensor | null } = {},
+): Tensor {
+  const op = 'linearCrossEntropy'
+  for (const [name, each] of [
+    ['x', x],
+    ['weight', weight],
+  ] as const) {
+    expectTensor(op, name, each)
+    expectFloating(op, name, each)
+  }
+  expectClassTarget(op, target)
+  const width = x.shape[x.ndim - 1] ?? 0
+  const rows = target.numel
+  if (x.ndim === 0 || weight.ndim !== 2 || weight.shape[1] !== width || weight.shape[0] === 0) {
+    throw new ShapeError(op, {
+      problem: 'x and weight do not fit',
+      got: `x ${describeShape(x.shape)} and weight ${describeShape(weight.shape)}`,
+      expected: '[..., K] and [C, K]',
+    })
+  }
+  if (rows * width !== x.numel) {
+    throw new ShapeError(op, {
+      problem: 'x and target have different numbers of rows',
+      got: `x ${describeShape(x.shape)} and target ${describeShape(target.shape)}`,
+      expected: 'one target for each row of x',
+    })
+  }
+  if (x._dtype !== weight._dtype) {
+    throw new DTypeError(op, { problem: 'dtypes differ', got: `x ${x.dtype} and weight ${weight.dtype}` })
+  }
+  if (classWeight !== null) expectClassWeight(op, classWeight, weight.shape[0]!)
+  const [ignoreIndex, labelSmoothing, reduction] = options(op, given) as [number, number, number]
+  if (reduction === 0) {
+    throw new ArgumentError(op, {
+      problem: 'there is no loss of single rows',
+      got: "reduction 'none'",
+      expected: "'mean' or 'sum'",
+      action: 'use linear and crossEntropy',
+    })
+  }
+  const matrix = x.ndim === 2 ? x : reshape(x, [rows, width])
+  const wanted = needsGrad([matrix, weight])
+  const statistics = statisticsOf(x._dtype)
+  const gradients: Output[] = [
+    [wanted ? matrix.shape : [0], x._dtype],
+    [wanted ? weight.shape : [0], x._dtype],
+  ]
+  const inputs = [matrix, weight, target.ndim === 1 ? target : reshape(target, [rows])]
+  if (classWeight !== null) inputs.push(classWeight)
+  const [loss, , dx, dweight] = runMany(
+    linearCrossEntropyOp,
+    inputs,
+    [[[], statistics], [[], statistics], ...gradients],
+    [ignoreIndex, labelSmoothing, reduction, wanted ? 1 : 0],
+  ) as [Tensor, Tensor, Tensor, Tensor]
+  if (!wanted) return loss
+  return record(linearCrossEntropyRecord, loss, [matrix, weight], [dx, dweight], (context, g) => {
+    const made = [context.saved(0), context.saved(1)]
+    const factor = g._dtype === statistics ? g : run(copyOp, [g], [], statistics)
+    runMany(scaleOp, [factor], made)
+    return made.map((each, i) => (context.needs(i) ? handOver(each, each.shape) : null))
+  })
+}
