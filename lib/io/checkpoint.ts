@@ -4,16 +4,14 @@
 //   runs/x/step-00001000/model.safetensors      each part that is a list of named tensors, readable by anything
 //                        training.safetensors   the tensors of the other parts (optimizer, …)
 //                        checkpoint.json        the rest of their state, the step and the caller's own values
-//
-// A checkpoint of a step that has one already first moves that one to step-….replaced; readers take it for the step
-// as long as the new one is not there.
 
-import { readdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import { readFile, rm, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { ArgumentError, describeValue, FileError } from '../errors'
 import * as random from '../random'
 import { Tensor } from '../tensor/tensor'
 import { fileError, makeFolder, syncFolder, temporaryName, writeAtomically, writeFully } from './atomic'
+import { listCheckpoints, place, removeLeftovers } from './checkpointFolder'
 import { type TensorSource, writeContainer } from './container'
 import { type NamedTensors, safeOpen, sources } from './safetensors'
 import { flattenState, type Json, unflattenState } from './stateTree'
@@ -65,7 +63,6 @@ interface Manifest {
 
 const manifestName = 'checkpoint.json'
 const trainingName = 'training.safetensors'
-const stepPattern = /^step-(\d+)(\.replaced)?$/
 const extraName = 'extra'
 const reservedNames = ['extra', 'training', 'checkpoint', 'random']
 
@@ -165,77 +162,6 @@ export async function saveCheckpoint(
   }
   await removeLeftovers(op, folder, keepLast)
   return target
-}
-
-async function place(temporary: string, target: string): Promise<void> {
-  const replaced = `${target}.replaced`
-  const exists = await stat(target).then(
-    () => true,
-    () => false,
-  )
-  if (exists) {
-    await rm(replaced, { recursive: true, force: true })
-    await rename(target, replaced)
-  }
-  try {
-    await rename(temporary, target)
-  } catch (error) {
-    if (exists) await rename(replaced, target)
-    throw error
-  }
-}
-
-/** Complete checkpoints of a folder, oldest step first. */
-async function listCheckpoints(op: string, folder: string): Promise<{ step: number; path: string }[]> {
-  let names: string[]
-  try {
-    names = await readdir(folder)
-  } catch (error) {
-    throw fileError(op, `cannot read ${folder}`, error)
-  }
-  const found = new Map<number, string>()
-  // Replaced ones first, so that the plain name of a step wins.
-  for (const name of names.sort((a, b) => b.length - a.length)) {
-    const step = stepPattern.exec(name)?.[1]
-    if (step !== undefined) found.set(Number(step), join(folder, name))
-  }
-  return [...found].map(([step, path]) => ({ step, path })).sort((a, b) => a.step - b.step)
-}
-
-async function removeLeftovers(op: string, folder: string, keepLast: number | undefined): Promise<void> {
-  try {
-    const checkpoints = await listCheckpoints(op, folder)
-    const kept = new Set(checkpoints.slice(keepLast === undefined ? 0 : -keepLast).map(({ path }) => basename(path)))
-    for (const name of await readdir(folder)) {
-      if (kept.has(name)) continue
-      const path = join(folder, name)
-      if (stepPattern.test(name)) {
-        // Out of sight first: a checkpoint that is half deleted must not be taken for one.
-        const hidden = temporaryName(path)
-        await rename(path, hidden)
-        await rm(hidden, { recursive: true, force: true })
-      } else if (await isAbandoned(path, name)) {
-        await rm(path, { recursive: true, force: true })
-      }
-    }
-  } catch (error) {
-    throw fileError(op, `cannot delete old checkpoints in ${folder}`, error)
-  }
-}
-
-/** Whether this is what a process that died left of a checkpoint. An hour's grace, because on a shared disk the process
- *  may be another machine's. */
-async function isAbandoned(path: string, name: string): Promise<boolean> {
-  const pid = /^\.step-\d+.*\.(\d+)-[0-9a-f]+\.tmp$/.exec(name)?.[1]
-  if (pid === undefined) return false
-  const found = await stat(path).catch(() => undefined)
-  if (found === undefined || Date.now() - found.mtimeMs < 3_600_000) return false
-  try {
-    process.kill(Number(pid), 0)
-    return false
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'ESRCH'
-  }
 }
 
 /** The newest complete checkpoint of a folder, or null when there is none (or no folder). */
