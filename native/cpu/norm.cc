@@ -92,7 +92,7 @@ void gradientRows(const Gradient<T, C>& of, const Rows<C>& rows, int64_t begin, 
   const Lanes<T> d;
   const int64_t n = rows.width;
   const C inverse = C(1) / static_cast<C>(n);
-  const bool stream = streamsRows(of.dx, rows.count, n, sizeof(T));
+  const bool stream = !of.accumulate && streamsRows(of.dx, rows.count, n, sizeof(T));
   for (int64_t r = begin; r < end; ++r) {
     const T *g = of.g + r * n, *x = of.x + r * n;
     T* dx = of.dx + r * n;
