@@ -12,6 +12,17 @@ export * from './errors'
 export * as io from './io/index'
 export { getNumThreads, setNumThreads } from './native'
 export * as nn from './nn/index'
+export {
+  bernoulli,
+  multinomial,
+  type RandomOptions,
+  rand,
+  randint,
+  randLike,
+  randn,
+  randnLike,
+  randperm,
+} from './ops/random'
 export * as optim from './optim/index'
 export * as random from './random'
 export {

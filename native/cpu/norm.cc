@@ -47,6 +47,7 @@ void normalize(const T* x, T* y, C* means, C* rstds, const Rows<C>& rows, C eps)
   const Lanes<T> d;
   const int64_t n = rows.width;
   const C inverse = C(1) / static_cast<C>(n);
+  const bool stream = streamsRows(y, rows.count, n, sizeof(T));
   parallelFor(rows.count, std::max<int64_t>(1, 16384 / n), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const T* from = x + r * n;
@@ -70,9 +71,10 @@ void normalize(const T* x, T* y, C* means, C* rstds, const Rows<C>& rows, C eps)
         auto v = hn::Mul(hn::Sub(loadSome(d, from + i, count), center), scale);
         if (rows.weight) v = hn::Mul(v, loadSome(d, rows.weight + i, count));
         if (rows.bias) v = hn::Add(v, loadSome(d, rows.bias + i, count));
-        storeSome(d, v, to + i, count);
+        putSome(d, v, to + i, count, stream);
       });
     }
+    hwy::FlushStream();
   });
 }
 
@@ -90,6 +92,7 @@ void gradientRows(const Gradient<T, C>& of, const Rows<C>& rows, int64_t begin, 
   const Lanes<T> d;
   const int64_t n = rows.width;
   const C inverse = C(1) / static_cast<C>(n);
+  const bool stream = !of.accumulate && streamsRows(of.dx, rows.count, n, sizeof(T));
   for (int64_t r = begin; r < end; ++r) {
     const T *g = of.g + r * n, *x = of.x + r * n;
     T* dx = of.dx + r * n;
@@ -115,10 +118,11 @@ void gradientRows(const Gradient<T, C>& of, const Rows<C>& rows, int64_t begin, 
       if (rows.weight) grad = hn::Mul(grad, loadSome(d, rows.weight + i, count));
       const auto from = hn::Sub(loadSome(d, x + i, count), center);
       const auto made = hn::NegMulAdd(from, b, hn::Sub(grad, a));
-      storeSome(d, of.accumulate ? hn::MulAdd(made, rstd, loadSome(d, dx + i, count)) : hn::Mul(made, rstd), dx + i,
-                count);
+      putSome(d, of.accumulate ? hn::MulAdd(made, rstd, loadSome(d, dx + i, count)) : hn::Mul(made, rstd), dx + i,
+              count, stream);
     });
   }
+  hwy::FlushStream();
 }
 
 // Rows of a part: enough that adding the parts up costs little, and sums short enough to round little.

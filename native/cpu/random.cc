@@ -253,6 +253,7 @@ void dropout(const OpCall& call) {
     using T = decltype(tag);
     const Lanes<T> d;
     const auto scale = hn::Set(d, static_cast<Compute<T>>(1 / (1 - p)));
+    const bool stream = streamsRows(call.out[0].data, x.numel / kTile, kTile, sizeof(T)) && x.numel % kTile == 0;
     forTiles(x.numel, [&](int64_t first, int64_t n) {
       HWY_ALIGN uint32_t words[kTile];
       source.fill(first, n, words);
@@ -261,8 +262,9 @@ void dropout(const OpCall& call) {
       T* to = call.out[0].as<T>() + first;
       forVectors(d, n, [&](int64_t i, int64_t count) GRADUS_INLINE_BODY {
         const auto v = kept(d, hn::Mul(loadSome(d, from + i, count), scale), words + i, threshold);
-        storeSome(d, base ? hn::Add(v, loadSome(d, base + i, count)) : v, to + i, count);
+        putSome(d, base ? hn::Add(v, loadSome(d, base + i, count)) : v, to + i, count, stream);
       });
+      hwy::FlushStream();
     });
   });
 }

@@ -52,6 +52,23 @@ HWY_INLINE vec::Of<D> padded(D d, vec::Of<D> v, int64_t count, hn::TFromD<D> oth
   return hn::IfThenElse(hn::FirstN(d, count), v, hn::Set(d, otherwise));
 }
 
+// Whether rows of a fresh output should be written around the caches: it is larger than what stays there until its
+// reader comes, and an ordinary store first reads the line that it overwrites. Needs whole, aligned vectors.
+inline bool streamsRows(const void* out, int64_t rows, int64_t width, size_t item) {
+  constexpr int64_t kBeyondCaches = 8 << 20;
+  const int64_t bytes = width * static_cast<int64_t>(item);
+  return rows * bytes >= kBeyondCaches && (reinterpret_cast<uintptr_t>(out) | bytes) % 64 == 0;
+}
+
+// Stores a result; around the caches where `stream` says so. FlushStream() must follow before others read it.
+template <class D, class T>
+HWY_INLINE void putSome(D d, vec::Of<D> v, T* p, int64_t count, bool stream) {
+  if constexpr (std::is_same_v<T, hn::TFromD<D>>) {
+    if (stream) return hn::Stream(v, d, p);
+  }
+  storeSome(d, v, p, count);
+}
+
 }  // namespace gradus::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

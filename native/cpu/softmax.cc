@@ -51,7 +51,7 @@ template <bool kLog>
 struct Forward {
   static constexpr int kInputs = 1;
   template <class T>
-  static void row(const T* x, const T*, T* y, int64_t n, Compute<T>* scratch) {
+  static void row(const T* x, const T*, T* y, int64_t n, Compute<T>* scratch, bool stream) {
     const Lanes<T> d;
     const Compute<T> largest = rowMax(x, n);
     const auto most = hn::Set(d, largest);
@@ -66,12 +66,12 @@ struct Forward {
       // (x - max) - log(sum): x - (max + log(sum)) would round away the digits of a small difference of large logits
       const auto log = hn::Set(d, std::log(total));
       forVectors(d, n, [&](int64_t i, int64_t count) GRADUS_INLINE_BODY {
-        storeSome(d, hn::Sub(hn::Sub(loadSome(d, x + i, count), most), log), y + i, count);
+        putSome(d, hn::Sub(hn::Sub(loadSome(d, x + i, count), most), log), y + i, count, stream);
       });
     } else {
       const auto scale = hn::Set(d, 1 / total);
       forVectors(d, n, [&](int64_t i, int64_t count) GRADUS_INLINE_BODY {
-        storeSome(d, hn::Mul(loadSome(d, scratch + i, count), scale), y + i, count);
+        putSome(d, hn::Mul(loadSome(d, scratch + i, count), scale), y + i, count, stream);
       });
     }
   }
@@ -82,7 +82,7 @@ template <bool kLog>
 struct Backward {
   static constexpr int kInputs = 2;
   template <class T>
-  static void row(const T* g, const T* y, T* dx, int64_t n, Compute<T>*) {
+  static void row(const T* g, const T* y, T* dx, int64_t n, Compute<T>*, bool stream) {
     const Lanes<T> d;
     auto sum = hn::Zero(d);
     forVectors(d, n, [&](int64_t i, int64_t count) GRADUS_INLINE_BODY {
@@ -94,7 +94,7 @@ struct Backward {
       const auto grad = loadSome(d, g + i, count), out = loadSome(d, y + i, count);
       const auto result = kLog ? hn::NegMulAdd(expOfDifference(d, out), total, grad)
                                : hn::Mul(out, hn::Sub(grad, total));
-      storeSome(d, result, dx + i, count);
+      putSome(d, result, dx + i, count, stream);
     });
   }
 };
@@ -106,12 +106,15 @@ void lastDim(const OpCall& call, const T* a, const T* b, T* out, int64_t rows, i
   C* scratch = call.scratch<C>(Kernel::kInputs == 1 ? static_cast<size_t>(n) * threads : 1);
   const int64_t grain = std::max<int64_t>(1, 16384 / n);  // 16384 elements take longer than a fork
   const int64_t parts = std::clamp<int64_t>(rows / grain, 1, threads);
+  const bool stream = streamsRows(out, rows, n, sizeof(T));
   parallelFor(parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t part = begin; part < end; ++part) {
       for (int64_t r = rows * part / parts; r < rows * (part + 1) / parts; ++r) {
-        Kernel::row(a + r * n, b ? b + r * n : b, out + r * n, n, scratch + (Kernel::kInputs == 1 ? part * n : 0));
+        C* spare = scratch + (Kernel::kInputs == 1 ? part * n : 0);
+        Kernel::row(a + r * n, b ? b + r * n : b, out + r * n, n, spare, stream);
       }
     }
+    hwy::FlushStream();
   });
 }
 
@@ -136,7 +139,7 @@ void innerDim(const OpCall& call, const T* a, const T* b, T* out, const Around& 
             if (b) rowsB[r * n + i] = widen(b[base + i * at.inner + r]);
           }
         }
-        for (int64_t r = 0; r < count; ++r) Kernel::row(rowsA + r * n, rowsB + r * n, rowsOut + r * n, n, spare);
+        for (int64_t r = 0; r < count; ++r) Kernel::row(rowsA + r * n, rowsB + r * n, rowsOut + r * n, n, spare, false);
         for (int64_t i = 0; i < n; ++i) {
           for (int64_t r = 0; r < count; ++r) out[base + i * at.inner + r] = Narrow<T>::from(rowsOut[r * n + i]);
         }
