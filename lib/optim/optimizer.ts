@@ -15,7 +15,11 @@ export type ParamGroup<Options extends object> = Options & {
 }
 
 /** What an optimizer keeps for one parameter: step counts and tensors, by name. */
-export type ParamState = Record<string, number | Tensor>
+export interface ParamState {
+  /** Updates so far. */
+  step?: number
+  [name: string]: number | Tensor | undefined
+}
 
 /** State in PyTorch's form: parameters are numbered over all groups. */
 export interface OptimizerState {
@@ -142,7 +146,7 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
   protected groupBySteps(params: readonly Tensor[], create: (param: Tensor) => ParamState): Map<number, Tensor[]> {
     const bySteps = new Map<number, Tensor[]>()
     for (const param of params) {
-      const step = (this.stateOf(param, () => create(param))['step'] as number) + 1
+      const step = this.stateOf(param, () => create(param)).step! + 1
       const together = bySteps.get(step)
       if (together === undefined) bySteps.set(step, [param])
       else together.push(param)
@@ -152,7 +156,7 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
 
   /** @internal */
   protected countStep(params: readonly Tensor[], step: number): void {
-    for (const param of params) this.state.get(param)!['step'] = step
+    for (const param of params) this.state.get(param)!.step = step
   }
 
   /** What the kernels take: parameters, gradients and the named states. @internal */
@@ -243,7 +247,7 @@ function expectParameter(op: string, param: unknown, i: number): asserts param i
 function copyState(op: string, saved: ParamState, param: Tensor, i: number): ParamState {
   const state: ParamState = {}
   for (const [key, value] of Object.entries(saved)) {
-    if (typeof value === 'number') {
+    if (typeof value === 'number' || value === undefined) {
       state[key] = value
     } else if (value instanceof Tensor && value.numel === 1 && key === 'step') {
       state[key] = value.itemSync() // PyTorch keeps step counts as tensors

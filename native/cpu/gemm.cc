@@ -5,10 +5,10 @@
 #define HWY_TARGET_INCLUDE "gemm.cc"
 #include <hwy/foreach_target.h>
 
-#include "gemm_kernel-inl.h"
-
 #include <atomic>
 
+#include "gemm_kernel-inl.h"
+#include "gemm_rows-inl.h"
 #include "parallel.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -50,6 +50,7 @@ struct Plan {
       }
     }
     // Packing pays once a few panels of A reuse it.
+    // Without packing only a last, partial panel is copied, for its zeros.
     packsB = g.m > 2 * mr || g.b.dtype != own || g.b.colStride != 1 || g.b.activation != Activation::kNone;
     rowMajorA = g.a.colStride == 1 || g.k == 1;
   }
@@ -115,13 +116,13 @@ class Product {
   }
 
   void packPanels() {
-    constexpr int64_t nr = Tile<T>::kCols;
-    const int64_t panels = (super_.cols + nr - 1) / nr, whole = super_.cols / nr;
-    for (int64_t at; (at = nextPanel_.fetch_add(1, std::memory_order_relaxed)) < panels * steps();) {
-      const int64_t step = at / panels, panel = at % panels;
-      if (!plan_.packsB && panel < whole) continue;  // only the last, partial panel needs its zeros
+    constexpr int64_t nr = Tile<T>::kCols, together = 8;  // panels a turn
+    const int64_t panels = (super_.cols + nr - 1) / nr, first = plan_.packsB ? 0 : super_.cols / nr;
+    const int64_t turns = (panels - first + together - 1) / together;
+    for (int64_t at; (at = nextPanel_.fetch_add(1, std::memory_order_relaxed)) < turns * steps();) {
+      const int64_t step = at / turns, panel = first + at % turns * together;
       const int64_t from = stepAt(step), depth = stepAt(step + 1) - from;
-      packB<T>(g_.b, super_.k0 + from, depth, super_.n0 + panel * nr, std::min(nr, super_.cols - panel * nr),
+      packB<T>(g_.b, super_.k0 + from, depth, super_.n0 + panel * nr, std::min(together * nr, super_.cols - panel * nr),
                panelOf(from, depth, panel));
     }
   }
@@ -164,19 +165,26 @@ class Product {
         const T* b = inPlace ? static_cast<const T*>(g_.b.data) + (super_.k0 + from) * g_.b.rowStride + column + j
                              : panelOf(from, depth, panel);
         for (int64_t r = 0; r < rows; r += mr) {
-          const TileTarget<T> to{c + r * stride + j, stride, static_cast<int>(std::min(mr, rows - r)),
-                                 static_cast<int>(width), static_cast<T>(g_.alpha), beta,
+          const TileTarget<T> to{c + r * stride + j,
+                                 stride,
+                                 static_cast<int>(std::min(mr, rows - r)),
+                                 static_cast<int>(width),
+                                 static_cast<T>(g_.alpha),
+                                 beta,
                                  g_.bias && first && step == 0 ? bias_ + column + j : nullptr};
           const T* a = packedA + r / mr * Tile<T>::kPanelA;
-          if (plan_.rowMajorA) tileOfRows<T, true>(depth, a, b, inPlace ? g_.b.rowStride : nr, to);
-          else tileOfRows<T, false>(depth, a, b, inPlace ? g_.b.rowStride : nr, to);
+          if (plan_.rowMajorA)
+            tileOfRows<T, true>(depth, a, b, inPlace ? g_.b.rowStride : nr, to);
+          else
+            tileOfRows<T, false>(depth, a, b, inPlace ? g_.b.rowStride : nr, to);
         }
       }
     }
     finishBlock(m0, rows, column, cols, c, stride, first, last);
   }
 
-  void finishBlock(int64_t m0, int64_t rows, int64_t column, int64_t cols, T* c, int64_t stride, bool first, bool last) {
+  void finishBlock(int64_t m0, int64_t rows, int64_t column, int64_t cols, T* c, int64_t stride, bool first,
+                   bool last) {
     if (last && g_.gradientAt) {
       visitOperand<T>(GemmOperand{g_.gradientAt, g_.gradientDType, 0, 0, g_.gradientOf}, [&](auto* x, auto kind) {
         if constexpr (kind() != Activation::kNone) {
@@ -214,13 +222,25 @@ class Product {
   std::atomic<int64_t> nextPanel_{0}, nextTask_{0};
 };
 
+template <class T>
+size_t bytesOf(const Gemm& g, int threads) {
+  return hasFewRows(g) ? RowProduct<T>::bytes(g) : Plan<T>(g, threads).bytes(g, threads);
+}
+
+template <class T>
+void compute(const Gemm& g, int threads, void* scratch) {
+  if (hasFewRows(g))
+    RowProduct<T>(g, static_cast<T*>(scratch)).run(threads);
+  else
+    Product<T>(g, threads, static_cast<T*>(scratch)).run();
+}
+
 size_t scratchBytes(const Gemm& g, int threads) {
-  return computesInDouble(g) ? Plan<double>(g, threads).bytes(g, threads) : Plan<float>(g, threads).bytes(g, threads);
+  return computesInDouble(g) ? bytesOf<double>(g, threads) : bytesOf<float>(g, threads);
 }
 
 void product(const Gemm& g, int threads, void* scratch) {
-  if (computesInDouble(g)) Product<double>(g, threads, static_cast<double*>(scratch)).run();
-  else Product<float>(g, threads, static_cast<float*>(scratch)).run();
+  computesInDouble(g) ? compute<double>(g, threads, scratch) : compute<float>(g, threads, scratch);
 }
 
 }  // namespace
@@ -257,8 +277,10 @@ Gemm oriented(const Gemm& g) {
 }  // namespace
 
 int gemmThreads(const Gemm& g) {
-  // Waking a thread costs 5 us, and 100 us on a busy machine; one thread does this in 60.
-  return 2.0 * g.m * g.n * g.k < 1.6e7 ? 1 : numThreads();
+  // Waking a thread costs 5 us, and 100 us on a busy machine; one thread does this in 60. Few rows are bound by reading
+  // the matrix, so its size decides.
+  const double rows = static_cast<double>(std::max<int64_t>(16, std::min(g.m, g.n)));
+  return 2.0 * rows * std::max(g.m, g.n) * g.k < 1.6e7 ? 1 : numThreads();
 }
 
 size_t gemmScratch(const Gemm& g, int threads) { return HWY_DYNAMIC_DISPATCH(scratchBytes)(oriented(g), threads); }

@@ -97,7 +97,8 @@ HWY_INLINE void tileOfRows(int64_t depth, const T* a, const T* b, int64_t bStrid
   return tile<T, 2, rowMajor>(depth, a, b, bStride, to);
 }
 
-// --- before a block leaves the cache -----------------------------------------------------------------------------------
+// --- before a block leaves the cache
+// -----------------------------------------------------------------------------------
 
 // c *= activation'(x) over [rows, cols].
 template <Activation kind, class T, class S>
@@ -105,8 +106,10 @@ HWY_INLINE void scaleByGradient(T* c, int64_t cStride, const S* x, int64_t xStri
   const hn::ScalableTag<T> d;
   constexpr int64_t lanes = Tile<T>::kLanes;
   const auto gradient = [&](auto v) {
-    if constexpr (kind == Activation::kGeluTanh) return vec::geluTanhGradient(d, v);
-    else return vec::geluErfGradient(d, v);
+    if constexpr (kind == Activation::kGeluTanh)
+      return vec::geluTanhGradient(d, v);
+    else
+      return vec::geluErfGradient(d, v);
   };
   for (int64_t r = 0; r < rows; ++r, c += cStride, x += xStride) {
     int64_t j = 0;
@@ -122,8 +125,8 @@ HWY_INLINE void scaleByGradient(T* c, int64_t cStride, const S* x, int64_t xStri
 
 // c = narrow(block + beta * c): blocks of other dtypes and strides than the compute type's rows.
 template <class T, class S>
-HWY_INLINE void storeBlock(const T* block, int64_t blockStride, S* c, int64_t rowStride, int64_t colStride, int64_t rows,
-                           int64_t cols, T beta) {
+HWY_INLINE void storeBlock(const T* block, int64_t blockStride, S* c, int64_t rowStride, int64_t colStride,
+                           int64_t rows, int64_t cols, T beta) {
   const hn::ScalableTag<T> d;
   constexpr int64_t lanes = Tile<T>::kLanes;
   for (int64_t r = 0; r < rows; ++r, block += blockStride, c += rowStride) {

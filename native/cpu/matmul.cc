@@ -7,7 +7,7 @@ namespace gradus::cpu {
 
 namespace {
 
-constexpr double kSmallProduct = 1.6e7;  // floating-point operations; below, batches are split among threads instead
+constexpr double kGrain = 8e6;  // floating-point operations that a thread is woken for
 
 // One [m, k] x [k, n] product and the batch dims around it, right-aligned to the output's.
 struct Batched {
@@ -85,9 +85,12 @@ void integerProduct(const Gemm& g) {
     integerProduct(g, static_cast<const T*>(g.a.data), static_cast<const T*>(g.b.data), static_cast<T*>(g.c));
   };
   switch (g.cDType) {
-    case DType::kInt64: return as(int64_t{});
-    case DType::kInt32: return as(int32_t{});
-    default: return as(uint8_t{});
+    case DType::kInt64:
+      return as(int64_t{});
+    case DType::kInt32:
+      return as(int32_t{});
+    default:
+      return as(uint8_t{});
   }
 }
 
@@ -181,11 +184,13 @@ void run_matmul(const OpCall& call) {
     each.a.data = advance(g.a.data, atA, g.a.dtype);
     each.b.data = advance(g.b.data, atB, g.b.dtype);
     each.c = const_cast<void*>(advance(g.c, atC, g.cDType));
-    if (isIntegral(g.cDType)) integerProduct(each);
-    else gemm(each, threads, scratch);
+    if (isIntegral(g.cDType))
+      integerProduct(each);
+    else
+      gemm(each, threads, scratch);
   };
-  const double work = 2.0 * g.m * g.n * std::max<int64_t>(g.k, 1);
-  const bool whole = work >= kSmallProduct && !isIntegral(g.cDType);
+  // Threads share one product after the other when those are large, else the batches.
+  const bool whole = !isIntegral(g.cDType) && (batches.count == 1 || gemmThreads(g) > 1);
   const int threads = whole ? gemmThreads(g) : 1, copies = whole ? 1 : numThreads();
   const size_t bytes = isIntegral(g.cDType) ? 0 : (gemmScratch(g, threads) + 63) / 64 * 64;
   char* scratch = static_cast<char*>(call.workspace->take(std::max<size_t>(64, bytes * copies)));
@@ -193,7 +198,8 @@ void run_matmul(const OpCall& call) {
     for (int64_t i = 0; i < batches.count; ++i) one(i, threads, scratch);
     return;
   }
-  parallelFor(batches.count, static_cast<int64_t>(kSmallProduct / 2 / work) + 1, [&](int64_t begin, int64_t end) {
+  const double work = 2.0 * g.m * g.n * std::max<int64_t>(g.k, 1);
+  parallelFor(batches.count, static_cast<int64_t>(kGrain / work) + 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) one(i, 1, scratch + omp_get_thread_num() * bytes);
   });
 }

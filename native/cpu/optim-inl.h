@@ -119,7 +119,10 @@ struct AdagradRule : Lanes<D> {
   const V sign, l2, lr, eps;
 
   explicit AdagradRule(const AdagradSettings& s)
-      : sign(this->set(s.maximize ? -1 : 1)), l2(this->set(s.weightDecay)), lr(this->set(-s.lr)), eps(this->set(s.eps)) {}
+      : sign(this->set(s.maximize ? -1 : 1)),
+        l2(this->set(s.weightDecay)),
+        lr(this->set(-s.lr)),
+        eps(this->set(s.eps)) {}
 
   HWY_INLINE V update(V p, V g, V* state) const {
     g = hn::MulAdd(p, l2, hn::Mul(g, sign));
@@ -128,7 +131,8 @@ struct AdagradRule : Lanes<D> {
   }
 };
 
-// --- spans -------------------------------------------------------------------------------------------------------------
+// --- spans
+// -------------------------------------------------------------------------------------------------------------
 
 // Applies a rule to n neighbouring elements.
 template <class Rule, class D, class P, class G>

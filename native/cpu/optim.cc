@@ -5,7 +5,6 @@
 #include <hwy/foreach_target.h>
 
 #include "optim-inl.h"
-
 #include "parallel.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -49,9 +48,12 @@ void step(const OpCall& call, const Settings& settings) {
         using G = decltype(gType);
         updateSpan(D(), rule, params[i].as<P>() + from, grads[i].as<G>() + from, states, to - from);
       };
-      if constexpr (sizeof(T) == 8) run(double{});
-      else if (grads[i].dtype == params[i].dtype) run(P{});
-      else run(float{});
+      if constexpr (sizeof(T) == 8)
+        run(double{});
+      else if (grads[i].dtype == params[i].dtype)
+        run(P{});
+      else
+        run(float{});
     });
   });
 }
@@ -114,9 +116,8 @@ void mapAll(const OpCall& call, int count, const Map& map) {
 }
 
 void scale(const OpCall& call, int count, double factor) {
-  mapAll(call, count, [factor](auto d, auto x) {
-    return hn::Mul(x, hn::Set(d, static_cast<hn::TFromD<decltype(d)>>(factor)));
-  });
+  mapAll(call, count,
+         [factor](auto d, auto x) { return hn::Mul(x, hn::Set(d, static_cast<hn::TFromD<decltype(d)>>(factor))); });
 }
 
 void clampAll(const OpCall& call, int count, double limit) {
@@ -127,7 +128,8 @@ void clampAll(const OpCall& call, int count, double limit) {
   });
 }
 
-// --- norm --------------------------------------------------------------------------------------------------------------
+// --- norm
+// --------------------------------------------------------------------------------------------------------------
 
 constexpr int64_t kChunk = 1 << 14;  // elements summed in vectors before the sum goes to float64
 
@@ -145,8 +147,10 @@ double normOfChunk(const P* x, int64_t n, double p) {
     if constexpr (kind == NormKind::kSum) return hn::Add(total, size);
     if constexpr (kind == NormKind::kSquares) return hn::MulAdd(v, v, total);
     // comparisons are written so that NaN takes over and stays
-    if constexpr (kind == NormKind::kMost) return hn::IfThenElse(hn::Or(hn::Gt(size, total), hn::IsNaN(v)), size, total);
-    if constexpr (kind == NormKind::kLeast) return hn::IfThenElse(hn::Or(hn::Lt(size, total), hn::IsNaN(v)), size, total);
+    if constexpr (kind == NormKind::kMost)
+      return hn::IfThenElse(hn::Or(hn::Gt(size, total), hn::IsNaN(v)), size, total);
+    if constexpr (kind == NormKind::kLeast)
+      return hn::IfThenElse(hn::Or(hn::Lt(size, total), hn::IsNaN(v)), size, total);
     if constexpr (kind == NormKind::kCount) return hn::Add(total, hn::IfThenZeroElse(hn::Eq(v, hn::Zero(d)), one));
     if constexpr (kind == NormKind::kPower) {
       return hn::Add(total, vec::mapLanes(d, size, [p](T each) { return static_cast<T>(std::pow(each, p)); }));
@@ -169,17 +173,24 @@ double normOfChunk(const P* x, int64_t n, double p) {
   hn::StoreU(e, d, parts + 3 * lanes);
   double total = start;
   const auto mergeOne = [&](double value) {
-    if constexpr (kind == NormKind::kMost) total = value > total || value != value ? value : total;
-    else if constexpr (kind == NormKind::kLeast) total = value < total || value != value ? value : total;
-    else total += value;
+    if constexpr (kind == NormKind::kMost)
+      total = value > total || value != value ? value : total;
+    else if constexpr (kind == NormKind::kLeast)
+      total = value < total || value != value ? value : total;
+    else
+      total += value;
   };
   for (int64_t j = 0; j < 4 * lanes; ++j) mergeOne(static_cast<double>(parts[j]));
   for (; i < n; ++i) {
     const double v = std::abs(static_cast<double>(widen(x[i])));
-    if constexpr (extreme || kind == NormKind::kSum) mergeOne(v);
-    else if constexpr (kind == NormKind::kSquares) mergeOne(v * v);
-    else if constexpr (kind == NormKind::kCount) mergeOne(v != 0 ? 1 : 0);
-    else mergeOne(std::pow(v, p));
+    if constexpr (extreme || kind == NormKind::kSum)
+      mergeOne(v);
+    else if constexpr (kind == NormKind::kSquares)
+      mergeOne(v * v);
+    else if constexpr (kind == NormKind::kCount)
+      mergeOne(v != 0 ? 1 : 0);
+    else
+      mergeOne(std::pow(v, p));
   }
   return total;
 }
@@ -219,12 +230,17 @@ void norm(const OpCall& call) {
   double total = least && chunks > 0 ? std::numeric_limits<double>::infinity() : 0;
   for (int64_t i = 0; i < chunks; ++i) {
     const double share = shares[i];
-    if (most) total = share > total || share != share ? share : total;
-    else if (least) total = share < total || share != share ? share : total;
-    else total += share;
+    if (most)
+      total = share > total || share != share ? share : total;
+    else if (least)
+      total = share < total || share != share ? share : total;
+    else
+      total += share;
   }
-  if (p == 2) total = std::sqrt(total);
-  else if (!most && !least && p != 0 && p != 1) total = std::pow(total, 1 / p);
+  if (p == 2)
+    total = std::sqrt(total);
+  else if (!most && !least && p != 0 && p != 1)
+    total = std::pow(total, 1 / p);
   *call.out[0].as<float>() = static_cast<float>(total);
 }
 

@@ -337,7 +337,9 @@ describe('einsum', () => {
     }
     const terms = left.split(',').map((term, i) => fill(term, shapes[i]!.length))
     const sizes: Record<string, number> = {}
-    terms.forEach((term, i) => [...term].forEach((c, d) => (sizes[c] = Math.max(sizes[c] ?? 1, shapes[i]![d]!))))
+    for (const [i, term] of terms.entries()) {
+      for (const [d, c] of [...term].entries()) sizes[c] = Math.max(sizes[c] ?? 1, shapes[i]![d]!)
+    }
     const all = terms.join('')
     const implicit = [...new Set(all)].filter((c) => all.indexOf(c) === all.lastIndexOf(c)).sort()
     const output = right === undefined ? implicit : [...right.replace('...', 'XYZ'.slice(3 - rest))]

@@ -97,8 +97,8 @@ describe('Optimizer', () => {
     optimizer.step()
     b.grad = tensor([1])
     optimizer.step()
-    expect(optimizer.state.get(a)!['step']).toBe(2)
-    expect(optimizer.state.get(b)!['step']).toBe(1)
+    expect(optimizer.state.get(a)!.step).toBe(2)
+    expect(optimizer.state.get(b)!.step).toBe(1)
   })
 
   it('adds gradients up until zeroGrad', async () => {
@@ -165,7 +165,7 @@ describe('Optimizer', () => {
     const misfit = { paramGroups, state: { 0: { step: 1, expAvg: zeros([3]), expAvgSq: zeros([3]) } } }
     expect(() => optimizer.loadStateDict(misfit)).toThrow(ShapeError)
     expect(() => optimizer.loadStateDict({ paramGroups: [], state: {} })).toThrow('the parameter groups differ')
-    expect(optimizer.state.get(w)!['step']).toBe(1)
+    expect(optimizer.state.get(w)!.step).toBe(1)
   })
 })
 

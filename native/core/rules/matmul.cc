@@ -134,7 +134,8 @@ void rule_mlpBackward(const OpCall& call) {
   const int64_t rows = checkRows(call, "the gradient", g);
   checkSize(call, "the rows of x", checkRows(call, "x", x), rows);
   checkSize(call, "the pre-activation's rows", checkRows(call, "the pre-activation", pre), rows);
-  GRADUS_CHECK(pre.contiguous, Code::kShape, "mlpBackward: the pre-activation must be contiguous: got strides with gaps");
+  GRADUS_CHECK(pre.contiguous, Code::kShape,
+               "mlpBackward: the pre-activation must be contiguous: got strides with gaps");
   checkMatrix(call, "w1", w1, pre.size(-1), x.size(-1));
   checkMatrix(call, "w2", w2, g.size(-1), pre.size(-1));
   checkSize(call, "dx's rows", checkRows(call, "dx", call.out[0]), rows);

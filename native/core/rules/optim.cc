@@ -16,7 +16,8 @@ void checkPlain(const OpCall& call, const char* what, int i, const TensorView& v
                call.name, what, i, dtypeName(view.dtype));
 }
 
-void checkLike(const OpCall& call, const char* what, int i, const TensorView& view, const TensorView& like, DType dtype) {
+void checkLike(const OpCall& call, const char* what, int i, const TensorView& view, const TensorView& like,
+               DType dtype) {
   checkPlain(call, what, i, view);
   GRADUS_CHECK(view.numel == like.numel, Code::kShape,
                "%s: %s %d has another size than its parameter: got %lld elements, expected %lld", call.name, what, i,
