@@ -1,10 +1,16 @@
 // All operators. Importing a family also gives Tensor its methods.
 
+export * from './activation'
+export * from './compare'
 export { einsum } from './einsum'
+export * from './inplace'
 export { linear, mlp } from './linear'
 export { addmm, baddbmm, bmm, dot, matmul, mm, mv, outer } from './matmul'
 export * from './norm'
+export * from './order'
 export * from './pointwise'
+export * from './reduce'
 export * from './shape'
 export * from './softmax'
 export * from './split'
+export * from './unary'
