@@ -1,7 +1,9 @@
 // All operators. Importing a family also gives Tensor its methods.
 
+export * from './activation'
 export { type AttentionOptions, rope, scaledDotProductAttention } from './attention'
 export { type CrossEntropyOptions, crossEntropy, linearCrossEntropy, type Reduction } from './crossEntropy'
+export * from './compare'
 export { einsum } from './einsum'
 export { embedding, oneHot } from './embedding'
 export {
@@ -16,12 +18,16 @@ export {
   scatterAdd,
   scatterAdd_,
 } from './indexing'
+export * from './inplace'
 export * from './join'
 export { linear, mlp } from './linear'
 export { addmm, baddbmm, bmm, dot, matmul, mm, mv, outer } from './matmul'
 export * from './norm'
+export * from './order'
 export * from './pointwise'
 export * from './random'
+export * from './reduce'
 export * from './shape'
 export * from './softmax'
 export * from './split'
+export * from './unary'

@@ -97,8 +97,8 @@ struct Access {
   }
 
   // Needs no tile, whatever the length of a chunk.
-  bool inPlace(const Loop& loop, int operand) const {
-    return native && (linear || (!uniform && loop.innerStride(operand) == 1));
+  bool inPlace(const Loop& loop, int operand, bool rowWise) const {
+    return native && (linear || (rowWise && !uniform && loop.innerStride(operand) == 1));
   }
 
   char* address(int64_t element) const { return data + element * static_cast<int64_t>(itemSize); }
@@ -155,13 +155,11 @@ struct Tiles {
   // A null span copies the first operand.
   void run(Span<C> span, const double* s, int64_t grain) const {
     if (loop.numel == 0) return;
-    bool noTiles = span != nullptr && !stream && out.inPlace(loop, 0);
-    bool rowWise = false;
-    for (int k = 0; k < inputs; ++k) {
-      noTiles &= in[k].inPlace(loop, k + 1);
-      rowWise |= !in[k].linear && !in[k].uniform;
-    }
-    rowWise = (rowWise || !out.linear) && loop.inner() >= kShortRow;
+    bool rowWise = !out.linear;
+    for (int k = 0; k < inputs; ++k) rowWise |= !in[k].linear && !in[k].uniform;
+    rowWise &= loop.inner() >= kShortRow;
+    bool noTiles = span != nullptr && !stream && out.inPlace(loop, 0, rowWise);
+    for (int k = 0; k < inputs; ++k) noTiles &= in[k].inPlace(loop, k + 1, rowWise);
     const int64_t longest = noTiles ? loop.numel : kTile;
     const int64_t blocks = (loop.numel + kTile - 1) / kTile;
     parallelFor(blocks, std::max<int64_t>(1, grain / kTile), [&](int64_t first, int64_t last) {
