@@ -2,6 +2,7 @@
 
 export * from './activation'
 export { type AttentionOptions, rope, scaledDotProductAttention } from './attention'
+export * from './compare'
 export { type CrossEntropyOptions, crossEntropy, linearCrossEntropy, type Reduction } from './crossEntropy'
 export * from './compare'
 export { einsum } from './einsum'
