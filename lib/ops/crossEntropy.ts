@@ -41,7 +41,7 @@ const copyOp = native('copy')
 const codes: Readonly<Record<Reduction, number>> = { none: 0, mean: 1, sum: 2 }
 
 /** @internal The native code of a reduction. */
-export function reductionCode(op: string, reduction: Reduction): number {
+export function expectReduction(op: string, reduction: Reduction): number {
   const code = Object.hasOwn(codes, reduction) ? codes[reduction] : undefined
   if (code === undefined) {
     throw new ArgumentError(op, {
@@ -66,7 +66,8 @@ export function expectClassTarget(op: string, target: Tensor): void {
   }
 }
 
-function expectClassWeight(op: string, weight: Tensor, classes: number): void {
+/** @internal */
+export function expectClassWeight(op: string, weight: Tensor, classes: number): void {
   expectTensor(op, 'weight', weight)
   expectFloating(op, 'weight', weight)
   if (weight.ndim !== 1 || weight.shape[0] !== classes) {
@@ -78,13 +79,8 @@ function expectClassWeight(op: string, weight: Tensor, classes: number): void {
   }
 }
 
-function options(
-  op: string,
-  { ignoreIndex = -100, labelSmoothing = 0, reduction = 'mean' }: CrossEntropyOptions,
-): number[] {
-  if (!Number.isSafeInteger(ignoreIndex)) {
-    throw new ArgumentError(op, { problem: 'ignoreIndex is not a whole number', got: describeValue(ignoreIndex) })
-  }
+/** @internal */
+export function expectSmoothing(op: string, labelSmoothing: number): void {
   if (!(labelSmoothing >= 0 && labelSmoothing <= 1)) {
     throw new ArgumentError(op, {
       problem: 'labelSmoothing is not a share',
@@ -92,7 +88,17 @@ function options(
       expected: '0 to 1',
     })
   }
-  return [ignoreIndex, labelSmoothing, reductionCode(op, reduction)]
+}
+
+function options(
+  op: string,
+  { ignoreIndex = -100, labelSmoothing = 0, reduction = 'mean' }: CrossEntropyOptions,
+): number[] {
+  if (!Number.isSafeInteger(ignoreIndex)) {
+    throw new ArgumentError(op, { problem: 'ignoreIndex is not a whole number', got: describeValue(ignoreIndex) })
+  }
+  expectSmoothing(op, labelSmoothing)
+  return [ignoreIndex, labelSmoothing, expectReduction(op, reduction)]
 }
 
 const statisticsOf = (dtype: number): number => (dtype === FLOAT64 ? FLOAT64 : FLOAT32)
@@ -125,14 +131,8 @@ export function crossEntropyRows(logits: Tensor, target: Tensor, weight: Tensor 
   })
 }
 
-/** Cross entropy between logits and class targets: -log softmax(input)[target], one kernel each way.
- *  input [N, C], [C] or [N, C, d...], target [N], [] or [N, d...] of an integer dtype -> [] or, without reduction, the
- *  target's shape. The gradient of an ignored row is 0; when all are ignored, the mean is NaN. Targets outside of
- *  [0, C) are found on the device: the next wait throws.
- *  @throws ShapeError when shapes do not fit; DTypeError for targets that are no indices
- *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.cross_entropy.html
- *  @example crossEntropy(logits, target, { ignoreIndex: -100 }) */
-export function crossEntropy(input: Tensor, target: Tensor, given: CrossEntropyOptions = {}): Tensor {
+/** @internal crossEntropy with class targets. */
+export function crossEntropyOfClasses(input: Tensor, target: Tensor, given: CrossEntropyOptions = {}): Tensor {
   const op = 'crossEntropy'
   expectTensor(op, 'input', input)
   expectFloating(op, 'input', input)

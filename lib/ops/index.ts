@@ -3,8 +3,7 @@
 export * from './activation'
 export { type AttentionOptions, rope, scaledDotProductAttention } from './attention'
 export * from './compare'
-export { type CrossEntropyOptions, crossEntropy, linearCrossEntropy, type Reduction } from './crossEntropy'
-export * from './compare'
+export { type CrossEntropyOptions, linearCrossEntropy, type Reduction } from './crossEntropy'
 export { einsum } from './einsum'
 export { embedding, oneHot } from './embedding'
 export {
@@ -22,6 +21,7 @@ export {
 export * from './inplace'
 export * from './join'
 export { linear, mlp } from './linear'
+export * from './loss'
 export { addmm, baddbmm, bmm, dot, matmul, mm, mv, outer } from './matmul'
 export * from './norm'
 export * from './order'
