@@ -10,6 +10,7 @@ export { Device, type DeviceName, device } from './device'
 export { type DType, isFloatingPoint, promoteTypes } from './dtype'
 export * from './errors'
 export * as io from './io/index'
+export * as models from './models/index'
 export { getNumThreads, setNumThreads } from './native'
 export * as nn from './nn/index'
 export {

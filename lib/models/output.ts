@@ -1,0 +1,57 @@
+// What models give back.
+
+import type { Tensor } from '../tensor/tensor'
+
+/** What every model takes. */
+export interface ModelBatch {
+  /** Tokens, [B, T], of an integer dtype. */
+  inputIds: Tensor
+  /** [B, T]: 1 for tokens, 0 for padding; default all tokens. */
+  attentionMask?: Tensor | null
+  /** What to foretell; where it is -100 or the token is padding, nothing. */
+  labels?: Tensor | null
+  /** Position of each token, [B, T]; default 0, 1, 2, … */
+  positionIds?: Tensor | null
+  /** Returns the attention probabilities of each layer, [B, H, T, T]. Default false: the fused kernel never has them. */
+  outputAttentions?: boolean
+  /** Returns the embeddings and the output of each layer, [B, T, C]. Default false. */
+  outputHiddenStates?: boolean
+}
+
+/** Attention probabilities and hidden states, where they were asked for. */
+export interface ModelInsight {
+  attentions?: Tensor[]
+  hiddenStates?: Tensor[]
+}
+
+/** The loss is there when there are labels. */
+export type LossOf<Batch> = Batch extends { labels: Tensor } ? { loss: Tensor } : { loss?: Tensor }
+
+/** @internal What the layers note down while they run. */
+export class Insight {
+  readonly attentions: Tensor[] | null
+  readonly hiddenStates: Tensor[] | null
+
+  constructor({ outputAttentions = false, outputHiddenStates = false }: ModelBatch) {
+    this.attentions = outputAttentions ? [] : null
+    this.hiddenStates = outputHiddenStates ? [] : null
+  }
+
+  /** Notes the probabilities of a layer. They outlive the layer's call, which would release what it does not return. */
+  noteAttention(weights: Tensor): void {
+    this.attentions?.push(weights.keep())
+  }
+
+  /** Notes the input of a layer, or the output of the last one. */
+  noteHidden(x: Tensor): void {
+    this.hiddenStates?.push(x.keep())
+  }
+
+  /** For the model's output. */
+  result(): ModelInsight {
+    return {
+      ...(this.attentions === null ? {} : { attentions: this.attentions }),
+      ...(this.hiddenStates === null ? {} : { hiddenStates: this.hiddenStates }),
+    }
+  }
+}

@@ -1,0 +1,105 @@
+// Activations as modules, for containers and hooks; each is the operator of its name in `ops`.
+
+import { gelu, logSoftmax, relu, sigmoid, silu, softmax, softplus, tanh } from '../ops/index'
+import type { Tensor } from '../tensor/tensor'
+import { expectOneOf } from './arguments'
+import { Module } from './module'
+
+/** Formula of GELU: 'none' is the exact one with erf, 'tanh' the approximation of GPT-2. */
+export type GeluApproximation = 'none' | 'tanh'
+
+/** x Φ(x). @see Hendrycks & Gimpel 2016, arXiv:1606.08415 */
+export class GELU extends Module {
+  readonly approximate: GeluApproximation
+
+  constructor({ approximate = 'none' }: { approximate?: GeluApproximation } = {}) {
+    super()
+    this.approximate = expectOneOf('GELU', 'approximate', approximate, ['none', 'tanh'])
+  }
+
+  forward(x: Tensor): Tensor {
+    return gelu(x, { approximate: this.approximate })
+  }
+
+  extraRepr(): string {
+    return `approximate: ${this.approximate}`
+  }
+}
+
+/** max(0, x). */
+export class ReLU extends Module {
+  forward(x: Tensor): Tensor {
+    return relu(x)
+  }
+}
+
+/** x σ(x). @see Elfwing et al. 2017, arXiv:1702.03118 */
+export class SiLU extends Module {
+  forward(x: Tensor): Tensor {
+    return silu(x)
+  }
+}
+
+/** tanh(x). */
+export class Tanh extends Module {
+  forward(x: Tensor): Tensor {
+    return tanh(x)
+  }
+}
+
+/** 1 / (1 + exp(-x)). */
+export class Sigmoid extends Module {
+  forward(x: Tensor): Tensor {
+    return sigmoid(x)
+  }
+}
+
+/** log(1 + exp(beta x)) / beta, and x itself where beta x > threshold. */
+export class Softplus extends Module {
+  readonly beta: number
+  readonly threshold: number
+
+  constructor({ beta = 1, threshold = 20 }: { beta?: number; threshold?: number } = {}) {
+    super()
+    this.beta = beta
+    this.threshold = threshold
+  }
+
+  forward(x: Tensor): Tensor {
+    return softplus(x, { beta: this.beta, threshold: this.threshold })
+  }
+
+  extraRepr(): string {
+    return `beta: ${this.beta}, threshold: ${this.threshold}`
+  }
+}
+
+/** exp(x) / sum(exp(x)) along a dim. */
+export class Softmax extends Module {
+  constructor(readonly dim: number) {
+    super()
+  }
+
+  forward(x: Tensor): Tensor {
+    return softmax(x, this.dim)
+  }
+
+  extraRepr(): string {
+    return `dim: ${this.dim}`
+  }
+}
+
+/** log(softmax(x)) along a dim, without overflow. */
+export class LogSoftmax extends Module {
+  constructor(readonly dim: number) {
+    super()
+  }
+
+  forward(x: Tensor): Tensor {
+    return logSoftmax(x, this.dim)
+  }
+
+  extraRepr(): string {
+    return `dim: ${this.dim}`
+  }
+}

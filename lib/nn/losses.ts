@@ -1,0 +1,159 @@
+// Losses as modules; each is the operator of its name in `ops`.
+
+import { binaryCrossEntropyWithLogits, crossEntropy, klDiv, l1Loss, mseLoss, nllLoss, smoothL1Loss } from '../ops/index'
+import type { Tensor } from '../tensor/tensor'
+import { expectOneOf, expectProbability } from './arguments'
+import { Module } from './module'
+
+/** What becomes of the losses of single elements: their mean, their sum, or nothing. */
+export type Reduction = 'mean' | 'sum' | 'none'
+
+const reductions = ['mean', 'sum', 'none'] as const
+
+/** Options of losses over classes. */
+export interface ClassLossOptions {
+  /** Weight of each class, [C]. */
+  weight?: Tensor | null
+  /** Target that counts for nothing; default -100. */
+  ignoreIndex?: number
+  /** Default 'mean', over what is not ignored. */
+  reduction?: Reduction
+}
+
+/** Cross entropy between logits and class targets.
+ *  input [N, C] or [N, C, ...] or [C], target [N], [N, ...] or [] of an integer dtype (or probabilities shaped like
+ *  input) -> [] or, without reduction, the target's shape. With every target ignored the mean is NaN.
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html
+ *  @example new nn.CrossEntropyLoss({ labelSmoothing: 0.1 }).forward(logits, targets) */
+export class CrossEntropyLoss extends Module {
+  readonly ignoreIndex: number
+  readonly reduction: Reduction
+  readonly labelSmoothing: number
+  weight: Tensor | null = null
+
+  constructor({
+    weight = null,
+    ignoreIndex = -100,
+    reduction = 'mean',
+    labelSmoothing = 0,
+  }: ClassLossOptions & { labelSmoothing?: number } = {}) {
+    super()
+    this.ignoreIndex = ignoreIndex
+    this.reduction = expectOneOf('CrossEntropyLoss', 'reduction', reduction, reductions)
+    this.labelSmoothing = expectProbability('CrossEntropyLoss', 'labelSmoothing', labelSmoothing)
+    if (weight !== null) this.registerBuffer('weight', weight)
+  }
+
+  forward(input: Tensor, target: Tensor): Tensor {
+    const { weight, ignoreIndex, reduction, labelSmoothing } = this
+    return crossEntropy(input, target, { weight, ignoreIndex, reduction, labelSmoothing })
+  }
+}
+
+/** Negative log likelihood of log-probabilities, as logSoftmax gives them.
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html */
+export class NLLLoss extends Module {
+  readonly ignoreIndex: number
+  readonly reduction: Reduction
+  weight: Tensor | null = null
+
+  constructor({ weight = null, ignoreIndex = -100, reduction = 'mean' }: ClassLossOptions = {}) {
+    super()
+    this.ignoreIndex = ignoreIndex
+    this.reduction = expectOneOf('NLLLoss', 'reduction', reduction, reductions)
+    if (weight !== null) this.registerBuffer('weight', weight)
+  }
+
+  forward(input: Tensor, target: Tensor): Tensor {
+    const { weight, ignoreIndex, reduction } = this
+    return nllLoss(input, target, { weight, ignoreIndex, reduction })
+  }
+}
+
+/** (input - target)². @see https://docs.pytorch.org/docs/stable/generated/torch.nn.MSELoss.html */
+export class MSELoss extends Module {
+  readonly reduction: Reduction
+
+  constructor({ reduction = 'mean' }: { reduction?: Reduction } = {}) {
+    super()
+    this.reduction = expectOneOf('MSELoss', 'reduction', reduction, reductions)
+  }
+
+  forward(input: Tensor, target: Tensor): Tensor {
+    return mseLoss(input, target, { reduction: this.reduction })
+  }
+}
+
+/** |input - target|. @see https://docs.pytorch.org/docs/stable/generated/torch.nn.L1Loss.html */
+export class L1Loss extends Module {
+  readonly reduction: Reduction
+
+  constructor({ reduction = 'mean' }: { reduction?: Reduction } = {}) {
+    super()
+    this.reduction = expectOneOf('L1Loss', 'reduction', reduction, reductions)
+  }
+
+  forward(input: Tensor, target: Tensor): Tensor {
+    return l1Loss(input, target, { reduction: this.reduction })
+  }
+}
+
+/** Squared below beta, linear above. @see https://docs.pytorch.org/docs/stable/generated/torch.nn.SmoothL1Loss.html */
+export class SmoothL1Loss extends Module {
+  readonly reduction: Reduction
+  readonly beta: number
+
+  constructor({ reduction = 'mean', beta = 1 }: { reduction?: Reduction; beta?: number } = {}) {
+    super()
+    this.reduction = expectOneOf('SmoothL1Loss', 'reduction', reduction, reductions)
+    this.beta = beta
+  }
+
+  forward(input: Tensor, target: Tensor): Tensor {
+    return smoothL1Loss(input, target, { reduction: this.reduction, beta: this.beta })
+  }
+}
+
+/** Binary cross entropy of sigmoid(input), without overflow; posWeight multiplies the positive examples' part.
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html */
+export class BCEWithLogitsLoss extends Module {
+  readonly reduction: Reduction
+  weight: Tensor | null = null
+  posWeight: Tensor | null = null
+
+  constructor({
+    weight = null,
+    posWeight = null,
+    reduction = 'mean',
+  }: { weight?: Tensor | null; posWeight?: Tensor | null; reduction?: Reduction } = {}) {
+    super()
+    this.reduction = expectOneOf('BCEWithLogitsLoss', 'reduction', reduction, reductions)
+    if (weight !== null) this.registerBuffer('weight', weight)
+    if (posWeight !== null) this.registerBuffer('posWeight', posWeight)
+  }
+
+  forward(input: Tensor, target: Tensor): Tensor {
+    const { weight, posWeight, reduction } = this
+    return binaryCrossEntropyWithLogits(input, target, { weight, posWeight, reduction })
+  }
+}
+
+/** target (log target - input), where input holds log-probabilities; 'batchmean' divides by the first dim.
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.KLDivLoss.html */
+export class KLDivLoss extends Module {
+  readonly reduction: Reduction | 'batchmean'
+  readonly logTarget: boolean
+
+  constructor({
+    reduction = 'mean',
+    logTarget = false,
+  }: { reduction?: Reduction | 'batchmean'; logTarget?: boolean } = {}) {
+    super()
+    this.reduction = expectOneOf('KLDivLoss', 'reduction', reduction, [...reductions, 'batchmean'] as const)
+    this.logTarget = logTarget
+  }
+
+  forward(input: Tensor, target: Tensor): Tensor {
+    return klDiv(input, target, { reduction: this.reduction, logTarget: this.logTarget })
+  }
+}

@@ -1,0 +1,161 @@
+// MultiheadAttention and the encoder against PyTorch in float64; fixtures/nn/make_nn.py recorded the cases.
+
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { autograd, nn, ones, onesLike, ops, ShapeError, type Tensor, tensor, zeros } from '../../lib/index'
+import { expectClose, goldenTensors } from '../support/golden'
+
+interface LayerCase {
+  name: string
+  layer: 'MultiheadAttention' | 'TransformerEncoderLayer'
+  inputs: number
+  masks: string[]
+  weights: boolean
+  batchFirst: boolean
+  bias: boolean
+  call?: nn.MultiheadAttentionCall
+  normFirst?: boolean
+  activation?: 'relu' | 'gelu'
+}
+
+const { cases } = JSON.parse(readFileSync(join(__dirname, '../fixtures/nn/nn.json'), 'utf8')) as { cases: LayerCase[] }
+const close = { rtol: 1e-9, atol: 1e-10 }
+
+describe('attention layers agree with PyTorch', () => {
+  for (const each of cases) {
+    it(each.name, async () => {
+      const all = await goldenTensors('nn/nn.safetensors')
+      const part = (prefix: string): Record<string, Tensor> =>
+        Object.fromEntries(
+          Object.entries(all)
+            .filter(([name]) => name.startsWith(`${each.name}/${prefix}/`))
+            .map(([name, value]) => [name.slice(each.name.length + prefix.length + 2), value]),
+        )
+      const masks = part('mask')
+      const inputs = Object.values(part('in')).map((x) => x.clone().requiresGrad_())
+      let layer: nn.Module
+      let out: Tensor
+      let weights: Tensor | null = null
+      if (each.layer === 'MultiheadAttention') {
+        const attention = new nn.MultiheadAttention(8, 2, each).to('float64')
+        layer = attention
+        attention.loadStateDict(part('state'))
+        const [query, key = query, value = key] = inputs as [Tensor, Tensor?, Tensor?]
+        ;[out, weights] = attention.forward(query, key, value, { ...each.call, ...masks })
+      } else {
+        const encoder = new nn.TransformerEncoderLayer(8, 2, { ...each, dimFeedforward: 12, dropout: 0 }).to('float64')
+        layer = encoder
+        encoder.loadStateDict(part('state'))
+        out = encoder.forward(inputs[0]!, masks)
+      }
+      await expectClose(out, all[`${each.name}/out`]!, close)
+      expect(weights !== null).toBe(each.weights)
+      if (weights !== null) await expectClose(weights, all[`${each.name}/weights`]!, close)
+      out.backward({ gradient: all[`${each.name}/gout`]! })
+      const grads = part('grad')
+      for (const [name, p] of layer.namedParameters()) await expectClose(p.grad!, grads[name]!, close)
+      const expected = Object.values(part('gin'))
+      for (const [i, x] of inputs.entries()) await expectClose(x.grad!, expected[i]!, close)
+    })
+  }
+})
+
+describe('MultiheadAttention', () => {
+  it('hides the future with isCausal alone, fused or not', async () => {
+    const layer = new nn.MultiheadAttention(8, 2, { batchFirst: true })
+    const x = ops.randn([2, 5, 8])
+    const mask = ones([5, 5], { dtype: 'bool' }).triu(1)
+    const [expected] = layer.forward(x, x, x, { attnMask: mask })
+    for (const needWeights of [true, false]) {
+      const [out] = layer.forward(x, x, x, { isCausal: true, needWeights })
+      await expectClose(out, expected, { rtol: 1e-4, atol: 1e-5 })
+    }
+  })
+
+  it('gives zeros and finite gradients where a query may see nothing', async () => {
+    const layer = new nn.MultiheadAttention(4, 1, { batchFirst: true, bias: false })
+    const x = ops.randn([1, 3, 4]).requiresGrad_()
+    for (const needWeights of [true, false]) {
+      x.grad = null
+      const [out] = layer.forward(x, x, x, { keyPaddingMask: ones([1, 3], { dtype: 'bool' }), needWeights })
+      out.backward({ gradient: onesLike(out) })
+      expect(Array.from(await out.data(), Number).every((value) => value === 0)).toBe(true)
+      expect(Array.from(await x.grad!.data(), Number).every((value) => value === 0)).toBe(true)
+    }
+  })
+
+  it('drops probabilities while training', async () => {
+    const layer = new nn.MultiheadAttention(4, 1, { batchFirst: true, dropout: 0.5 })
+    const x = ops.randn([1, 8, 4])
+    const run = async (): Promise<string> => String(await layer.forward(x, x, x, { needWeights: false })[0].data())
+    expect(await run()).not.toBe(await run())
+    layer.eval()
+    expect(await run()).toBe(await run())
+  })
+
+  it('starts as PyTorch: Xavier for the projections in, zero biases', () => {
+    const layer = new nn.MultiheadAttention(64, 4)
+    const values = Array.from(layer.in_proj_weight.dataSync(), Number)
+    expect(Math.max(...values.map(Math.abs))).toBeLessThanOrEqual(Math.sqrt(6 / (64 + 192)))
+    expect(Array.from(layer.in_proj_bias!.dataSync(), Number).every((value) => value === 0)).toBe(true)
+    expect(Array.from(layer.out_proj.bias!.dataSync(), Number).every((value) => value === 0)).toBe(true)
+  })
+
+  it('says what does not fit', () => {
+    expect(() => new nn.MultiheadAttention(10, 3)).toThrow(
+      'MultiheadAttention: the heads do not divide the width: got embedDim 10 and numHeads 3, expected a multiple of numHeads.',
+    )
+    const layer = new nn.MultiheadAttention(4, 2, { batchFirst: true })
+    const x = zeros([2, 3, 4])
+    expect(() => layer.forward(x, x, zeros([2, 3, 5]))).toThrow('value has the wrong shape: got [2, 3, 5]')
+    expect(() => layer.forward(x, x, x, { attnMask: zeros([2, 3]) })).toThrow(ShapeError)
+    expect(() =>
+      layer.forward(x, x, x, {
+        keyPaddingMask: tensor(
+          [
+            [1, 0, 0],
+            [0, 0, 0],
+          ],
+          { dtype: 'int64' },
+        ),
+      }),
+    ).toThrow('MultiheadAttention: keyPaddingMask has the wrong dtype: got int64, expected bool or float32.')
+  })
+})
+
+describe('TransformerEncoder', () => {
+  it('copies the given layer, as PyTorch does, or takes what a function makes', async () => {
+    const options = { dimFeedforward: 16, batchFirst: true, dropout: 0, normFirst: true } as const
+    const layer = new nn.TransformerEncoderLayer(8, 2, options)
+    const copies = new nn.TransformerEncoder(layer, 2, { norm: new nn.LayerNorm(8) })
+    expect(copies.layers.at(0)).not.toBe(layer)
+    await expectClose(copies.layers.at(1).linear1.weight, layer.linear1.weight, { rtol: 0, atol: 0 })
+    const made = new nn.TransformerEncoder(() => new nn.TransformerEncoderLayer(8, 2, options), 2)
+    expect(String(made.layers.at(0).linear1.weight)).not.toBe(String(made.layers.at(1).linear1.weight))
+    const x = ops.randn([2, 4, 8])
+    const byHand = copies.norm as nn.LayerNorm
+    const expected = byHand.forward(copies.layers.at(1).forward(copies.layers.at(0).forward(x)))
+    await expectClose(copies.forward(x), expected, { rtol: 1e-6, atol: 1e-6 })
+    expect(copies.namedParameters()[0]![0]).toBe('layers.0.self_attn.in_proj_weight')
+    expect(() => new nn.TransformerEncoder(3 as never, 2)).toThrow('TransformerEncoder: not a layer')
+  })
+
+  it('calls hooks of a layer that could have been fused', () => {
+    const layer = new nn.TransformerEncoderLayer(8, 2, { batchFirst: true, activation: 'gelu', dropout: 0 })
+    const seen: number[] = []
+    layer.linear1.registerForwardHook((_, __, output) => {
+      seen.push((output as Tensor).size(-1))
+    })
+    layer.forward(zeros([1, 2, 8]))
+    expect(seen).toEqual([2048])
+  })
+
+  it('has right gradients in float64', () => {
+    const layer = new nn.TransformerEncoderLayer(4, 2, { dimFeedforward: 6, batchFirst: true, dropout: 0 }).to(
+      'float64',
+    )
+    const x = ops.randn([1, 3, 4], { dtype: 'float64' }).requiresGrad_()
+    expect(autograd.gradcheck((input) => layer.forward(input), [x])).toBe(true)
+  })
+})

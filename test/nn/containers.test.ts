@@ -1,0 +1,45 @@
+import { describe, expect, it } from 'vitest'
+import { ArgumentError, IndexError, nn, ones, type Tensor } from '../../lib/index'
+
+describe('Sequential', () => {
+  it('runs its modules in order and names them by position', () => {
+    const model = new nn.Sequential(new nn.Linear(4, 8), new nn.ReLU(), new nn.Linear(8, 2))
+    expect(model.forward<Tensor>(ones([3, 4])).shape).toEqual([3, 2])
+    expect(model.namedParameters().map(([name]) => name)).toEqual(['0.weight', '0.bias', '2.weight', '2.bias'])
+    expect(model.length).toBe(3)
+    expect(model.at(-1)).toBe(model.at(2))
+  })
+})
+
+describe('ModuleList', () => {
+  it('holds modules that are found by name, in order', () => {
+    const list = new nn.ModuleList([new nn.Linear(1, 2)])
+    list.append(new nn.Linear(2, 3))
+    expect([...list].map((layer) => layer.outFeatures)).toEqual([2, 3])
+    expect(Object.keys(list.stateDict())).toEqual(['0.weight', '0.bias', '1.weight', '1.bias'])
+    const replacement = new nn.Linear(5, 5)
+    list.set(-1, replacement)
+    expect(list.at(1)).toBe(replacement)
+    expect(() => list.at(2)).toThrow('ModuleList: no module at this position: got 2, expected -2 to 1.')
+    expect(() => list.append(3 as never)).toThrow(ArgumentError)
+  })
+
+  it('keeps the order beyond ten', () => {
+    const list = new nn.ModuleList(Array.from({ length: 12 }, (_, i) => new nn.Linear(1, i + 1)))
+    expect([...list].map((layer) => layer.outFeatures)).toEqual(Array.from({ length: 12 }, (_, i) => i + 1))
+  })
+})
+
+describe('ModuleDict', () => {
+  it('holds modules by name', () => {
+    const dict = new nn.ModuleDict({ up: new nn.Linear(2, 4), down: new nn.Linear(4, 2) })
+    expect(dict.keys()).toEqual(['up', 'down'])
+    expect(dict.get('up').outFeatures).toBe(4)
+    expect(dict.namedParameters().map(([name]) => name)[0]).toBe('up.weight')
+    expect(dict.delete('up')).toBe(true)
+    expect(dict.has('up')).toBe(false)
+    expect(dict.parameters().length).toBe(2)
+    expect(() => dict.get('up')).toThrow(IndexError)
+    expect(() => dict.set('forward', new nn.Identity() as never)).toThrow("a word without '.'")
+  })
+})
