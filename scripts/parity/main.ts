@@ -1,0 +1,88 @@
+// npm run parity -- DIR: runs the golden cases of a folder against the library.
+
+import { Command, InvalidArgumentError } from 'commander'
+import { device } from 'gradus'
+import { type Case, Fixtures } from './fixtures'
+import { knowsModel, runModel } from './models'
+import { knowsOperator, runOperator } from './operators'
+import { knowsOptimizer, runOptimizer } from './optimizers'
+import { knowsSchedule, runSchedule } from './schedules'
+
+interface Options {
+  group?: string
+  device: string
+  json?: boolean
+  through?: number
+}
+
+type Runner = (each: Case, fixtures: Fixtures) => Promise<number>
+
+/** The groups of the manifest: which cases can be run, and how. */
+const groups: Record<string, [(op: string) => boolean, Runner]> = {
+  ops: [knowsOperator, runOperator],
+  lowp: [knowsOperator, runOperator],
+  optim: [knowsOptimizer, runOptimizer],
+  schedules: [knowsSchedule, runSchedule],
+  models: [knowsModel, runModel],
+  training: [knowsModel, runModel],
+}
+
+interface Outcome {
+  name: string
+  group: string
+  status: 'passed' | 'failed' | 'skipped'
+  largestError?: number
+  problem?: string
+}
+
+async function runCase(each: Case, fixtures: Fixtures, { through }: Options): Promise<Outcome> {
+  const { name, group, op } = each
+  const [knows, run] = groups[group] ?? []
+  if (run === undefined || !knows?.(op)) {
+    const problem = `nothing runs "${op}" of group ${group}`
+    return { name, group, status: through === undefined ? 'skipped' : 'failed', problem }
+  }
+  try {
+    return { name, group, status: 'passed', largestError: await run(each, fixtures) }
+  } catch (error) {
+    return { name, group, status: 'failed', problem: error instanceof Error ? error.message : String(error) }
+  }
+}
+
+function stage(text: string): number {
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError('expected a whole number.')
+  return Number(text)
+}
+
+async function main(folder: string, options: Options): Promise<void> {
+  device(options.device as 'cpu')
+  const fixtures = new Fixtures(folder)
+  const cases = fixtures.cases.filter(
+    (each) =>
+      (options.group === undefined || each.group === options.group) &&
+      (options.through === undefined || each.stage <= options.through),
+  )
+  const counts = { passed: 0, failed: 0, skipped: 0 }
+  for (const each of cases) {
+    const outcome = await runCase(each, fixtures, options)
+    counts[outcome.status]++
+    if (options.json) console.log(JSON.stringify(outcome))
+    else if (outcome.status === 'failed') console.log(`failed ${outcome.group}/${outcome.name}: ${outcome.problem}`)
+  }
+  console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`)
+  if (counts.failed > 0 || cases.length === 0) process.exitCode = 1
+}
+
+new Command('parity')
+  .description('Runs the golden cases of a folder: manifest.json with its safetensors files.')
+  .argument('<dir>', 'folder of the fixtures')
+  .option('--group <name>', 'only this group: ops, lowp, optim, schedules, models, training')
+  .option('--device <name>', 'device to run on', 'cpu')
+  .option('--json', 'a JSON line for each case')
+  .option('--through <stage>', 'every case up to this stage must run; skipping one is a failure', stage)
+  .action(main)
+  .parseAsync()
+  .catch((error: Error) => {
+    console.error(error.message)
+    process.exitCode = 1
+  })
