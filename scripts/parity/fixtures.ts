@@ -38,7 +38,8 @@ export class Fixtures {
 
   constructor(readonly folder: string) {
     const manifest = join(folder, 'manifest.json')
-    if (!existsSync(manifest)) throw new Error(`parity: no fixtures: got ${folder}, expected a folder with manifest.json`)
+    if (!existsSync(manifest))
+      throw new Error(`parity: no fixtures: got ${folder}, expected a folder with manifest.json`)
     this.cases = JSON.parse(readFileSync(manifest, 'utf8')).cases
   }
 

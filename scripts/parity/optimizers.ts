@@ -28,7 +28,13 @@ function camelCaseKeys(options: Record<string, unknown>): Record<string, unknown
 
 const steps = 20
 
-async function compareState(each: Case, names: string[], state: optim.Optimizer['state'], parameters: Tensor[], stored: Record<string, Tensor>): Promise<number> {
+async function compareState(
+  each: Case,
+  names: string[],
+  state: optim.Optimizer['state'],
+  parameters: Tensor[],
+  stored: Record<string, Tensor>,
+): Promise<number> {
   let largest = 0
   for (const [place, key] of Object.entries(each.state ?? {})) {
     const [name, field] = place.split('/') as [string, string]

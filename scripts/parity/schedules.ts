@@ -1,8 +1,7 @@
 // Learning rates: what two groups of a plain optimizer use in every step.
 
-import { optim, parameter, zeros } from 'gradus'
+import { optim, parameter, tensor, zeros } from 'gradus'
 import { type Case, compare, type Fixtures } from './fixtures'
-import { tensor } from 'gradus'
 
 // biome-ignore lint/suspicious/noExplicitAny: parameters of any schedule, from the manifest
 type Params = Record<string, any>

@@ -1,0 +1,164 @@
+// npm run bench:step: whole training steps of a standard transformer, in the JSON of bench/pytorch/train_step.py.
+// A step is zeroGrad, forward, backward, clipGradNorm_(1.0), AdamW(lr 3e-4, weight decay 0.1).
+
+import { readFileSync, writeFileSync } from 'node:fs'
+import { monitorEventLoopDelay } from 'node:perf_hooks'
+import { Command, InvalidArgumentError, Option } from 'commander'
+import { io, memory, nn, optim, random, setNumThreads, Tensor } from 'gradus'
+import { type Batch, type ConfigName, configs, Model, matmulFlops, randomBatch } from './model'
+import { median } from './timing'
+
+interface Options {
+  config: ConfigName
+  dtype: string
+  dropout: number
+  steps: number
+  warmup: number
+  threads: number
+  gatherLogits?: boolean
+  load?: string
+}
+
+const wholeNumber = (text: string): number => {
+  if (!/^[1-9]\d*$/.test(text)) throw new InvalidArgumentError('Expected a whole number of at least 1.')
+  return Number(text)
+}
+
+const probability = (text: string): number => {
+  const p = Number(text)
+  if (!(p >= 0 && p < 1)) throw new InvalidArgumentError('Expected a number from 0 up to, but not, 1.')
+  return p
+}
+
+/** A field of /proc/self/status in MB: VmRSS is resident now, VmHWM the peak since it was last cleared. */
+function statusMb(field: string): number {
+  const line = readFileSync('/proc/self/status', 'utf8').match(new RegExp(`^${field}:\\s+(\\d+)`, 'm'))
+  return Math.round(Number(line![1]) / 1024)
+}
+
+/** Weights and batch that the peer wrote with --save. */
+async function load(file: string, model: Model, gatherLogits: boolean): Promise<Batch> {
+  const stored = await io.loadFile(file)
+  const weights = Object.entries(stored).filter(([name]) => !name.startsWith('batch.'))
+  model.loadStateDict(Object.fromEntries(weights))
+  const mask = stored['batch.mask']
+  const picked = stored['batch.picked']
+  if (gatherLogits !== (picked !== undefined)) {
+    throw new Error(`bench:step: --gather-logits must be given to both sides or to none; ${file} is of the other kind`)
+  }
+  return {
+    idx: stored['batch.idx']!,
+    target: stored['batch.target']!,
+    mask: mask === undefined ? null : mask.unsqueeze(1).unsqueeze(1), // (B, 1, 1, T)
+    picked: picked ?? null,
+  }
+}
+
+const bytesOf = (tensors: Iterable<unknown>): number => {
+  let bytes = 0
+  for (const each of tensors) if (each instanceof Tensor) bytes += each.nbytes
+  return bytes
+}
+
+async function main(options: Options): Promise<void> {
+  const { config: name, dropout, steps, warmup, threads } = options
+  setNumThreads(threads)
+  random.seed(1)
+  const config = configs[name]
+  const model = new Model(config, dropout)
+  const batch = options.load
+    ? await load(options.load, model, options.gatherLogits ?? false)
+    : randomBatch(config, options.gatherLogits ?? false)
+  const parameters = model.parameters()
+  const baseRss = statusMb('VmRSS')
+  writeFileSync('/proc/self/clear_refs', '5')
+
+  const optimizer = new optim.AdamW(parameters, { lr: 3e-4, weightDecay: 0.1 })
+  const step = (): [loss: Tensor, norm: Tensor] => {
+    optimizer.zeroGrad()
+    const loss = model.forward(batch)
+    loss.backward()
+    const norm = nn.utils.clipGradNorm_(parameters, 1)
+    optimizer.step()
+    return [loss, norm]
+  }
+
+  let lossFirst = Number.NaN
+  let normFirst = Number.NaN
+  for (let i = 0; i < warmup; i++) {
+    const [loss, norm] = step()
+    if (i === 0) [lossFirst, normFirst] = [await loss.item(), await norm.item()]
+    else await loss.item()
+  }
+  memory.resetPeak()
+
+  const resolution = 2
+  const delay = monitorEventLoopDelay({ resolution })
+  delay.enable()
+  const times: number[] = []
+  let lossLast = Number.NaN
+  const begin = performance.now()
+  // the event loop's delay needs 10 s to be worth a percentile; the times are those of the first `steps` steps
+  while (times.length < steps || performance.now() - begin < 10_000) {
+    const from = performance.now()
+    const [loss] = step()
+    const value = await loss.item()
+    times.push(performance.now() - from)
+    if (times.length <= steps) lossLast = value
+  }
+  delay.disable()
+
+  const peak = memory.maxAllocated()
+  const states = [...optimizer.state.values()].flatMap((state) => Object.values(state))
+  const held = 2 * bytesOf(parameters) + bytesOf(states)
+  const timed = times.slice(0, steps)
+  const milliseconds = median(timed)
+  const flops = matmulFlops(config, batch.picked?.numel ?? null)
+  const round = (value: number, digits: number): number => Number(value.toFixed(digits))
+  const delayMs = (nanoseconds: number): number => round(Math.max(0, nanoseconds / 1e6 - resolution), 3)
+  console.log(
+    JSON.stringify({
+      config: name,
+      dtype: options.dtype,
+      mode: 'eager',
+      checkpoint: false,
+      dropout,
+      optim: 'fused',
+      threads,
+      steps,
+      params: model.numParameters(),
+      median_ms: round(milliseconds, 3),
+      min_ms: round(Math.min(...timed), 3),
+      tokens_per_s: Math.round((config.B * config.T * 1e3) / milliseconds),
+      matmul_gflop: round(flops / 1e9, 2),
+      gflops: round(flops / milliseconds / 1e6, 1),
+      peak_rss_mb: statusMb('VmHWM'),
+      base_rss_mb: baseRss,
+      loss_first: round(lossFirst, 6),
+      grad_norm_first: round(normFirst, 6),
+      loss_last: round(lossLast, 4),
+      event_loop_p99_ms: delayMs(delay.percentile(99)),
+      event_loop_max_ms: delayMs(delay.max),
+      peak_tensor_mb: round(peak / 2 ** 20, 1),
+      activation_mb: round((peak - held) / 2 ** 20, 1),
+    }),
+  )
+}
+
+new Command('bench:step')
+  .description('Times whole training steps; one JSON line, with the keys of bench/pytorch/train_step.py and more.')
+  .addOption(new Option('--config <name>', 'model').choices(Object.keys(configs)).default('baby'))
+  .addOption(new Option('--dtype <name>', 'precision').choices(['fp32']).default('fp32'))
+  .option('--dropout <p>', 'dropout', probability, 0)
+  .option('--steps <n>', 'timed steps', wholeNumber, 10)
+  .option('--warmup <n>', 'untimed steps', wholeNumber, 3)
+  .option('--threads <n>', 'kernel threads', wholeNumber, 2)
+  .option('--gather-logits', 'bert: apply the head to the masked positions only')
+  .option('--load <file>', 'initial weights and batch that the peer wrote with --save')
+  .option('--json', 'accepted for symmetry; the output is always one JSON line')
+  .action(main)
+  .parseAsync()
+  .catch((error: Error) => {
+    console.error(error.message)
+    process.exitCode = 1
+  })
