@@ -1,6 +1,6 @@
 // npm run bench:ops: the operators a transformer trains with, in the JSON lines of bench/pytorch/ops.py.
 
-import { Command, InvalidArgumentError } from 'commander'
+import { Command } from 'commander'
 import {
   type DType,
   isFloatingPoint,
@@ -19,6 +19,7 @@ import {
   tidy,
   zeros,
 } from 'gradus'
+import { positiveNumber, wholeNumber } from './options'
 import { timed } from './timing'
 
 interface Options {
@@ -215,16 +216,11 @@ function overhead(): void {
   console.log(JSON.stringify(row))
 }
 
-function positive(text: string): number {
-  if (!(Number(text) > 0)) throw new InvalidArgumentError('Expected a number above 0.')
-  return Number(text)
-}
-
 new Command('bench:ops')
   .description('Times single operators; one JSON line each, with the keys of bench/pytorch/ops.py.')
   .option('--only <text>', 'rows whose op contains the text', '')
-  .option('--seconds <s>', 'time for each measurement', positive, 0.6)
-  .option('--threads <n>', 'kernel threads', positive, 2)
+  .option('--seconds <s>', 'time for each measurement', positiveNumber, 0.6)
+  .option('--threads <n>', 'kernel threads', wholeNumber, 2)
   .option('--json', 'accepted for symmetry; the output is always JSON lines')
   .action((given: Options) => {
     options = given

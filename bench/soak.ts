@@ -1,8 +1,9 @@
 // npm run bench:soak: resident memory of a plain training loop, which must stay flat. A GPT that learns from a
 // DataLoader, its loss computed from the logits outside of the module, without tidy or dispose.
 
-import { Command, InvalidArgumentError } from 'commander'
+import { Command } from 'commander'
 import { data, models, ops, optim, random, setNumThreads } from 'gradus'
+import { wholeNumber } from './options'
 
 interface Options {
   steps: number
@@ -45,11 +46,6 @@ async function main({ steps, threads, sync }: Options): Promise<void> {
     }
   }
   console.log(JSON.stringify({ rss_mb: rss }))
-}
-
-function wholeNumber(text: string): number {
-  if (!/^[1-9]\d*$/.test(text)) throw new InvalidArgumentError('Expected a whole number of at least 1.')
-  return Number(text)
 }
 
 new Command('bench:soak')

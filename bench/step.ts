@@ -3,9 +3,10 @@
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
-import { Command, InvalidArgumentError, Option } from 'commander'
+import { Command, Option } from 'commander'
 import { io, memory, nn, optim, random, setNumThreads, Tensor } from 'gradus'
 import { type Batch, type ConfigName, configs, Model, matmulFlops, randomBatch } from './model'
+import { probability, wholeNumber } from './options'
 import { median } from './timing'
 
 interface Options {
@@ -17,17 +18,6 @@ interface Options {
   threads: number
   gatherLogits?: boolean
   load?: string
-}
-
-const wholeNumber = (text: string): number => {
-  if (!/^[1-9]\d*$/.test(text)) throw new InvalidArgumentError('Expected a whole number of at least 1.')
-  return Number(text)
-}
-
-const probability = (text: string): number => {
-  const p = Number(text)
-  if (!(p >= 0 && p < 1)) throw new InvalidArgumentError('Expected a number from 0 up to, but not, 1.')
-  return p
 }
 
 /** A field of /proc/self/status in MB: VmRSS is resident now, VmHWM the peak since it was last cleared. */
