@@ -1,0 +1,82 @@
+// How long a run is and what its learning rate is: by steps, by time, or by whichever ends first.
+
+/** Bounds of a run. */
+export interface PaceOptions {
+  steps?: number | undefined
+  minutes?: number | undefined
+}
+
+/** What a checkpoint keeps of it. */
+export interface PaceState {
+  /** Steps that the run will take, as far as is known. */
+  totalSteps: number
+  /** Seconds that it has run. */
+  elapsed: number
+}
+
+const calibrationSteps = 20
+// evaluations, samples and checkpoints are not steps
+const shareOfSteps = 0.94
+
+/** Plans the number of steps. With `steps` the plan is fixed and the run reproducible; with `minutes` it follows the
+ *  measured speed, so the rate reaches its end when the time does. */
+export class Pace {
+  totalSteps: number
+  private readonly begin: number
+  private readonly seconds: number
+  private readonly limit: number
+  private timed = 0
+  private inSteps = 0
+
+  constructor({ steps, minutes }: PaceOptions, state?: PaceState) {
+    this.limit = steps ?? Number.POSITIVE_INFINITY
+    this.seconds = minutes === undefined ? Number.POSITIVE_INFINITY : minutes * 60
+    this.begin = performance.now() - (state?.elapsed ?? 0) * 1e3
+    this.totalSteps = Number.isFinite(this.limit) ? this.limit : (state?.totalSteps ?? Number.POSITIVE_INFINITY)
+  }
+
+  /** Seconds since the run began, those before a resume included. */
+  get elapsed(): number {
+    return (performance.now() - this.begin) / 1e3
+  }
+
+  /** Seconds left, as far as is known. */
+  get remaining(): number {
+    return Math.max(0, this.seconds - this.elapsed)
+  }
+
+  isOver(step: number): boolean {
+    return step >= this.limit || this.elapsed >= this.seconds
+  }
+
+  /** Notes that `step` steps are done, the last in so many seconds, and plans anew when the time decides. */
+  passed(step: number, seconds: number): void {
+    this.timed++
+    // the first steps warm caches up and say little of the speed
+    if (this.timed > calibrationSteps / 2) this.inSteps += seconds
+    if (!Number.isFinite(this.seconds) || this.timed < calibrationSteps || this.timed % calibrationSteps !== 0) return
+    const perStep = this.inSteps / (this.timed - calibrationSteps / 2)
+    const planned = step + Math.floor((this.remaining * shareOfSteps) / perStep)
+    this.totalSteps = Math.min(this.limit, Math.max(step + 1, planned))
+  }
+
+  /** Share of the highest learning rate in a step: linear warm-up, then a half cosine to a tenth.
+   *  @see Loshchilov & Hutter 2016, arXiv:1608.03983, eq. 5 */
+  multiplier(step: number, warmupSteps: number): number {
+    if (step < warmupSteps) return (step + 1) / warmupSteps
+    if (!Number.isFinite(this.totalSteps)) return 1
+    const progress = Math.min(1, (step - warmupSteps) / Math.max(1, this.totalSteps - warmupSteps))
+    return 0.1 + 0.9 * 0.5 * (1 + Math.cos(Math.PI * progress))
+  }
+
+  /** What a progress bar shows. */
+  outlook(step: number): { totalSteps: number; secondsLeft: number } {
+    const perStep = this.inSteps / Math.max(1, this.timed - calibrationSteps / 2)
+    const left = Number.isFinite(this.totalSteps) ? (this.totalSteps - step) * perStep : Number.POSITIVE_INFINITY
+    return { totalSteps: this.totalSteps, secondsLeft: Math.min(left, this.remaining) }
+  }
+
+  state(): PaceState {
+    return { totalSteps: this.totalSteps, elapsed: this.elapsed }
+  }
+}
