@@ -30,8 +30,8 @@ export async function generate(run: string, options: GenerateCommandOptions): Pr
   const sampling = { maxNewTokens: tokens, temperature, topK, topP, seed }
   let text = ''
   if (!options.json) process.stdout.write(prompt)
-  for await (const token of model.stream(tokenizer.encode(prompt), sampling)) {
-    const piece = tokenizer.decode([token])
+  for await (const [token] of model.stream(tokenizer.encode(prompt), sampling)) {
+    const piece = tokenizer.decode([token!])
     text += piece
     if (!options.json) process.stdout.write(piece)
   }

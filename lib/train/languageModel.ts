@@ -196,9 +196,10 @@ class Run {
 
   private async sample(): Promise<void> {
     const { seed } = this.config
-    const prompt = this.tokenizer.encode('\n')
-    const written = await this.model.generateText(prompt, { maxNewTokens: sampleLength, temperature: 0.8, seed })
-    const text = this.tokenizer.decode(written).trim()
+    const tokens: number[] = []
+    const sampling = { maxNewTokens: sampleLength, temperature: 0.8, seed, eosTokenId: null }
+    for await (const [token] of this.model.stream([this.start], sampling)) tokens.push(token!)
+    const text = this.tokenizer.decode(tokens).trim()
     this.history.samples.push({ step: this.step, text })
     this.options.observer?.sampled?.(this.step, text)
   }
