@@ -1,0 +1,120 @@
+// The command as users run it. `npm test` builds dist/ before.
+
+import { spawn, spawnSync } from 'node:child_process'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+
+const command = join(__dirname, '../../dist/cli/main.js')
+const small = ['--layers', '1', '--heads', '2', '--width', '16', '--context', '16', '--batch-size', '8']
+let folder: string
+let text: string
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'gradus-cli-'))
+  text = join(folder, 'text.txt')
+  writeFileSync(text, readFileSync(join(__dirname, '../fixtures/text.txt'), 'utf8').slice(0, 20_000))
+})
+afterAll(() => rmSync(folder, { recursive: true }))
+
+function gradus(...args: string[]): { status: number | null; stdout: string; stderr: string } {
+  return spawnSync(process.execPath, [command, ...args], { encoding: 'utf8', cwd: folder })
+}
+
+test('gradus --help lists the commands', () => {
+  const { status, stdout } = gradus('--help')
+  expect(status).toBe(0)
+  for (const name of ['train', 'generate', 'bench', 'doctor']) expect(stdout).toContain(name)
+})
+
+test('gradus train --json ends with one line that says what came out', () => {
+  const out = join(folder, 'run')
+  const { status, stdout } = gradus('train', '--text', text, '--out', out, '--steps', '30', '--json', ...small)
+  expect(status).toBe(0)
+  const result = JSON.parse(stdout.trim().split('\n').at(-1)!)
+  expect(Object.keys(result).sort()).toEqual(
+    ['checkpoint', 'report', 'sample', 'steps', 'tokensPerSecond', 'trainLoss', 'unigramEntropy', 'valLoss'].sort(),
+  )
+  expect(result.steps).toBe(30)
+  expect(readFileSync(result.report, 'utf8')).toContain('<svg')
+  expect(readdirSync(result.checkpoint)).toContain('model.safetensors')
+})
+
+test('gradus generate continues a text, the same with the same seed', () => {
+  const run = (): string => gradus('generate', join(folder, 'run'), '--prompt', 'the ', '--tokens', '40').stdout
+  const first = run()
+  expect(first.startsWith('the ')).toBe(true)
+  expect(first.trimEnd().length).toBeGreaterThan(10)
+  expect(run()).toBe(first)
+  const { prompt, text } = JSON.parse(
+    gradus('generate', join(folder, 'run'), '--prompt', 'the ', '--tokens', '40', '--json').stdout,
+  )
+  expect(`${prompt}${text}\n`).toBe(first)
+})
+
+test('gradus train ends with a checkpoint at Ctrl-C, and resumes', async () => {
+  const out = join(folder, 'stopped')
+  const args = ['train', '--text', text, '--out', out, '--minutes', '5', '--json', ...small]
+  const child = spawn(process.execPath, [command, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  let stdout = ''
+  child.stdout.on('data', (chunk) => {
+    stdout += chunk
+  })
+  child.stderr.on('data', (chunk) => {
+    if (String(chunk).includes('step ')) child.kill('SIGINT')
+  })
+  const status = await new Promise((resolve) => child.on('close', resolve))
+  expect(status).toBe(130)
+  const { steps } = JSON.parse(stdout.trim().split('\n').at(-1)!)
+  const resumed = gradus('train', '--text', text, '--out', out, '--steps', String(steps + 5), '--resume', '--json')
+  expect(resumed.stderr).toContain(`after step ${steps}`)
+  expect(JSON.parse(resumed.stdout.trim().split('\n').at(-1)!).steps).toBe(steps + 5)
+})
+
+test.each([
+  [
+    ['train', '--steps', 'many'],
+    "option '--steps <n>' argument 'many' is invalid. Expected a whole number of at least 1.",
+  ],
+  [['train', '--dropout', '1'], "argument '1' is invalid. Expected a number from 0 up to, but not, 1."],
+  [['train', '--lr', '-3'], "argument '-3' is invalid. Expected a number above 0."],
+  [['train', '--speed', '9'], "unknown option '--speed'"],
+  [['train', '--text', 'missing.txt'], 'readText: no such file: got missing.txt'],
+  [['train', '--width', '100', '--heads', '6'], 'train: --width is not a multiple of --heads: got 100 and 6'],
+  [['train', '--resume'], 'train: --resume needs the folder of the run: expected --out DIR'],
+  [['train', '--resume', '--out', 'nowhere'], 'train: no run to resume'],
+  [['generate', 'nowhere'], 'nowhere'],
+  [['generate'], "missing required argument 'run'"],
+])('gradus %j fails in words', (args, message) => {
+  const { status, stderr, stdout } = gradus(...args)
+  expect(status).toBe(1)
+  expect(stderr).toContain(message)
+  expect(stderr).not.toMatch(/\n\s+at /)
+  expect(stdout).toBe('')
+})
+
+test('gradus train says before it trains that the folder cannot be written', () => {
+  const { status, stderr } = gradus('train', '--text', text, '--out', join(text, 'below-a-file'))
+  expect(status).toBe(1)
+  expect(stderr).toContain('train: the output folder cannot be written')
+  expect(stderr).toContain('--out')
+})
+
+test('gradus doctor finds its parts', () => {
+  const { status, stdout } = gradus('doctor', '--json')
+  expect(status).toBe(0)
+  const parts = JSON.parse(stdout).map(({ part }: { part: string }) => part)
+  expect(parts).toEqual(expect.arrayContaining(['node', 'addon', 'SIMD', 'oneDNN', 'threads']))
+})
+
+test('gradus bench measures', () => {
+  const { status, stdout } = gradus('bench', '--seconds', '0.05', '--json')
+  expect(status).toBe(0)
+  const rows = stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+  expect(rows.map(({ unit }) => unit)).toEqual(['GFLOP/s', 'GFLOP/s', 'GB/s', 'GB/s', 'tokens/s'])
+  for (const { rate } of rows) expect(rate).toBeGreaterThan(0)
+})

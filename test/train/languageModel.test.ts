@@ -1,0 +1,91 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { FileError } from '../../lib/errors'
+import { loadFile } from '../../lib/io/safetensors'
+import { type LanguageModelConfig, type LanguageModelOptions, trainLanguageModel } from '../../lib/train/languageModel'
+
+const text = readFileSync(join(__dirname, '../fixtures/text.txt'), 'utf8').slice(0, 60_000)
+
+const config: LanguageModelConfig = {
+  title: 'a test',
+  seed: 7,
+  nLayer: 2,
+  nHead: 2,
+  nEmbd: 32,
+  blockSize: 32,
+  batchSize: 16,
+  learningRate: 4e-3,
+  dropout: 0.1,
+}
+
+let folder: string
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'gradus-train-'))
+})
+afterEach(() => rmSync(folder, { recursive: true, force: true }))
+
+const train = (out: string, options: Partial<LanguageModelOptions> = {}) =>
+  trainLanguageModel(config, { text, out: join(folder, out), steps: 40, ...options })
+
+async function bits(checkpoint: string): Promise<Record<string, string>> {
+  const weights = await loadFile(join(checkpoint, 'model.safetensors'))
+  const entries = Object.entries(weights).map(async ([name, each]) => [
+    name,
+    Buffer.from((await each.data()).buffer).toString('base64'),
+  ])
+  return Object.fromEntries(await Promise.all(entries))
+}
+
+test('trainLanguageModel: learns more than how frequent each character is', async () => {
+  const result = await train('learns', { steps: 250 })
+  expect(result.steps).toBe(250)
+  expect(result.unigramEntropy).toBeGreaterThan(2.8)
+  expect(result.unigramEntropy).toBeLessThan(3.3)
+  expect(result.valLoss).toBeLessThan(result.unigramEntropy - 0.4)
+  expect(result.trainLoss).toBeLessThan(result.unigramEntropy - 0.4)
+  expect(result.sample.length).toBeGreaterThan(50)
+  expect(readdirSync(join(folder, 'learns')).sort()).toEqual(['loss.svg', 'report.html', 'step-00000250'])
+})
+
+test('trainLanguageModel: the same seed gives the same bits', async () => {
+  const first = await train('first')
+  const second = await train('second')
+  expect(await bits(second.checkpoint)).toEqual(await bits(first.checkpoint))
+  expect(second.sample).toBe(first.sample)
+  expect(second.valLoss).toBe(first.valLoss)
+})
+
+test('trainLanguageModel: a run that is stopped and resumed gives the bits of one that was not', async () => {
+  const whole = await train('whole')
+  const controller = new AbortController()
+  const stopped = await train('parts', {
+    signal: controller.signal,
+    observer: { step: ({ step }) => step === 17 && controller.abort() },
+  })
+  expect(stopped.steps).toBe(17)
+  const resumed = await train('parts', { resume: true })
+  expect(resumed.steps).toBe(40)
+  expect(await bits(resumed.checkpoint)).toEqual(await bits(whole.checkpoint))
+  expect(resumed.valLoss).toBe(whole.valLoss)
+})
+
+test('trainLanguageModel: minutes end a run, and the rate comes down with them', async () => {
+  const rates: number[] = []
+  const observer = { step: ({ learningRate }: { learningRate: number }) => rates.push(learningRate) > 0 }
+  const result = await train('timed', { steps: undefined, minutes: 0.1, observer } as never)
+  expect(result.steps).toBe(rates.length)
+  expect(rates.at(-1)!).toBeLessThan(0.5 * Math.max(...rates))
+})
+
+test('trainLanguageModel: refuses to resume with another text', async () => {
+  await train('run', { steps: 5 })
+  await expect(train('run', { text: text.replaceAll('the', 'eht'), resume: true })).rejects.toThrow(FileError)
+})
+
+test('trainLanguageModel: says how long a text must be', async () => {
+  await expect(train('short', { text: 'Call me Ishmael.' })).rejects.toThrow(
+    'train: the text is too short: got 16 characters, expected at least 320 for a context of 32; give a longer text or a smaller context.',
+  )
+})
