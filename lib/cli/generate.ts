@@ -1,11 +1,9 @@
 // gradus generate: continues a text with a model of `gradus train`.
 
-import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import { CharTokenizer } from '../data/tokenizer'
 import { loadCheckpoint } from '../io/checkpoint'
 import { GPT } from '../models/gpt'
-import type { LanguageModelConfig } from '../train/languageModel'
+import type { LanguageModelProgress } from '../train/languageModel'
 
 /** Options of the command, as commander reads them. */
 export interface GenerateCommandOptions {
@@ -21,8 +19,9 @@ export interface GenerateCommandOptions {
 /** Runs the command: text goes to stdout as it comes. */
 export async function generate(run: string, options: GenerateCommandOptions): Promise<void> {
   const { extra, path } = await loadCheckpoint(run, {})
-  const { nLayer, nHead, nEmbd, blockSize } = (extra as { config: LanguageModelConfig }).config
-  const tokenizer = CharTokenizer.fromJSON(JSON.parse(await readFile(join(path, 'tokenizer.json'), 'utf8')))
+  const { config, characters } = extra as LanguageModelProgress
+  const { nLayer, nHead, nEmbd, blockSize } = config
+  const tokenizer = new CharTokenizer([...characters])
   const model = new GPT({ vocabSize: tokenizer.vocabSize, nLayer, nHead, nEmbd, blockSize, dropout: 0 })
   await loadCheckpoint(path, { model })
   model.eval()
@@ -30,7 +29,7 @@ export async function generate(run: string, options: GenerateCommandOptions): Pr
   const sampling = { maxNewTokens: tokens, temperature, topK, topP, seed }
   let text = ''
   if (!options.json) process.stdout.write(prompt)
-  for await (const [token] of model.stream(tokenizer.encode(prompt), sampling)) {
+  for await (const [token] of model.stream([...tokenizer.encode(prompt)], sampling)) {
     const piece = tokenizer.decode([token!])
     text += piece
     if (!options.json) process.stdout.write(piece)

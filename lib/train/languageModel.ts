@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import { noGrad } from '../autograd/mode'
 import { DataLoader } from '../data/loader'
+import { TextDataset, type TextSample } from '../data/text'
 import { CharTokenizer } from '../data/tokenizer'
 import { ArgumentError, FileError, StateError } from '../errors'
 import { writeAtomically } from '../io/atomic'
@@ -15,7 +16,7 @@ import { AdamW } from '../optim/adam'
 import { LambdaLR } from '../optim/schedule/lambda'
 import * as random from '../random'
 import { Pace, type PaceOptions, type PaceState } from './pace'
-import { ConsecutiveWindows, RandomWindows, unigramEntropy, type Window } from './text'
+import { unigramEntropy } from './text'
 
 /** The run, but for how long it is: what a checkpoint must agree with. */
 export interface LanguageModelConfig {
@@ -64,8 +65,11 @@ export interface LanguageModelResult {
   sample: string
 }
 
-interface Progress {
+/** What a checkpoint of a run holds beside the parts with a state of their own. */
+export interface LanguageModelProgress {
   config: LanguageModelConfig
+  /** Tokens of the model, in the order of their ids. */
+  characters: string
   textHash: string
   pace: PaceState
   history: TrainingHistory
@@ -92,11 +96,12 @@ class Run {
   private readonly model: GPT
   private readonly optimizer: AdamW
   private readonly schedule: LambdaLR
-  private readonly loader: DataLoader<Window>
-  private readonly validation: DataLoader<Window>
+  private readonly loader: DataLoader<TextSample>
+  private readonly validation: DataLoader<TextSample>
   private readonly history: TrainingHistory
   private readonly textHash: string
   private pace: Pace
+  private readonly start: number
   private step = 0
   private checkpoint = ''
 
@@ -106,18 +111,21 @@ class Run {
     private readonly options: LanguageModelOptions,
   ) {
     const { nLayer, nHead, nEmbd, blockSize, batchSize, dropout, learningRate, seed, title } = config
-    random.seed(seed)
-    const tokens = Int32Array.from(tokenizer.encode(options.text))
+    seedRandom(seed)
+    const tokens = tokenizer.encode(options.text)
     const cut = tokens.length - Math.max(blockSize, Math.floor(tokens.length * validationShare))
     const train = tokens.subarray(0, cut)
     const held = tokens.subarray(cut, cut + validationWindows * (blockSize - 1) + 1)
+    this.start = tokens[0]!
     this.textHash = createHash('sha256').update(options.text).digest('hex')
     this.model = new GPT({ vocabSize: tokenizer.vocabSize, nLayer, nHead, nEmbd, blockSize, dropout })
     this.optimizer = new AdamW(decayGroups(this.model), { lr: learningRate, betas: [0.9, 0.95] })
     this.pace = new Pace(options)
     this.schedule = new LambdaLR(this.optimizer, (step) => this.pace.multiplier(step, this.warmup()))
-    this.loader = new DataLoader(new RandomWindows(train, blockSize), { batchSize, seed, dropLast: true })
-    this.validation = new DataLoader(new ConsecutiveWindows(held, blockSize), { batchSize })
+    const random = new TextDataset(train, { blockSize, windows: 'random' })
+    this.loader = new DataLoader(random, { batchSize, seed })
+    // windows overlap by one token, so that each but the first is foretold exactly once
+    this.validation = new DataLoader(new TextDataset(held, { blockSize, stride: blockSize - 1 }), { batchSize })
     this.history = {
       title: `A GPT reads ${title}`,
       facts: {
@@ -146,7 +154,7 @@ class Run {
 
   async restore(): Promise<void> {
     const { step, extra, path } = await loadCheckpoint(this.options.out, this.parts())
-    const { textHash, pace, history, random: state } = extra as Progress
+    const { textHash, pace, history, random: state } = extra as LanguageModelProgress
     if (textHash !== this.textHash) {
       throw new FileError('train', {
         problem: 'the run was made with another text',
@@ -162,8 +170,9 @@ class Run {
   }
 
   private async save(): Promise<void> {
-    const extra: Progress = {
+    const extra: LanguageModelProgress = {
       config: this.config,
+      characters: this.tokenizer.decode(Int32Array.from({ length: this.tokenizer.vocabSize }, (_, id) => id)),
       textHash: this.textHash,
       pace: this.pace.state(),
       history: this.history,
@@ -173,7 +182,7 @@ class Run {
       step: this.step,
       extra,
       keepLast: 1,
-      files: { 'tokenizer.json': JSON.stringify(this.tokenizer.toJSON()) },
+      files: { 'tokenizer.json': JSON.stringify(this.tokenizer.toJson()) },
     })
   }
 
@@ -317,7 +326,7 @@ export async function trainLanguageModel(
       action: 'give a longer text or a smaller context',
     })
   }
-  const run = new Run(config, CharTokenizer.train(options.text), options)
+  const run = new Run(config, CharTokenizer.fromText(options.text), options)
   if (options.resume) await run.restore()
   return run.run()
 }

@@ -1,7 +1,6 @@
-// From a text file to the samples of a language model.
+// The text of a language model, and what is known of it without one.
 
 import { readFile } from 'node:fs/promises'
-import { Dataset, type SampleContext } from '../data/dataset'
 import { FileError } from '../errors'
 
 /** Reads a UTF-8 text.
@@ -34,51 +33,6 @@ export async function readText(path: string): Promise<string> {
       action: 'convert it, for example with iconv -t UTF-8',
       cause,
     })
-  }
-}
-
-/** A sequence for a model that shifts its labels itself. */
-export interface Window {
-  inputIds: Int32Array
-  labels: Int32Array
-}
-
-const windowAt = (tokens: Int32Array, start: number, length: number): Window => {
-  const inputIds = tokens.subarray(start, start + length)
-  return { inputIds, labels: inputIds }
-}
-
-/** Sequences from random places of the tokens; a pass draws about as many tokens as there are. */
-export class RandomWindows extends Dataset<Window> {
-  readonly length: number
-
-  constructor(
-    private readonly tokens: Int32Array,
-    private readonly size: number,
-  ) {
-    super()
-    this.length = Math.max(1, Math.floor(tokens.length / size))
-  }
-
-  get(_index: number, { random }: SampleContext): Window {
-    return windowAt(this.tokens, random.integer(this.tokens.length - this.size + 1), this.size)
-  }
-}
-
-/** The tokens in order, in sequences that overlap by one token: so that each but the first is predicted once. */
-export class ConsecutiveWindows extends Dataset<Window> {
-  readonly length: number
-
-  constructor(
-    private readonly tokens: Int32Array,
-    private readonly size: number,
-  ) {
-    super()
-    this.length = Math.floor((tokens.length - 1) / (size - 1))
-  }
-
-  get(index: number): Window {
-    return windowAt(this.tokens, index * (this.size - 1), this.size)
   }
 }
 

@@ -2,8 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
-import { RandomStream } from '../../lib/data/randomStream'
-import { ConsecutiveWindows, RandomWindows, readText, unigramEntropy } from '../../lib/train/text'
+import { readText, unigramEntropy } from '../../lib/train/text'
 
 const folder = mkdtempSync(join(tmpdir(), 'gradus-text-'))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -32,21 +31,4 @@ test('readText: refuses a folder, binary data and other encodings', async () => 
 test('unigramEntropy: log 2 for two tokens that are equally frequent', () => {
   expect(unigramEntropy(Int32Array.of(0, 1, 1, 0))).toBeCloseTo(Math.log(2), 12)
   expect(unigramEntropy(Int32Array.of(3, 3, 3))).toBe(0)
-})
-
-test('ConsecutiveWindows: foretells every token but the first exactly once', () => {
-  const tokens = Int32Array.from({ length: 31 }, (_, i) => i)
-  const windows = new ConsecutiveWindows(tokens, 11)
-  const foretold = Array.from({ length: windows.length }, (_, i) => [...windows.get(i).inputIds.subarray(1)]).flat()
-  expect(foretold).toEqual([...tokens.subarray(1)])
-})
-
-test('RandomWindows: stays inside the tokens and reaches both ends', () => {
-  const windows = new RandomWindows(
-    Int32Array.from({ length: 12 }, (_, i) => i),
-    8,
-  )
-  const random = new RandomStream(1)
-  const starts = new Set(Array.from({ length: 200 }, () => windows.get(0, { epoch: 0, random }).inputIds[0]))
-  expect([...starts].sort()).toEqual([0, 1, 2, 3, 4])
 })
