@@ -14,8 +14,8 @@ function fail(line) {
 }
 
 /** Runs a command with its output on stderr; true when it succeeded. */
-function run(command, args, env = {}) {
-  return spawnSync(command, args, { cwd: root, stdio: [0, 2, 2], env: { ...process.env, ...env } }).status === 0
+function run(command, args, { env = {}, output = 2 } = {}) {
+  return spawnSync(command, args, { cwd: root, stdio: [0, output, 2], env: { ...process.env, ...env } }).status === 0
 }
 
 const succeeds = (command, args, input) =>
@@ -68,9 +68,10 @@ function installParts() {
     fail(`the native build needs ${missing.join(', ')}; ${hasApt ? 'run' : 'install'}:\n\n  ${command}\n`)
   }
   say(`installing what the native build needs: apt-get ${install.join(' ')}`)
-  const env = { DEBIAN_FRONTEND: 'noninteractive' }
+  // what apt-get says on stdout is of interest to nobody; its errors come on stderr
+  const options = { env: { DEBIAN_FRONTEND: 'noninteractive' }, output: 'ignore' }
   const quiet = ['-qq', '-o', 'Dpkg::Use-Pty=0']
-  if (!run('apt-get', [...quiet, 'update'], env) || !run('apt-get', [...quiet, ...install], env)) {
+  if (!run('apt-get', [...quiet, 'update'], options) || !run('apt-get', [...quiet, ...install], options)) {
     fail('apt-get failed; see its messages above')
   }
   missing = missingParts()
