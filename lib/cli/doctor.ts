@@ -53,7 +53,7 @@ async function addon(): Promise<Finding[]> {
     ]
   }
   try {
-    const { describeBackend, getNumThreads } = await import('../native')
+    const { describeBackend, getNumThreads } = await import('../native.js')
     const { simd, onednn, openmp } = describeBackend()
     return [
       { part: 'addon', found: path },

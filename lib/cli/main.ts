@@ -31,7 +31,7 @@ program
   .option('--dropout <p>', 'share of activations dropped', fraction(0, 1), 0)
   .option('--resume', 'continue the run in --out, to the same bits as one that never stopped')
   .option('--json', 'end with one JSON line on stdout')
-  .action(async (options) => (await import('./train')).train(options))
+  .action(async (options) => (await import('./train.js')).train(options))
 
 program
   .command('generate')
@@ -44,20 +44,20 @@ program
   .option('--top-p <p>', 'choose among the likeliest that make up this probability', positiveNumber)
   .option('--seed <s>', 'start of every random number', wholeNumber(0, Number.MAX_SAFE_INTEGER), 1337)
   .option('--json', 'print one JSON line instead of text as it comes')
-  .action(async (run, options) => (await import('./generate')).generate(run, options))
+  .action(async (run, options) => (await import('./generate.js')).generate(run, options))
 
 program
   .command('bench')
   .description('Measures this machine: matrix products, attention, a whole training step.')
   .option('--seconds <s>', 'time for each measurement', positiveNumber, 1)
   .option('--json', 'one JSON line for each measurement')
-  .action(async (options) => (await import('./bench')).bench(options))
+  .action(async (options) => (await import('./bench.js')).bench(options))
 
 program
   .command('doctor')
   .description('Says what was loaded and why, and for each missing part the line to fix it.')
   .option('--json', 'print one JSON line')
-  .action(async (options) => (await import('./doctor')).doctor(options))
+  .action(async (options) => (await import('./doctor.js')).doctor(options))
 
 program.parseAsync().catch((error: unknown) => {
   const message = error instanceof Error ? error.message : String(error)
