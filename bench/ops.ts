@@ -10,7 +10,6 @@ import {
   onesLike,
   ops,
   optim,
-  parameter,
   randint,
   randn,
   random,
@@ -150,7 +149,7 @@ function gpt2Parameters(): Tensor[] {
   }
   shapes.push([D], [D])
   return shapes.map((shape) => {
-    const p = parameter(randn(shape))
+    const p = nn.parameter(randn(shape))
     p.grad = randn(shape).mul(1e-3)
     return p
   })

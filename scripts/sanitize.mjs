@@ -19,7 +19,10 @@ run('cmake', ['--build', build, '--parallel', '2'])
 const runtime = ['libasan.so', 'libubsan.so'].map((name) =>
   execFileSync('g++', [`-print-file-name=${name}`], { encoding: 'utf8' }).trim(),
 )
-const suites = process.argv.length > 2 ? process.argv.slice(2) : ['test/ops', 'test/tensor', 'test/autograd', 'test/nn', 'test/native', 'test/fuzz']
+const suites =
+  process.argv.length > 2
+    ? process.argv.slice(2)
+    : ['test/ops', 'test/tensor', 'test/autograd', 'test/nn', 'test/native', 'test/fuzz']
 run('npx', ['vitest', 'run', ...suites], {
   LD_PRELOAD: runtime.join(':'),
   GRADUS_ADDON: join(build, 'Release', 'gradus.node'),

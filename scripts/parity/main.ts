@@ -2,51 +2,14 @@
 
 import { Command, InvalidArgumentError } from 'commander'
 import { device } from 'gradus'
-import { type Case, Fixtures } from './fixtures'
-import { knowsModel, runModel } from './models'
-import { knowsOperator, runOperator } from './operators'
-import { knowsOptimizer, runOptimizer } from './optimizers'
-import { knowsSchedule, runSchedule } from './schedules'
+import { Fixtures } from './fixtures'
+import { runCase } from './run'
 
 interface Options {
   group?: string
   device: string
   json?: boolean
   through?: number
-}
-
-type Runner = (each: Case, fixtures: Fixtures) => Promise<number>
-
-/** The groups of the manifest: which cases can be run, and how. */
-const groups: Record<string, [(op: string) => boolean, Runner]> = {
-  ops: [knowsOperator, runOperator],
-  lowp: [knowsOperator, runOperator],
-  optim: [knowsOptimizer, runOptimizer],
-  schedules: [knowsSchedule, runSchedule],
-  models: [knowsModel, runModel],
-  training: [knowsModel, runModel],
-}
-
-interface Outcome {
-  name: string
-  group: string
-  status: 'passed' | 'failed' | 'skipped'
-  largestError?: number
-  problem?: string
-}
-
-async function runCase(each: Case, fixtures: Fixtures, { through }: Options): Promise<Outcome> {
-  const { name, group, op } = each
-  const [knows, run] = groups[group] ?? []
-  if (run === undefined || !knows?.(op)) {
-    const problem = `nothing runs "${op}" of group ${group}`
-    return { name, group, status: through === undefined ? 'skipped' : 'failed', problem }
-  }
-  try {
-    return { name, group, status: 'passed', largestError: await run(each, fixtures) }
-  } catch (error) {
-    return { name, group, status: 'failed', problem: error instanceof Error ? error.message : String(error) }
-  }
 }
 
 function stage(text: string): number {
@@ -64,7 +27,7 @@ async function main(folder: string, options: Options): Promise<void> {
   )
   const counts = { passed: 0, failed: 0, skipped: 0 }
   for (const each of cases) {
-    const outcome = await runCase(each, fixtures, options)
+    const outcome = await runCase(each, fixtures, options.through !== undefined)
     counts[outcome.status]++
     if (options.json) console.log(JSON.stringify(outcome))
     else if (outcome.status === 'failed') console.log(`failed ${outcome.group}/${outcome.name}: ${outcome.problem}`)

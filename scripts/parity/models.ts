@@ -121,7 +121,10 @@ async function oneBatch(each: Case, fixtures: Fixtures): Promise<number> {
   for (const [kind, list] of Object.entries({ attentions, hidden_states: hiddenStates })) {
     for (let i = 0; stored.has(`${kind}.${i}`); i++) {
       if (list?.[i] === undefined) throw new Mismatch(`no ${kind}.${i}`)
-      largest = Math.max(largest, await compare(`${kind}.${i}`, list[i]!, stored.output(`${kind}.${i}`), each.tolerance))
+      largest = Math.max(
+        largest,
+        await compare(`${kind}.${i}`, list[i]!, stored.output(`${kind}.${i}`), each.tolerance),
+      )
     }
   }
   loss!.backward()

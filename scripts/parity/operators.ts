@@ -1,6 +1,6 @@
 // The operators of the fixtures, one line each: how the reference writes it, and how gradus does.
 
-import { nn, ops, parameter, type Tensor } from 'gradus'
+import { nn, ops, type Tensor } from 'gradus'
 import { type Case, compare, type Fixtures, Mismatch, number, viewed } from './fixtures'
 
 type Inputs = Record<string, Tensor>
@@ -75,7 +75,8 @@ const shapes: Record<string, Operator> = {
   'x.flatten(start,end)': ({ x }, { start, end }) => x!.flatten(start, end),
   'x.unsqueeze(dim)': ({ x }, { dim }) => x!.unsqueeze(dim),
   'x.squeeze()': x1((x) => x.squeeze()),
-  'x[:, 1:-1, ::2]': x1((x) => x.index(':', '1:-1', '::2')),
+  // the makers' name for x[..., 0:-1, ::2]
+  'x[:, 1:-1, ::2]': x1((x) => x.index('...', '0:-1', '::2')),
   'x[..., -1]': x1((x) => x.index('...', -1)),
   'torch.cat([a,b,c],dim)': ({ a, b, c }, { dim }) => ops.cat([a!, b!, c!], dim),
   'torch.cat([a,a],dim)': ({ a }, { dim }) => ops.cat([a!, a!], dim),
@@ -162,7 +163,7 @@ const layers: Record<string, Operator> = {
 /** Gradients that are clipped in place. */
 function withGrads(grads: Inputs, clip: (parameters: Tensor[]) => Tensor | null): Tensor[] {
   const parameters = Object.values(grads).map((grad) => {
-    const each = parameter(grad.clone())
+    const each = nn.parameter(grad.clone())
     each.grad = grad.clone()
     return each
   })

@@ -1,6 +1,6 @@
 // Optimizers on recorded gradients: the parameters after every fifth step, and the state at the end.
 
-import { optim, parameter, type Tensor, tensor } from 'gradus'
+import { nn, optim, type Tensor, tensor } from 'gradus'
 import { type Case, compare, type Fixtures, Mismatch } from './fixtures'
 
 // biome-ignore lint/suspicious/noExplicitAny: options of any optimizer, from the manifest
@@ -52,7 +52,7 @@ export async function runOptimizer(each: Case, fixtures: Fixtures): Promise<numb
   const stored = await fixtures.tensors(each.file)
   const { init, grads } = each.inputs as Record<'init' | 'grads', Record<string, string>>
   const names = Object.keys(init)
-  const parameters = names.map((name) => parameter(stored[init[name]!]!.clone()))
+  const parameters = names.map((name) => nn.parameter(stored[init[name]!]!.clone()))
   const groups =
     each.param_groups?.map(({ params, ...options }) => ({
       ...camelCaseKeys(options),

@@ -1,6 +1,6 @@
 // Learning rates: what two groups of a plain optimizer use in every step.
 
-import { optim, parameter, tensor, zeros } from 'gradus'
+import { nn, optim, tensor, zeros } from 'gradus'
 import { type Case, compare, type Fixtures } from './fixtures'
 
 // biome-ignore lint/suspicious/noExplicitAny: parameters of any schedule, from the manifest
@@ -30,7 +30,7 @@ export function knowsSchedule(op: string): boolean {
 export async function runSchedule(each: Case, fixtures: Fixtures): Promise<number> {
   const stored = await fixtures.tensors(each.file)
   const { base_lr: baseRates, steps } = each.params as { base_lr: number[]; steps: number }
-  const groups = baseRates.map((lr) => ({ params: [parameter(zeros([1]))], lr }))
+  const groups = baseRates.map((lr) => ({ params: [nn.parameter(zeros([1]))], lr }))
   const optimizer = new optim.SGD(groups, { lr: baseRates[0]!, momentum: 0.9 })
   const schedule = schedules[each.op]!(optimizer, each.params)
   const rates: number[][] = []
