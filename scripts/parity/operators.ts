@@ -153,7 +153,7 @@ const layers: Record<string, Operator> = {
   'F.l1_loss': ({ x, y }, p) => ops.l1Loss(x!, y!, lossOptions(p)),
   'F.kl_div': ({ x, y }, p) => ops.klDiv(x!, y!, lossOptions(p)),
   'F.binary_cross_entropy_with_logits': ({ x, y, weight, pos_weight }, p) =>
-    ops.bceWithLogits(x!, y!, { weight, posWeight: pos_weight, ...lossOptions(p) }),
+    ops.binaryCrossEntropyWithLogits(x!, y!, { weight, posWeight: pos_weight, ...lossOptions(p) }),
   'F.scaled_dot_product_attention': ({ q, k, v, mask }, { causal, scale, gqa }) =>
     ops.scaledDotProductAttention(q!, k!, v!, { attnMask: mask, isCausal: causal, scale, enableGqa: gqa }),
   'rope rotate_half (Llama, HF)': ({ x, cos, sin }) => ops.rope(x!, cos!, sin!),
