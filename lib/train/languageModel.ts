@@ -111,7 +111,7 @@ class Run {
     private readonly options: LanguageModelOptions,
   ) {
     const { nLayer, nHead, nEmbd, blockSize, batchSize, dropout, learningRate, seed, title } = config
-    seedRandom(seed)
+    random.seed(seed)
     const tokens = tokenizer.encode(options.text)
     const cut = tokens.length - Math.max(blockSize, Math.floor(tokens.length * validationShare))
     const train = tokens.subarray(0, cut)
@@ -122,8 +122,8 @@ class Run {
     this.optimizer = new AdamW(decayGroups(this.model), { lr: learningRate, betas: [0.9, 0.95] })
     this.pace = new Pace(options)
     this.schedule = new LambdaLR(this.optimizer, (step) => this.pace.multiplier(step, this.warmup()))
-    const random = new TextDataset(train, { blockSize, windows: 'random' })
-    this.loader = new DataLoader(random, { batchSize, seed })
+    const drawn = new TextDataset(train, { blockSize, windows: 'random' })
+    this.loader = new DataLoader(drawn, { batchSize, seed })
     // windows overlap by one token, so that each but the first is foretold exactly once
     this.validation = new DataLoader(new TextDataset(held, { blockSize, stride: blockSize - 1 }), { batchSize })
     this.history = {
