@@ -2,7 +2,7 @@
 
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'
-import { noGrad } from '../autograd/mode'
+import { noGrad } from '../autograd/index'
 import { DataLoader } from '../data/loader'
 import { TextDataset, type TextSample } from '../data/text'
 import { CharTokenizer } from '../data/tokenizer'

@@ -61,8 +61,11 @@ test('gradus train ends with a checkpoint at Ctrl-C, and resumes', async () => {
   child.stdout.on('data', (chunk) => {
     stdout += chunk
   })
+  let begun = false
   child.stderr.on('data', (chunk) => {
-    if (String(chunk).includes('step ')) child.kill('SIGINT')
+    if (begun || !String(chunk).includes('step ')) return
+    begun = true
+    child.kill('SIGINT')
   })
   const status = await new Promise((resolve) => child.on('close', resolve))
   expect(status).toBe(130)
