@@ -73,7 +73,6 @@ export interface LanguageModelProgress {
   textHash: string
   pace: PaceState
   history: TrainingHistory
-  random: unknown
 }
 
 const validationShare = 0.1
@@ -154,7 +153,7 @@ class Run {
 
   async restore(): Promise<void> {
     const { step, extra, path } = await loadCheckpoint(this.options.out, this.parts())
-    const { textHash, pace, history, random: state } = extra as LanguageModelProgress
+    const { textHash, pace, history } = extra as LanguageModelProgress
     if (textHash !== this.textHash) {
       throw new FileError('train', {
         problem: 'the run was made with another text',
@@ -166,7 +165,6 @@ class Run {
     this.checkpoint = path
     this.pace = new Pace(this.options, pace)
     Object.assign(this.history, history)
-    random.setState(state as ReturnType<typeof random.getState>)
   }
 
   private async save(): Promise<void> {
@@ -176,7 +174,6 @@ class Run {
       textHash: this.textHash,
       pace: this.pace.state(),
       history: this.history,
-      random: random.getState(),
     }
     this.checkpoint = await saveCheckpoint(this.options.out, this.parts(), {
       step: this.step,
