@@ -46,7 +46,6 @@ class Block extends nn.Module {
   override forward(x: Tensor, mask: Tensor | null): Tensor {
     const { H, D, causal } = this.config
     const [B, T] = x.shape as [number, number]
-    const dropout = { p: this.p, training: this.training }
     const qkv = this.qkv.forward(this.ln1.forward(x)).view(B, T, 3, H, D / H)
     const [q, k, v] = [0, 1, 2].map((i) => qkv.select(2, i).transpose(1, 2)) as [Tensor, Tensor, Tensor] // (B, H, T, D/H)
     const a = ops.scaledDotProductAttention(q, k, v, {
@@ -55,11 +54,11 @@ class Block extends nn.Module {
       isCausal: causal,
     })
     const attended = this.proj.forward(a.transpose(1, 2).reshape(B, T, D))
-    const h = ops.dropoutAdd(attended, x, dropout)
+    const h = ops.dropoutAdd(attended, x, this.p, this.training)
     const y = ops.mlp(this.ln2.forward(h), this.up.weight, this.up.bias!, this.down.weight, this.down.bias!, {
       approximate: 'tanh',
     })
-    return ops.dropoutAdd(y, h, dropout)
+    return ops.dropoutAdd(y, h, this.p, this.training)
   }
 }
 

@@ -111,7 +111,7 @@ function layers(): void {
       () => [randn([4096, 768], { dtype }), ones([768], { dtype }), zeros([768], { dtype })],
     )
     both('gelu_tanh', '4096x3072', name, (x) => ops.gelu(x!, { approximate: 'tanh' }), normal([4096, 3072]))
-    both('dropout', '4096x3072', name, (x) => ops.dropout(x!, { p: 0.1, training: true }), normal([4096, 3072]))
+    both('dropout', '4096x3072', name, (x) => ops.dropout(x!, 0.1, true), normal([4096, 3072]))
     both('add', '4096x768', name, (a, b) => a!.add(b!), normal([4096, 768], [4096, 768]))
     attention(name, 4, 256)
     attention(name, 4, 1024)

@@ -141,12 +141,12 @@ const reductions: Record<string, Operator> = {
 
 /** What a transformer is made of. */
 const layers: Record<string, Operator> = {
-  'F.layer_norm(x,[last],w,b,eps)': ({ x, w, b }, { eps }) => ops.layerNorm(x!, lastSizes(x!, 1), w!, b!, { eps }),
+  'F.layer_norm(x,[last],w,b,eps)': ({ x, w, b }, { eps }) => ops.layerNorm(x!, lastSizes(x!, 1), w!, b!, eps),
   'F.layer_norm(x,[last])': ({ x }) => ops.layerNorm(x!, lastSizes(x!, 1)),
   'F.layer_norm(x,[last two],w,b)': ({ x, w, b }) => ops.layerNorm(x!, lastSizes(x!, 2), w!, b!),
-  'F.rms_norm(x,[last],w,eps)': ({ x, w }, { eps }) => ops.rmsNorm(x!, lastSizes(x!, 1), w!, { eps }),
+  'F.rms_norm(x,[last],w,eps)': ({ x, w }, { eps }) => ops.rmsNorm(x!, lastSizes(x!, 1), w!, eps),
   'F.rms_norm(x,[last])': ({ x }) => ops.rmsNorm(x!, lastSizes(x!, 1)),
-  'F.dropout(x,p,training)': ({ x }, { p, training }) => ops.dropout(x!, { p, training }),
+  'F.dropout(x,p,training)': ({ x }, { p, training }) => ops.dropout(x!, p, training),
   'F.cross_entropy': ({ x, target, weight }, p) => ops.crossEntropy(x!, target!, { weight, ...lossOptions(p) }),
   'F.nll_loss': ({ x, target, weight }, p) => ops.nllLoss(x!, target!, { weight, ...lossOptions(p) }),
   'F.mse_loss': ({ x, y }, p) => ops.mseLoss(x!, y!, lossOptions(p)),
