@@ -11,6 +11,7 @@ export { type DType, isFloatingPoint, promoteTypes } from './dtype'
 export * from './errors'
 export * as io from './io/index'
 export * as models from './models/index'
+export * as monitor from './monitor/index'
 export { getNumThreads, setNumThreads } from './native'
 export * as nn from './nn/index'
 export {
@@ -44,6 +45,7 @@ export {
 } from './tensor/create'
 export { memory, tidy } from './tensor/memory'
 export { type NestedArray, type Shape, Tensor, type TensorData } from './tensor/tensor'
+export * as train from './train/index'
 
 /** Operators as functions; most are methods of Tensor too. */
 export const ops: typeof operators = guarded(operators)

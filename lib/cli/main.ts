@@ -26,7 +26,7 @@ program
   .option('--heads <n>', 'attention heads a block', wholeNumber(1, 128), 6)
   .option('--width <d>', 'embedding width, a multiple of the heads', wholeNumber(8, 16384), 192)
   .option('--context <t>', 'characters that the model sees at once', wholeNumber(8, 8192), 128)
-  .option('--batch-size <b>', 'sequences a step', wholeNumber(1, 65536), 32)
+  .option('--batch-size <b>', 'sequences a step', wholeNumber(1, 65536), 16)
   .option('--lr <rate>', 'highest learning rate', positiveNumber, 2e-3)
   .option('--dropout <p>', 'share of activations dropped', fraction(0, 1), 0)
   .option('--resume', 'continue the run in --out, to the same bits as one that never stopped')

@@ -1,0 +1,3 @@
+// Public names of what watches a run.
+
+export * from './report/index'
