@@ -1,6 +1,7 @@
 // What stands in padded places must not count: masks for attention, and targets for the loss.
 
 import { DTypeError, describeShape, ShapeError } from '../errors'
+import { expectTensor } from '../ops/registry'
 import { full } from '../tensor/create'
 import type { Tensor } from '../tensor/tensor'
 
@@ -9,6 +10,7 @@ export const IGNORED = -100
 
 /** Throws unless the tensor holds indices of the given shape. */
 export function expectIndices(op: string, name: string, x: Tensor, shape: readonly number[] | null = null): void {
+  expectTensor(op, name, x)
   if (x._dtype < 4 || x.dtype === 'bool') {
     throw new DTypeError(op, {
       problem: `${name} has the wrong dtype`,
@@ -28,6 +30,7 @@ export function expectIndices(op: string, name: string, x: Tensor, shape: readon
 
 /** Throws unless the mask is [B, T]; gives it as bool, true where a token is real. */
 export function readAttentionMask(op: string, mask: Tensor, shape: readonly number[]): Tensor {
+  expectTensor(op, 'attentionMask', mask)
   if (mask.ndim !== 2 || mask.shape[0] !== shape[0] || mask.shape[1] !== shape[1]) {
     throw new ShapeError(op, {
       problem: 'attentionMask has the wrong shape',

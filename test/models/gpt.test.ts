@@ -177,6 +177,9 @@ describe('GPT', () => {
       'GPT: the text is longer than the model can look at: got 17 tokens, expected at most blockSize 16.',
     )
     expect(() => model.forward(null as never)).toThrow(ArgumentError)
+    const inputIds = ids([[1, 2]])
+    expect(() => model.forward({ inputIds, attentionMask: [1, 1] as never })).toThrow('attentionMask is not a tensor')
+    expect(() => model.forward({ inputIds, labels: 7 as never })).toThrow('labels is not a tensor')
   })
 
   it('learns with every part of nn around it', async () => {
