@@ -98,10 +98,14 @@ void forChosen(const Box& part, const Chosen& x, const int64_t* index, const int
 template <class Body>
 void visitWidth(DType dtype, const Body& body) {
   switch (itemSize(dtype)) {
-    case 1: return body(uint8_t{});
-    case 2: return body(uint16_t{});
-    case 4: return body(uint32_t{});
-    default: return body(uint64_t{});
+    case 1:
+      return body(uint8_t{});
+    case 2:
+      return body(uint16_t{});
+    case 4:
+      return body(uint32_t{});
+    default:
+      return body(uint64_t{});
   }
 }
 
@@ -109,11 +113,15 @@ void visitWidth(DType dtype, const Body& body) {
 template <class Body>
 void visitNumbers(DType dtype, const Body& body) {
   switch (dtype) {
-    case DType::kInt64: return body(int64_t{});
-    case DType::kInt32: return body(int32_t{});
+    case DType::kInt64:
+      return body(int64_t{});
+    case DType::kInt32:
+      return body(int32_t{});
     case DType::kUint8:
-    case DType::kBool: return body(uint8_t{});
-    default: return visitFloating(dtype, body);
+    case DType::kBool:
+      return body(uint8_t{});
+    default:
+      return visitFloating(dtype, body);
   }
 }
 
@@ -193,9 +201,11 @@ const int64_t* checkedIndices(const OpCall& call, const TensorView& index, int64
     }
   });
   const int64_t i = bad.load();
-  GRADUS_CHECK(i == index.numel, ErrorCode::kIndex, "%s: index is out of range: got %lld at position %lld, expected %s%lld",
-               call.name, static_cast<long long>(values[i]), static_cast<long long>(i),
-               limit > 0 ? "0 to " : "a dim that is not empty instead of size ", static_cast<long long>(limit > 0 ? limit - 1 : 0));
+  GRADUS_CHECK(i == index.numel, ErrorCode::kIndex,
+               "%s: index is out of range: got %lld at position %lld, expected %s%lld", call.name,
+               static_cast<long long>(values[i]), static_cast<long long>(i),
+               limit > 0 ? "0 to " : "a dim that is not empty instead of size ",
+               static_cast<long long>(limit > 0 ? limit - 1 : 0));
   return values;
 }
 
@@ -207,9 +217,8 @@ void run_gather(const OpCall& call) {
   visitWidth(x.dtype, [&](auto tag) {
     using U = decltype(tag);
     forParts(out, dim, [&](const Box& part) {
-      forChosen(part, from, index, out.strides, [&](int64_t place, int64_t i, int64_t, const int64_t*) {
-        out.as<U>()[i] = x.as<U>()[place];
-      });
+      forChosen(part, from, index, out.strides,
+                [&](int64_t place, int64_t i, int64_t, const int64_t*) { out.as<U>()[i] = x.as<U>()[place]; });
     });
   });
 }
@@ -285,7 +294,8 @@ void run_embedding(const OpCall& call) {
   const TensorView& index = call.in[0];
   const TensorView weight = contiguousOf(call, call.in[1]);
   const int64_t* rows = checkedIndices(call, index, weight.sizes[0]);
-  if (call.out[0].numel > 0) selectRows(weight.data, rows, call.out[0].data, Around(weight, 0), index.numel, weight.dtype);
+  if (call.out[0].numel > 0)
+    selectRows(weight.data, rows, call.out[0].data, Around(weight, 0), index.numel, weight.dtype);
 }
 
 }  // namespace gradus::cpu

@@ -15,11 +15,15 @@ bool isNonzero(T x) {
 template <class Body>
 void visitAny(DType dtype, const Body& body) {
   switch (dtype) {
-    case DType::kInt64: return body(int64_t{});
-    case DType::kInt32: return body(int32_t{});
+    case DType::kInt64:
+      return body(int64_t{});
+    case DType::kInt32:
+      return body(int32_t{});
     case DType::kUint8:
-    case DType::kBool: return body(uint8_t{});
-    default: return visitFloating(dtype, body);
+    case DType::kBool:
+      return body(uint8_t{});
+    default:
+      return visitFloating(dtype, body);
   }
 }
 

@@ -54,9 +54,8 @@ void normalize(const T* x, T* y, C* means, C* rstds, const Rows<C>& rows, C eps)
       T* to = y + r * n;
       C mean = 0;
       if (kCentered) {
-        mean = inverse * sumOver(d, n, [&](int64_t i, int64_t count) GRADUS_INLINE_BODY {
-          return loadSome(d, from + i, count);
-        });
+        mean = inverse *
+               sumOver(d, n, [&](int64_t i, int64_t count) GRADUS_INLINE_BODY { return loadSome(d, from + i, count); });
         means[r] = mean;
       }
       const auto center = hn::Set(d, mean);
@@ -203,8 +202,8 @@ void forward(const OpCall& call) {
     using T = decltype(tag);
     using C = Compute<T>;
     const Rows<C> rows{x.numel / width, width, parameter<C>(call, 1), kCentered ? parameter<C>(call, 2) : nullptr};
-    normalize<kCentered>(x.as<T>(), call.out[0].as<T>(), call.out[1].as<C>(), call.out[kCentered ? 2 : 1].as<C>(),
-                         rows, static_cast<C>(call.attr[0]));
+    normalize<kCentered>(x.as<T>(), call.out[0].as<T>(), call.out[1].as<C>(), call.out[kCentered ? 2 : 1].as<C>(), rows,
+                         static_cast<C>(call.attr[0]));
   });
 }
 

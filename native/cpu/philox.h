@@ -13,7 +13,7 @@ namespace gradus::cpu {
 
 struct Philox {
   static constexpr int kRounds = 10;
-  static constexpr uint32_t kMul0 = 0xD2511F53, kMul1 = 0xCD9E8D57;  // products of the two halves
+  static constexpr uint32_t kMul0 = 0xD2511F53, kMul1 = 0xCD9E8D57;    // products of the two halves
   static constexpr uint32_t kWeyl0 = 0x9E3779B9, kWeyl1 = 0xBB67AE85;  // golden ratio, sqrt(3) - 1: added to the key
 
   uint64_t key, offset;
@@ -42,9 +42,7 @@ struct Philox {
 
   uint32_t word(uint64_t i) const { return block(i / 4).lane[i % 4]; }
 
-  uint64_t wideWord(uint64_t i) const {
-    return static_cast<uint64_t>(word(i)) << 32 | Philox{key, offset, 1}.word(i);
-  }
+  uint64_t wideWord(uint64_t i) const { return static_cast<uint64_t>(word(i)) << 32 | Philox{key, offset, 1}.word(i); }
 };
 
 // dropout keeps an element where word >= threshold.

@@ -59,7 +59,9 @@ class Source {
 
 // The number of leading bits of a word that T holds exactly.
 template <class T>
-constexpr int kUniformBits = std::is_same_v<T, BFloat16> ? 8 : std::is_same_v<T, Float16> ? 11 : 24;
+constexpr int kUniformBits = std::is_same_v<T, BFloat16>  ? 8
+                             : std::is_same_v<T, Float16> ? 11
+                                                          : 24;
 
 template <class T>
 void uniformTile(const Words& words, int64_t n, T* out, Compute<T> low, Compute<T> range) {
@@ -201,10 +203,14 @@ void integers(const OpCall& call) {
     });
   };
   switch (out.dtype) {
-    case DType::kInt64: return fill(int64_t{});
-    case DType::kInt32: return fill(int32_t{});
-    case DType::kUint8: return fill(uint8_t{});
-    default: return visitFloating(out.dtype, fill);
+    case DType::kInt64:
+      return fill(int64_t{});
+    case DType::kInt32:
+      return fill(int32_t{});
+    case DType::kUint8:
+      return fill(uint8_t{});
+    default:
+      return visitFloating(out.dtype, fill);
   }
 }
 

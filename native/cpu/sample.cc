@@ -24,9 +24,8 @@ double readRow(const OpCall& call, const TensorView& weights, int64_t row, doubl
   const int64_t n = weights.size(-1);
   double sum = 0;
   for (int64_t j = 0; j < n; ++j) {
-    const double w = visitFloating(weights.dtype, [&](auto tag) {
-      return static_cast<double>(widen(weights.as<decltype(tag)>()[row * n + j]));
-    });
+    const double w = visitFloating(
+        weights.dtype, [&](auto tag) { return static_cast<double>(widen(weights.as<decltype(tag)>()[row * n + j])); });
     GRADUS_CHECK(w >= 0 && std::isfinite(w), ErrorCode::kState,
                  "multinomial: a weight is not usable: got %g at position %lld of row %lld, expected a finite number "
                  "of at least 0",

@@ -92,8 +92,8 @@ struct Backward {
     const auto total = hn::Set(d, vec::sumLanes(d, sum));
     forVectors(d, n, [&](int64_t i, int64_t count) GRADUS_INLINE_BODY {
       const auto grad = loadSome(d, g + i, count), out = loadSome(d, y + i, count);
-      const auto result = kLog ? hn::NegMulAdd(expOfDifference(d, out), total, grad)
-                               : hn::Mul(out, hn::Sub(grad, total));
+      const auto result =
+          kLog ? hn::NegMulAdd(expOfDifference(d, out), total, grad) : hn::Mul(out, hn::Sub(grad, total));
       putSome(d, result, dx + i, count, stream);
     });
   }
@@ -125,23 +125,26 @@ void innerDim(const OpCall& call, const T* a, const T* b, T* out, const Around& 
   const int64_t n = at.size, groups = (at.inner + kRows - 1) / kRows, tasks = at.outer * groups;
   const int64_t grain = std::max<int64_t>(1, 4096 / (n * std::min(kRows, at.inner)));
   const int64_t parts = std::clamp<int64_t>(tasks / grain, 1, numThreads());
-  C* scratch = call.scratch<C>(static_cast<size_t>(parts) * (3 * kRows + 1) * n);
+  const int64_t pitch = n + 16;  // rows a power of two apart would share a few sets of the first-level cache
+  const int64_t each = (3 * kRows + 1) * pitch;
+  C* scratch = call.scratch<C>(static_cast<size_t>(parts) * each);
   parallelFor(parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t part = begin; part < end; ++part) {
-      C* rowsA = scratch + part * (3 * kRows + 1) * n;
-      C *rowsB = rowsA + kRows * n, *rowsOut = rowsB + kRows * n, *spare = rowsOut + kRows * n;
+      C* rowsA = scratch + part * each;
+      C *rowsB = rowsA + kRows * pitch, *rowsOut = rowsB + kRows * pitch, *spare = rowsOut + kRows * pitch;
       for (int64_t task = tasks * part / parts; task < tasks * (part + 1) / parts; ++task) {
         const int64_t first = task % groups * kRows, count = std::min(kRows, at.inner - first);
         const int64_t base = task / groups * n * at.inner + first;
         for (int64_t i = 0; i < n; ++i) {
           for (int64_t r = 0; r < count; ++r) {
-            rowsA[r * n + i] = widen(a[base + i * at.inner + r]);
-            if (b) rowsB[r * n + i] = widen(b[base + i * at.inner + r]);
+            rowsA[r * pitch + i] = widen(a[base + i * at.inner + r]);
+            if (b) rowsB[r * pitch + i] = widen(b[base + i * at.inner + r]);
           }
         }
-        for (int64_t r = 0; r < count; ++r) Kernel::row(rowsA + r * n, rowsB + r * n, rowsOut + r * n, n, spare, false);
+        for (int64_t r = 0; r < count; ++r)
+          Kernel::row(rowsA + r * pitch, rowsB + r * pitch, rowsOut + r * pitch, n, spare, false);
         for (int64_t i = 0; i < n; ++i) {
-          for (int64_t r = 0; r < count; ++r) out[base + i * at.inner + r] = Narrow<T>::from(rowsOut[r * n + i]);
+          for (int64_t r = 0; r < count; ++r) out[base + i * at.inner + r] = Narrow<T>::from(rowsOut[r * pitch + i]);
         }
       }
     }

@@ -103,7 +103,8 @@ void rule_gather(const OpCall& call) {
   checkIndex(call, call.in[1]);
   checkInside(call, call.in[1], call.in[0], dim);
   checkOutput(call, call.in[0].dtype);
-  GRADUS_CHECK(sameSizes(call.out[0], call.in[1]), ErrorCode::kShape, "gather: the output has another shape than the index");
+  GRADUS_CHECK(sameSizes(call.out[0], call.in[1]), ErrorCode::kShape,
+               "gather: the output has another shape than the index");
 }
 
 void rule_scatterAdd(const OpCall& call) {
@@ -138,12 +139,12 @@ void rule_embedding(const OpCall& call) {
   checkPresent(call);
   const TensorView &index = call.in[0], &weight = call.in[1], &out = call.out[0];
   checkIndex(call, index);
-  GRADUS_CHECK(weight.rank == 2, ErrorCode::kShape, "embedding: the weight is not a matrix: got rank %d, expected [V, C]",
-               weight.rank);
+  GRADUS_CHECK(weight.rank == 2, ErrorCode::kShape,
+               "embedding: the weight is not a matrix: got rank %d, expected [V, C]", weight.rank);
   checkOutput(call, weight.dtype);
-  GRADUS_CHECK(out.rank == index.rank + 1 && out.size(-1) == weight.sizes[1] &&
-                   out.numel == index.numel * weight.sizes[1],
-               ErrorCode::kShape, "embedding: the output does not fit the index and the weight");
+  GRADUS_CHECK(
+      out.rank == index.rank + 1 && out.size(-1) == weight.sizes[1] && out.numel == index.numel * weight.sizes[1],
+      ErrorCode::kShape, "embedding: the output does not fit the index and the weight");
 }
 
 void rule_embeddingBackward(const OpCall& call) {
@@ -171,8 +172,9 @@ void rule_cat(const OpCall& call) {
     checkAround(call, call.in[i], out, dim);
     total += call.in[i].sizes[dim];
   }
-  GRADUS_CHECK(total == out.sizes[dim], ErrorCode::kShape, "cat: sizes along the dim do not add up: got %lld, expected %lld",
-               number(out.sizes[dim]), number(total));
+  GRADUS_CHECK(total == out.sizes[dim], ErrorCode::kShape,
+               "cat: sizes along the dim do not add up: got %lld, expected %lld", number(out.sizes[dim]),
+               number(total));
 }
 
 void rule_tril(const OpCall& call) { checkTriangle(call); }

@@ -52,9 +52,9 @@ void checkStatistic(const OpCall& call, const TensorView& s, const TensorView& x
 
 void checkParameterGradient(const OpCall& call, int i, int64_t width) {
   const TensorView& grad = call.out[i];
-  GRADUS_CHECK(isFloating(grad.dtype) && grad.contiguous && (grad.numel == 0 || grad.numel == width),
-               ErrorCode::kShape, "%s: the gradient of weight or bias does not fit: got %lld elements, expected %lld",
-               call.name, static_cast<long long>(grad.numel), static_cast<long long>(width));
+  GRADUS_CHECK(isFloating(grad.dtype) && grad.contiguous && (grad.numel == 0 || grad.numel == width), ErrorCode::kShape,
+               "%s: the gradient of weight or bias does not fit: got %lld elements, expected %lld", call.name,
+               static_cast<long long>(grad.numel), static_cast<long long>(width));
 }
 
 }  // namespace

@@ -36,7 +36,8 @@ void checkDropout(const OpCall& call) {
   checkOutput(call);
   for (int i = 0; i < call.nIn; ++i) checkLike(call, call.in[i]);
   const double p = call.attr[2];
-  GRADUS_CHECK(p >= 0 && p <= 1, ErrorCode::kState, "%s: p is not a probability: got %g, expected 0 to 1", call.name, p);
+  GRADUS_CHECK(p >= 0 && p <= 1, ErrorCode::kState, "%s: p is not a probability: got %g, expected 0 to 1", call.name,
+               p);
 }
 
 }  // namespace
