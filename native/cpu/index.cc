@@ -185,10 +185,26 @@ void addRows(Sum<T>* out, const int64_t* index, const T* source, const Around& a
   });
 }
 
+// Whether a contiguous operand shares memory with an output.
+bool isOverwritten(const OpCall& call, const TensorView& x) {
+  const auto begin = reinterpret_cast<uintptr_t>(x.data);
+  for (int i = 0; i < call.nOut; ++i) {
+    const auto out = reinterpret_cast<uintptr_t>(call.out[i].data);
+    if (begin < out + call.out[i].bytes() && out < begin + x.bytes()) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 const int64_t* checkedIndices(const OpCall& call, const TensorView& index, int64_t limit) {
-  const int64_t* values = contiguousAs(call, index, DType::kInt64).as<int64_t>();
+  TensorView safe = contiguousAs(call, index, DType::kInt64);
+  if (isOverwritten(call, safe)) {  // x.scatter_(0, x, 1000) would change indices after they were checked
+    const TensorView copy = contiguousLike(safe, DType::kInt64, call.workspace->take(safe.bytes()));
+    std::memcpy(copy.data, safe.data, safe.bytes());
+    safe = copy;
+  }
+  const int64_t* values = safe.as<int64_t>();
   std::atomic<int64_t> bad{index.numel};
   parallelFor(index.numel, 4 * kGrain, [&](int64_t begin, int64_t end) {
     uint64_t most = 0;  // branch-free: a negative index is a large unsigned one

@@ -135,6 +135,18 @@ describe('indexing', () => {
     expect(kept.grad!.arraySync()).toEqual([2, 0, 2])
   })
 
+  it('reads indices before it overwrites them', () => {
+    const x = index([1, 1, 0])
+    x.scatter_(0, x, 1e9)
+    expect(x.arraySync()).toEqual([1e9, 1e9, 0])
+    const y = index([1, 2, 0])
+    y.scatterAdd_(0, y, index([1e9, 1e9, 1e9]))
+    expect(y.arraySync()).toEqual([1e9 + 1, 1e9 + 2, 1e9])
+    const z = index([2, 2, 2])
+    z.indexAdd_(0, z, index([1e9, 1, 1]))
+    expect(z.arraySync()).toEqual([2, 2, 1e9 + 4])
+  })
+
   it('embeds with a deterministic gradient that accumulates', async () => {
     const tokens = index(Array.from({ length: 3000 }, (_, i) => (i * 7919) % 97))
     const grads = [0, 1].map(() => {
