@@ -67,14 +67,24 @@ export function leaveToCollector(tensor: Tensor): void {
   if (tensor._collectable) return
   tensor._collectable = true
   const bytes = bytesOf(tensor)
-  registry.register(tensor, { handle: tensor._handle, bytes })
+  registry.register(tensor, { handle: tensor._handle, bytes }, tensor)
   reportBytes(bytes)
+}
+
+// What was released by other means is no longer the collector's: else V8 would believe that the bytes are still there,
+// and collect every few steps for nothing.
+function takeFromCollector(tensor: Tensor): void {
+  if (!tensor._collectable) return
+  tensor._collectable = false
+  registry.unregister(tensor)
+  reportBytes(-bytesOf(tensor))
 }
 
 /** @internal Gives a long-lived tensor the memory and dtype of another, which goes. */
 export function adopt(tensor: Tensor, from: Tensor): void {
   queue.push(tensor._handle)
-  reportBytes(-bytesOf(tensor))
+  takeFromCollector(tensor)
+  takeFromCollector(from)
   const target = tensor as { -readonly [K in keyof Tensor]: Tensor[K] }
   target._handle = from._handle
   target._dtype = from._dtype
@@ -82,9 +92,7 @@ export function adopt(tensor: Tensor, from: Tensor): void {
   target._version++
   from._released = 'to()'
   from._refs = Number.POSITIVE_INFINITY // its handle has a new owner
-  const bytes = bytesOf(tensor)
-  registry.register(tensor, { handle: tensor._handle, bytes })
-  reportBytes(bytes)
+  leaveToCollector(tensor)
   flush()
 }
 
@@ -96,7 +104,9 @@ export function track(tensor: Tensor): void {
 
 /** @internal One owner less; the last one gives the memory back. */
 export function unref(tensor: Tensor): void {
-  if (--tensor._refs === 0) queue.push(tensor._handle)
+  if (--tensor._refs > 0) return
+  queue.push(tensor._handle)
+  takeFromCollector(tensor)
 }
 
 /** @internal Ends the user's ownership: further use is an error that names `where`. */

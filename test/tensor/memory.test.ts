@@ -1,0 +1,60 @@
+import { constants, PerformanceObserver } from 'node:perf_hooks'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { describe, expect, it } from 'vitest'
+import { memory, nn, noGrad, ones, zeros } from '../../lib/index'
+
+setFlagsFromString('--expose_gc')
+const gc = runInNewContext('gc') as () => void
+const collect = async (): Promise<void> => {
+  for (let i = 0; i < 3; i++) {
+    gc()
+    await new Promise((resolve) => setImmediate(resolve)) // finalizers run between turns
+  }
+}
+
+describe('memory', () => {
+  it('gives back what is no longer reachable', async () => {
+    await collect()
+    const before = memory.tensors()
+    for (let i = 0; i < 10; i++) zeros([100])
+    expect(memory.tensors()).toBe(before + 10)
+    await collect()
+    expect(memory.tensors()).toBe(before)
+  })
+
+  it('makes V8 collect for what only V8 can free, not for what was disposed of', async () => {
+    const collections = async (step: () => void): Promise<number> => {
+      await collect()
+      let major = 0
+      const observer = new PerformanceObserver((list) => {
+        for (const entry of list.getEntries()) {
+          const { kind } = (entry as unknown as { detail: { kind: number } }).detail
+          if (kind === constants.NODE_PERFORMANCE_GC_MAJOR) major++
+        }
+      })
+      observer.observe({ entryTypes: ['gc'] })
+      for (let i = 0; i < 400; i++) {
+        step()
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      observer.disconnect()
+      return major
+    }
+    const dropped = await collections(() => void ones([1 << 20]))
+    const disposed = await collections(() => ones([1 << 20]).dispose())
+    expect(dropped).toBeGreaterThan(4)
+    expect(disposed).toBeLessThan(dropped / 2)
+  })
+
+  it('keeps parameters that were converted when the tensors between are collected', async () => {
+    const layer = new nn.Linear(64, 64)
+    layer.to('bfloat16').to('float64')
+    await collect()
+    const filler = Array.from({ length: 20 }, () => ones([64, 64]))
+    const sum = await noGrad(() => layer.forward(zeros([1, 64], { dtype: 'float64' }))).data()
+    expect(Array.from(sum, Number).some((value) => value !== 0)).toBe(true)
+    expect(filler.length).toBe(20)
+  })
+})
