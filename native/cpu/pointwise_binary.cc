@@ -84,11 +84,9 @@ GRADUS_FORMULA(siluBackward, 2, const V s = vec::sigmoid(d, b);
 GRADUS_FORMULA(softplusBackward, 2, const V z = hn::Mul(b, p);
                return hn::IfThenElse(hn::Gt(z, q), a, hn::Mul(a, vec::sigmoid(d, z)));)
 // Phi(x) + x phi(x)
-GRADUS_FORMULA(geluErfBackward, 2, const V half = hn::Set(d, T(0.5));
-               const V cdf = hn::MulAdd(half, vec::erf(d, hn::Mul(b, hn::Set(d, T(M_SQRT1_2)))), half);
-               const V density = hn::Mul(hn::Set(d, T(0.3989422804014327)),
-                                         vec::exp(d, hn::Mul(hn::Mul(b, b), hn::Set(d, T(-0.5)))));
-               return hn::Mul(a, hn::MulAdd(b, density, cdf));)
+GRADUS_FORMULA(geluErfBackward, 2, const auto parts = vec::normal(d, b);
+               const V density = hn::Mul(hn::Set(d, T(0.3989422804014327)), parts.bell);
+               return hn::Mul(a, hn::MulAdd(b, density, parts.cdf));)
 // With s = sigmoid(2u): s + x s (1 - s) 2u', 2u' = 2 sqrt(2 / pi) (1 + 3 * 0.044715 x^2)
 GRADUS_FORMULA(geluTanhBackward, 2, constexpr double k = 2 * 0.7978845608028654;
                const V square = hn::Mul(b, b);

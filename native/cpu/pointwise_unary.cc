@@ -59,8 +59,7 @@ GRADUS_FORMULA(relu, return hn::IfThenElse(hn::Lt(x, zero), zero, x);)  // NaN s
 GRADUS_FORMULA(silu, return hn::Div(x, hn::Add(one, vec::exp(d, hn::Neg(x))));)
 GRADUS_FORMULA(softplus, const V z = hn::Mul(x, p);
                return hn::IfThenElse(hn::Gt(z, q), x, hn::Div(vec::log1p(d, vec::exp(d, z)), p));)
-GRADUS_FORMULA(geluErf, const V half = hn::Mul(x, hn::Set(d, T(0.5)));
-               return hn::MulAdd(half, vec::erf(d, hn::Mul(x, hn::Set(d, T(M_SQRT1_2)))), half);)
+GRADUS_FORMULA(geluErf, return hn::Mul(x, vec::normal(d, x).cdf);)
 // 0.5 x (1 + tanh(u)) = x / (1 + e^-2u): one exponential, and no cancellation in the left tail
 GRADUS_FORMULA(geluTanh, constexpr double c = 2 * 0.7978845608028654;
                const V slope = hn::MulAdd(hn::Mul(x, x), hn::Set(d, T(-c * 0.044715)), hn::Set(d, T(-c)));

@@ -339,6 +339,35 @@ HWY_INLINE Of<D> erf(D d, Of<D> x) {
   }
 }
 
+// The normal distribution at x: its function Phi, and e^(-x^2 / 2), which both Phi and its derivative need.
+template <class D>
+struct NormalParts {
+  Of<D> cdf, bell;
+};
+
+template <class D>
+HWY_INLINE NormalParts<D> normal(D d, Of<D> x) {
+  using T = hn::TFromD<D>;
+  const auto bell = exp(d, hn::Mul(hn::Mul(x, x), hn::Set(d, T(-0.5))));
+  if constexpr (kDouble<D>) {
+    return {mapLanes(d, x, [](double v) { return 0.5 * std::erfc(-v * M_SQRT1_2); }), bell};
+  } else {
+    const auto one = hn::Set(d, 1.0f);
+    const auto t = hn::Div(one, hn::MulAdd(hn::Abs(x), hn::Set(d, 0.25f), one));
+    // Phi(-|x|) e^(x^2 / 2) / t in t = 1 / (1 + |x| / 4)
+    auto q = hn::MulAdd(t, hn::Set(d, 0.025723407f), hn::Set(d, -0.152808994f));
+    q = hn::MulAdd(q, t, hn::Set(d, 0.296121269f));
+    q = hn::MulAdd(q, t, hn::Set(d, -0.205782801f));
+    q = hn::MulAdd(q, t, hn::Set(d, 0.201758161f));
+    q = hn::MulAdd(q, t, hn::Set(d, 0.032927867f));
+    q = hn::MulAdd(q, t, hn::Set(d, 0.10374672f));
+    q = hn::MulAdd(q, t, hn::Set(d, 0.0985168368f));
+    q = hn::MulAdd(q, t, hn::Set(d, 0.0997974798f));
+    const auto tail = hn::Mul(hn::Mul(q, t), bell);
+    return {hn::IfThenElse(hn::Lt(x, hn::Zero(d)), tail, hn::Sub(one, tail)), bell};
+  }
+}
+
 }  // namespace vec
 }  // namespace gradus::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
