@@ -115,7 +115,8 @@ class Run {
     const cut = tokens.length - Math.max(blockSize, Math.floor(tokens.length * validationShare))
     const train = tokens.subarray(0, cut)
     const held = tokens.subarray(cut, cut + validationWindows * (blockSize - 1) + 1)
-    this.start = tokens[0]!
+    // what follows a line break begins a line
+    this.start = tokenizer.tokenToId('\n') ?? tokens[0]!
     this.textHash = createHash('sha256').update(options.text).digest('hex')
     this.model = new GPT({ vocabSize: tokenizer.vocabSize, nLayer, nHead, nEmbd, blockSize, dropout })
     this.optimizer = new AdamW(decayGroups(this.model), { lr: learningRate, betas: [0.9, 0.95] })
