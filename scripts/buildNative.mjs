@@ -11,12 +11,14 @@ const system = new BuildSystem({
   directory: root,
   parallel: availableParallelism(),
   debug: process.argv.includes('--debug'),
+  // what matters is what CMake and the compiler say
+  noLog: true,
 })
 
 try {
   await system.build()
   markFresh('native')
-} catch {
-  // CMake and the compiler have said what is wrong
+} catch (error) {
+  process.stderr.write(`build: ${error.message}\n`)
   process.exitCode = 1
 }

@@ -28,7 +28,9 @@ describe('a late failure', () => {
   it('leaves the targets of in-place operations untouched', async () => {
     const target = ones([1, 2])
     runInto(add, [target, failing()], target, [0, 0, 1])
-    await device('cpu').synchronize().catch(() => {})
+    await device('cpu')
+      .synchronize()
+      .catch(() => {})
     expect(await target.array()).toEqual([[1, 1]])
   })
 })
@@ -50,7 +52,12 @@ describe('running out of memory', () => {
   })
 
   it('refuses sizes beyond any machine', async () => {
-    await expect(zeros([2 ** 20, 2 ** 20, 64]).slice(0, 0, 1).slice(1, 0, 1).array()).rejects.toThrow(OutOfMemoryError)
+    await expect(
+      zeros([2 ** 20, 2 ** 20, 64])
+        .slice(0, 0, 1)
+        .slice(1, 0, 1)
+        .array(),
+    ).rejects.toThrow(OutOfMemoryError)
     expect(() => zeros([2 ** 30, 2 ** 30])).toThrow('too many elements')
   })
 })

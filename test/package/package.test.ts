@@ -12,7 +12,7 @@ let folder: string
 /** npm under this Node, with nothing else on PATH. */
 function npm(args: string[], cwd: string): string {
   const beside = join(dirname(process.execPath), '../lib/node_modules/npm/bin/npm-cli.js')
-  const script = process.env['npm_execpath'] ?? beside
+  const script = process.env.npm_execpath ?? beside
   const path = dirname(process.execPath)
   return execFileSync(process.execPath, [script, ...args], {
     cwd,
