@@ -83,7 +83,7 @@ function compareSteps(config: string, options: Options, folder: string): Compari
   }
   const tolerance = options.dtype === 'fp32' ? 1e-4 : 3e-2
   for (const key of options.dropout === '0' ? ['loss_first', 'grad_norm_first'] : []) {
-    const [a, b] = [Number(ours[0]![key]), Number(theirs[0]![key])]
+    const [a, b] = [Number(ours[0]![key]), Number(theirs[0]![`${key}_f64`] ?? theirs[0]![key])]
     if (!(relative(a, b) <= tolerance)) {
       throw new Error(
         `bench:compare: ${config}: ${key} differs: got ${a}, expected ${b} as the peer; the ratio is void`,

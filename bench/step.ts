@@ -3,8 +3,10 @@
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { Command, Option } from 'commander'
-import { io, memory, nn, optim, random, setNumThreads, Tensor } from 'gradus'
+import { device, io, memory, nn, optim, random, setNumThreads, Tensor } from 'gradus'
 import { type Batch, type ConfigName, configs, Model, matmulFlops, randomBatch } from './model'
 import { probability, wholeNumber } from './options'
 import { median } from './timing'
@@ -31,6 +33,8 @@ async function load(file: string, model: Model, gatherLogits: boolean): Promise<
   const stored = await io.loadFile(file)
   const weights = Object.entries(stored).filter(([name]) => !name.startsWith('batch.'))
   model.loadStateDict(Object.fromEntries(weights))
+  await device('cpu').synchronize()
+  for (const [, tensor] of weights) tensor.dispose()
   const mask = stored['batch.mask']
   const picked = stored['batch.picked']
   if (gatherLogits !== (picked !== undefined)) {
@@ -60,6 +64,10 @@ async function main(options: Options): Promise<void> {
     ? await load(options.load, model, options.gatherLogits ?? false)
     : randomBatch(config, options.gatherLogits ?? false)
   const parameters = model.parameters()
+  // what loading the file needed is not what the model holds
+  setFlagsFromString('--expose-gc')
+  runInNewContext('gc')()
+  memory.trim()
   const baseRss = statusMb('VmRSS')
   writeFileSync('/proc/self/clear_refs', '5')
 
