@@ -16,7 +16,7 @@ import { AdamW } from '../optim/adam'
 import { LambdaLR } from '../optim/schedule/lambda'
 import * as random from '../random'
 import { Pace, type PaceOptions, type PaceState } from './pace'
-import { unigramEntropy } from './text'
+import { commonestToken, unigramEntropy } from './text'
 
 /** The run, but for how long it is: what a checkpoint must agree with. */
 export interface LanguageModelConfig {
@@ -115,8 +115,8 @@ class Run {
     const cut = tokens.length - Math.max(blockSize, Math.floor(tokens.length * validationShare))
     const train = tokens.subarray(0, cut)
     const held = tokens.subarray(cut, cut + validationWindows * (blockSize - 1) + 1)
-    // what follows a line break begins a line
-    this.start = tokenizer.tokenToId('\n') ?? tokens[0]!
+    // a model that has seen little yet knows best what follows the commonest token
+    this.start = commonestToken(train)
     this.textHash = createHash('sha256').update(options.text).digest('hex')
     this.model = new GPT({ vocabSize: tokenizer.vocabSize, nLayer, nHead, nEmbd, blockSize, dropout })
     this.optimizer = new AdamW(decayGroups(this.model), { lr: learningRate, betas: [0.9, 0.95] })

@@ -36,11 +36,23 @@ export async function readText(path: string): Promise<string> {
   }
 }
 
-/** Entropy of the tokens' frequencies, in nats: the loss of a model that knows nothing but them. */
-export function unigramEntropy(tokens: Int32Array): number {
+function countTokens(tokens: Int32Array): Map<number, number> {
   const counts = new Map<number, number>()
   for (const token of tokens) counts.set(token, (counts.get(token) ?? 0) + 1)
+  return counts
+}
+
+/** Entropy of the tokens' frequencies, in nats: the loss of a model that knows nothing but them. */
+export function unigramEntropy(tokens: Int32Array): number {
   let entropy = 0
-  for (const count of counts.values()) entropy -= (count / tokens.length) * Math.log(count / tokens.length)
+  for (const count of countTokens(tokens).values()) {
+    entropy -= (count / tokens.length) * Math.log(count / tokens.length)
+  }
   return entropy
+}
+
+/** The token that comes most often; in most texts the space. */
+export function commonestToken(tokens: Int32Array): number {
+  const [[token]] = [...countTokens(tokens)].sort(([, a], [, b]) => b - a) as [[number, number]]
+  return token
 }

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
-import { readText, unigramEntropy } from '../../lib/train/text'
+import { commonestToken, readText, unigramEntropy } from '../../lib/train/text'
 
 const folder = mkdtempSync(join(tmpdir(), 'gradus-text-'))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -31,4 +31,8 @@ test('readText: refuses a folder, binary data and other encodings', async () => 
 test('unigramEntropy: log 2 for two tokens that are equally frequent', () => {
   expect(unigramEntropy(Int32Array.of(0, 1, 1, 0))).toBeCloseTo(Math.log(2), 12)
   expect(unigramEntropy(Int32Array.of(3, 3, 3))).toBe(0)
+})
+
+test('commonestToken: the one that comes most often', () => {
+  expect(commonestToken(Int32Array.of(4, 2, 7, 2, 2, 4))).toBe(2)
 })
