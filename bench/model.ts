@@ -47,7 +47,7 @@ class Block extends nn.Module {
     const { H, D, causal } = this.config
     const [B, T] = x.shape as [number, number]
     const qkv = this.qkv.forward(this.ln1.forward(x)).view(B, T, 3, H, D / H)
-    const [q, k, v] = [0, 1, 2].map((i) => qkv.select(2, i).transpose(1, 2)) as [Tensor, Tensor, Tensor] // (B, H, T, D/H)
+    const [q, k, v] = qkv.unbind(2).map((part) => part.transpose(1, 2)) as [Tensor, Tensor, Tensor] // (B, H, T, D/H)
     const a = ops.scaledDotProductAttention(q, k, v, {
       attnMask: mask ?? undefined,
       dropoutP: this.training ? this.p : 0,
@@ -94,7 +94,8 @@ export class Model extends nn.Module {
       x = x.indexSelect(0, picked)
       labels = labels.indexSelect(0, picked)
     }
-    return ops.linearCrossEntropy(x, this.tok.weight, labels, { ignoreIndex: -100 })
+    // the peer computes every row, so this side does too
+    return ops.linearCrossEntropy(x, this.tok.weight, labels, { ignoreIndex: -100, skipIgnored: false })
   }
 }
 

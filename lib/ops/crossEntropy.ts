@@ -34,7 +34,7 @@ export interface CrossEntropyOptions {
 
 const crossEntropyOp = native('crossEntropy', 'ignoreIndex,labelSmoothing,reduction')
 const crossEntropyBackwardOp = native('crossEntropyBackward', 'ignoreIndex,labelSmoothing,reduction')
-const linearCrossEntropyOp = native('linearCrossEntropy', 'ignoreIndex,labelSmoothing,reduction,gradients')
+const linearCrossEntropyOp = native('linearCrossEntropy', 'ignoreIndex,labelSmoothing,reduction,gradients,skipIgnored')
 const scaleOp: NativeOp = native('scaleByScalar')
 const copyOp = native('copy')
 
@@ -163,11 +163,25 @@ export function crossEntropyOfClasses(input: Tensor, target: Tensor, given: Cros
 
 const linearCrossEntropyRecord: OpRecord = { name: 'linearCrossEntropy', autocast: 'lower', backward: () => null }
 
-/** Another handle on the same elements: gradients outlive the tape, which frees what it saved. */
-const handOver = (x: Tensor, shape: Shape): Tensor => Tensor._view(x, shape, contiguousStrides(shape), 0)
+/** Another handle on the same elements: gradients outlive the tape, which frees what it saved. Nobody else has the
+ *  elements then, so the result is no view and can become a parameter's `.grad` without a copy. */
+function handOver(x: Tensor, shape: Shape): Tensor {
+  const owner = Tensor._view(x, shape, contiguousStrides(shape), 0)
+  ;(owner as { _base: Tensor | null })._base = null
+  return owner
+}
 
-/** crossEntropy(linear(x, weight), target) without the logits: rows pass in chunks of at most 64 MB of logits, and the
- *  gradients are made along with the loss, while a chunk is at hand. Ignored rows cost nothing.
+/** Options of `linearCrossEntropy`. */
+export interface LinearCrossEntropyOptions extends Omit<CrossEntropyOptions, 'weight'> {
+  /** Weight of each class [C]; `weight` is the layer's. */
+  classWeight?: Tensor | null
+  /** Leaves ignored rows out of the products. Default true. */
+  skipIgnored?: boolean
+}
+
+/** crossEntropy(linear(x, weight), target) without the logits: rows pass in chunks of at most 256 MB of logits, and the
+ *  gradients are made along with the loss, while a chunk is at hand. Ignored rows cost nothing, unless `skipIgnored` is
+ *  false (for measuring).
  *  x [..., K], weight [C, K] of one floating dtype, target with one class index for each row of x -> float32 [] (float64
  *  for float64). `classWeight`, ignoreIndex, labelSmoothing and reduction ('mean' or 'sum') as in crossEntropy.
  *  backward() can pass once.
@@ -178,7 +192,7 @@ export function linearCrossEntropy(
   x: Tensor,
   weight: Tensor,
   target: Tensor,
-  { classWeight = null, ...given }: Omit<CrossEntropyOptions, 'weight'> & { classWeight?: Tensor | null } = {},
+  { classWeight = null, skipIgnored = true, ...given }: LinearCrossEntropyOptions = {},
 ): Tensor {
   const op = 'linearCrossEntropy'
   for (const [name, each] of [
@@ -231,7 +245,7 @@ export function linearCrossEntropy(
     linearCrossEntropyOp,
     inputs,
     [[[], statistics], [[], statistics], ...gradients],
-    [ignoreIndex, labelSmoothing, reduction, wanted ? 1 : 0],
+    [ignoreIndex, labelSmoothing, reduction, wanted ? 1 : 0, skipIgnored ? 1 : 0],
   ) as [Tensor, Tensor, Tensor, Tensor]
   if (!wanted) return loss
   return record(linearCrossEntropyRecord, loss, [matrix, weight], [dx, dweight], (context, g) => {

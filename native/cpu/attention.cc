@@ -78,8 +78,10 @@ Attention describe(const OpCall& call, const TensorView* q, const TensorView* k,
 // Tasks cost unequally under causality and cores are shared: each thread takes the next one when it is free. What a
 // task writes does not depend on who runs it.
 template <class Run>
-void runTasks(int64_t tasks, char* scratch, size_t bytesEach, const Run& run) {
-  const int threads = static_cast<int>(std::min<int64_t>(numThreads(), tasks));
+void runTasks(const Attention& a, int64_t tasks, char* scratch, size_t bytesEach, const Run& run) {
+  // Waking a thread costs 5 us, and 100 us on a busy machine: small attentions stay on one.
+  const double work = 4.0 * a.batch * a.heads * a.queries * a.keys * a.dim;
+  const int threads = work < 1.6e7 ? 1 : static_cast<int>(std::min<int64_t>(numThreads(), tasks));
   if (threads <= 1) {
     for (int64_t task = 0; task < tasks; ++task) run(task, scratch);
     return;
@@ -146,7 +148,7 @@ void run_attention(const OpCall& call) {
   plan.ranges = ceilDiv(a.queries, plan.rangeSize);
   const size_t bytes = HWY_DYNAMIC_DISPATCH(forwardBytes)(a, plan);
   char* scratch = call.scratch<char>(bytes * numThreads());
-  runTasks(heads * plan.ranges, scratch, bytes,
+  runTasks(a, heads * plan.ranges, scratch, bytes,
            [&](int64_t task, char* memory) { HWY_DYNAMIC_DISPATCH(forward)(a, plan, task, memory); });
 }
 
@@ -179,10 +181,10 @@ void run_attentionBackward(const OpCall& call) {
     const size_t item = a.q->dtype == DType::kFloat64 ? sizeof(double) : sizeof(float);
     plan.partials = call.scratch<char>(plan.ranges * a.batch * a.heads * a.queries * a.dimPad * item);
   }
-  runTasks(kvHeads * plan.ranges, scratch, bytes,
+  runTasks(a, kvHeads * plan.ranges, scratch, bytes,
            [&](int64_t task, char* memory) { HWY_DYNAMIC_DISPATCH(backward)(a, plan, task, memory); });
   if (plan.ranges > 1) {
-    runTasks(a.batch * a.heads * ceilDiv(a.queries, kAttentionBlock), scratch, 0,
+    runTasks(a, a.batch * a.heads * ceilDiv(a.queries, kAttentionBlock), scratch, 0,
              [&](int64_t task, char* memory) { HWY_DYNAMIC_DISPATCH(reduce)(a, plan, task, memory); });
   }
 }

@@ -20,7 +20,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace gradus::cpu::HWY_NAMESPACE {
 
-constexpr int64_t kLogitBytes = int64_t{64} << 20;  // of a chunk: large enough that the weight is read few times
+constexpr int64_t kLogitBytes = int64_t{256} << 20;  // of a chunk: every chunk reads the weight twice and its gradient once
 constexpr int64_t kClassBlock = 2048;
 
 template <class T>
@@ -52,7 +52,7 @@ class LinearCrossEntropy {
     incoming_ = 1 / divisor;
     kept_ = call_.scratch<int64_t>(rows_);
     for (int64_t row = 0; row < rows_; ++row) {
-      if (targets_[row] != kIgnored) kept_[count_++] = row;
+      if (targets_[row] != kIgnored || !call_.flag(4)) kept_[count_++] = row;
     }
     if (withGradients_ && count_ < rows_) zero(call_.out[2]);
     if (withGradients_ && count_ == 0) zero(call_.out[3]);
@@ -104,7 +104,10 @@ class LinearCrossEntropy {
 
   void multiply(const Gemm& product) {
     const int threads = numThreads();
-    if (!plainSgemm(product)) gemm(product, std::min(threads, gemmThreads(product)), gemmMemory_);
+    // oneDNN would wake its threads for any size
+    if (gemmThreads(product) == 1 || !plainSgemm(product)) {
+      gemm(product, std::min(threads, gemmThreads(product)), gemmMemory_);
+    }
   }
 
   // The chunk's rows of x: as they lie when they are neighbours, else gathered.
@@ -187,6 +190,7 @@ class LinearCrossEntropy {
     double total = 0;
     for (int64_t i = 0; i < count; ++i) {
       const int64_t y = targets_[kept_[first + i]];
+      if (y == kIgnored) continue;
       total += sums_[i].loss(options_, weights_, classes_, y, logits_[i * classes_ + y]);
     }
     if (withGradients_) gradientsOfChunk(first, count);
@@ -200,6 +204,10 @@ class LinearCrossEntropy {
       parallelFor(count, rowGrain(n), [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
           const int64_t y = targets_[kept_[first + i]];
+          if (y == kIgnored) {
+            std::fill_n(gradients_ + i * block_, n, T(0));
+            continue;
+          }
           const RowGradient<T> gradient(options_, weights_, classes_, y, incoming_);
           T* to = gradients_ + i * block_;
           gradientOfRow(logits_ + i * classes_ + c0, n, sums_[i].logsumexp(), gradient, weights, to);
@@ -239,7 +247,7 @@ class LinearCrossEntropy {
   const ClassWeights<T> weights_;  // made after the targets were checked
 
   double incoming_ = 1;
-  int64_t *kept_ = nullptr, count_ = 0;  // rows that are not ignored
+  int64_t *kept_ = nullptr, count_ = 0;  // rows that are computed: those not ignored, or all
   int64_t chunk_ = 0, block_ = 0;
   T *logits_ = nullptr, *gradients_ = nullptr, *rowsOfX_ = nullptr, *rowsOfDx_ = nullptr;
   T* dweightSum_ = nullptr;  // 16-bit weights: chunks add up in float32

@@ -9,7 +9,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace gradus::cpu::HWY_NAMESPACE {
 
-constexpr int64_t kGrain = 16384;  // elements worth a thread
+constexpr int64_t kGrain = 65536;  // elements worth a thread
 
 inline int64_t rowGrain(int64_t classes) { return std::max<int64_t>(1, kGrain / classes); }
 

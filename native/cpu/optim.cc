@@ -11,7 +11,7 @@ HWY_BEFORE_NAMESPACE();
 namespace gradus::cpu::HWY_NAMESPACE {
 namespace {
 
-constexpr int64_t kGrain = 1 << 14;  // elements a thread must have to be woken
+constexpr int64_t kGrain = 1 << 17;  // elements that make waking a thread worth it: 50 us or more
 
 // body(tensor, from, to) for the ranges of elements of `count` tensors, split evenly among threads in whole cache
 // lines.
@@ -214,7 +214,7 @@ void norm(const OpCall& call) {
   int64_t chunks = 0;
   for (int i = 0; i < call.nIn; ++i) chunks += (call.in[i].numel + kChunk - 1) / kChunk;
   double* shares = call.scratch<double>(std::max<int64_t>(1, chunks));
-  parallelFor(chunks, 1, [&](int64_t begin, int64_t end) {
+  parallelFor(chunks, kGrain / kChunk, [&](int64_t begin, int64_t end) {
     int64_t start = 0;
     for (int i = 0; i < call.nIn && start < end; ++i) {
       const TensorView& tensor = call.in[i];
