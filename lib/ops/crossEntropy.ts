@@ -241,17 +241,24 @@ export function linearCrossEntropy(
   ]
   const inputs = [matrix, weight, target.ndim === 1 ? target : reshape(target, [rows])]
   if (classWeight !== null) inputs.push(classWeight)
-  const [loss, , dx, dweight] = runMany(
+  const [loss, divisor, dx, dweight] = runMany(
     linearCrossEntropyOp,
     inputs,
     [[[], statistics], [[], statistics], ...gradients],
     [ignoreIndex, labelSmoothing, reduction, wanted ? 1 : 0, skipIgnored ? 1 : 0],
   ) as [Tensor, Tensor, Tensor, Tensor]
-  if (!wanted) return loss
-  return record(linearCrossEntropyRecord, loss, [matrix, weight], [dx, dweight], (context, g) => {
+  divisor.dispose()
+  if (!wanted) {
+    dx.dispose()
+    dweight.dispose()
+    return loss
+  }
+  const out = record(linearCrossEntropyRecord, loss, [matrix, weight], [dx, dweight], (context, g) => {
     const made = [context.saved(0), context.saved(1)]
     const factor = g._dtype === statistics ? g : run(copyOp, [g], [], statistics)
     runMany(scaleOp, [factor], made)
     return made.map((each, i) => (context.needs(i) ? handOver(each, each.shape) : null))
   })
+  for (const saved of [dx, dweight]) saved.dispose() // the tape's from here on
+  return out
 }
