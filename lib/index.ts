@@ -43,7 +43,8 @@ export {
   zeros,
   zerosLike,
 } from './tensor/create'
-export { memory, tidy } from './tensor/memory'
+export { memory } from './tensor/memory'
+export { tidy } from './tensor/scope'
 export { type NestedArray, type Shape, Tensor, type TensorData } from './tensor/tensor'
 export * as train from './train/index'
 

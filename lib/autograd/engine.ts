@@ -3,7 +3,8 @@
 
 import { describeShape, ShapeError, StateError } from '../errors'
 import { native, run, runInto, runLike } from '../tensor/dispatch'
-import { capture, flushReleases, leaveToCollector, releaseTensor, unscoped } from '../tensor/memory'
+import { flushReleases, leaveToCollector, releaseTensor } from '../tensor/memory'
+import { capture, unscoped } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
 import { checkAnomaly, isAnomalyEnabled } from './anomaly'
 import { withoutGrad } from './mode'

@@ -11,7 +11,8 @@ import { ArgumentError, describeShape, describeValue, GradusError, ShapeError, S
 import { onDescribeContext } from '../native'
 import { to } from '../ops/shape'
 import { setContext } from '../tensor/dispatch'
-import { adopt, scoped, tidy } from '../tensor/memory'
+import { adopt } from '../tensor/memory'
+import { forEachTensor, scoped, tidy } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
 
 /** Names and tensors: parameters and persistent buffers. */
@@ -116,10 +117,12 @@ export class Module {
   readonly #preHooks = new Set<ForwardPreHook>()
   readonly #hooks = new Set<ForwardHook>()
   readonly #backwardHooks = new Set<BackwardHook>()
+  readonly #label: string
   #context = 0
 
   constructor() {
     const { forward } = this
+    this.#label = `${new.target.name}.forward`
     this.#wrapper = (...inputs) => this.#call(forward as (...inputs: unknown[]) => unknown, inputs)
     Object.defineProperty(this, 'forward', {
       value: this.#wrapper,
@@ -146,14 +149,9 @@ export class Module {
     const outer = setContext(this.#context)
     currentModule = this.#context
     callDepth++
-    const leave = (): void => {
-      callDepth--
-      currentModule = outerModule
-      setContext(outer)
-    }
     let output: unknown
     try {
-      output = scoped(`${this.constructor.name}.forward`, this, () => {
+      output = scoped(this.#label, this, () => {
         let inputs = given
         for (const hook of this.#preHooks) inputs = hook(this, inputs) ?? inputs
         const result = forward.apply(this, inputs)
@@ -163,10 +161,12 @@ export class Module {
       })
     } catch (error) {
       if (error instanceof GradusError) error.modulePath ??= pathOf(this.#context)
-      leave()
       throw error
+    } finally {
+      callDepth--
+      currentModule = outerModule
+      setContext(outer)
     }
-    leave()
     if (callDepth === 0) {
       if (output instanceof Promise) return output.then(markOutermost)
       markOutermost(output)
@@ -447,18 +447,6 @@ export class Module {
 
 const join = (prefix: string, name: string): string => (prefix === '' ? name : `${prefix}.${name}`)
 
-function forEachTensor(value: unknown, visit: (tensor: Tensor) => void, depth = 0): void {
-  if (value instanceof Tensor) visit(value)
-  else if (Array.isArray(value)) for (const each of value) forEachTensor(each, visit, depth + 1)
-  else if (
-    depth < 8 &&
-    value !== null &&
-    typeof value === 'object' &&
-    Object.getPrototypeOf(value) === Object.prototype
-  )
-    for (const each of Object.values(value)) forEachTensor(each, visit, depth + 1)
-}
-
 function firstTensor(value: unknown): Tensor | undefined {
   let first: Tensor | undefined
   forEachTensor(value, (tensor) => {
@@ -467,9 +455,11 @@ function firstTensor(value: unknown): Tensor | undefined {
   return first
 }
 
+function markTensorOutermost(tensor: Tensor): void {
+  tensor._outermost = true
+}
+
 function markOutermost<T>(output: T): T {
-  forEachTensor(output, (tensor) => {
-    tensor._outermost = true
-  })
+  forEachTensor(output, markTensorOutermost)
   return output
 }

@@ -37,7 +37,7 @@ abstract class AdamFamily extends Optimizer<AdamOptions> {
   protected update(group: ParamGroup<AdamOptions>, params: Tensor[]): void {
     const bySteps = this.groupBySteps(params, (param) => {
       const state: ParamState = { step: 0, expAvg: zerosFor(param), expAvgSq: zerosFor(param) }
-      if (group.amsgrad) state['maxExpAvgSq'] = zerosFor(param)
+      if (group.amsgrad) state.maxExpAvgSq = zerosFor(param)
       return state
     })
     const names = group.amsgrad ? ['expAvg', 'expAvgSq', 'maxExpAvgSq'] : ['expAvg', 'expAvgSq']

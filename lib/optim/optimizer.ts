@@ -4,7 +4,8 @@ import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError, St
 import { isParameter } from '../nn/module'
 import type { StepOperands } from '../ops/optim'
 import { zeros } from '../tensor/create'
-import { flushReleases, releaseTensor, unscoped } from '../tensor/memory'
+import { flushReleases, releaseTensor } from '../tensor/memory'
+import { unscoped } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
 
 /** Parameters with options of their own. Every number may be changed at any time; `lr` is the rate of the next step. */
