@@ -340,7 +340,7 @@ export function select(x: Tensor, dim: number, index: number): Tensor {
 
 /** A part by position, in Python's words: a number selects, `'1:-1'` or `'::2'` slices, `':'` takes a whole dim, `'...'`
  *  stands for as many whole dims as are missing, null inserts a dim.
- *  @example x.index(':', '1:-1', '::2') // x[:, 1:-1, ::2] */
+ *  @example arange(12).view(3, 4).index('1:', '::2') // [[4, 6], [8, 10]] */
 export function index(x: Tensor, ...items: (number | string | null)[]): Tensor {
   const used = items.filter((item) => item !== null && item !== '...').length
   if (used > x.ndim || items.filter((item) => item === '...').length > 1) {
