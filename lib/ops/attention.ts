@@ -142,18 +142,18 @@ function backwardOf(attrs: readonly number[], fused: boolean, masked: boolean): 
 const attentionRecord: OpRecord = { name: 'scaledDotProductAttention', autocast: 'lower', backward: () => null }
 
 function expectOperands(op: string, q: Tensor, k: Tensor, v: Tensor, enableGqa: boolean): void {
-  const all = `query ${describeShape(q.shape)}, key ${describeShape(k.shape)}, value ${describeShape(v.shape)}`
+  const all = (): string =>
+    `query ${describeShape(q.shape)}, key ${describeShape(k.shape)}, value ${describeShape(v.shape)}`
   for (const [name, x] of [
     ['query', q],
     ['key', k],
     ['value', v],
   ] as const) {
-    expectTensor(op, name, x)
     expectFloating(op, name, x)
     if (x.ndim < 2 || x.ndim > 4 || x.ndim !== q.ndim) {
       throw new ShapeError(op, {
         problem: 'wrong number of dims',
-        got: all,
+        got: all(),
         expected: '[B, H, T, D], [H, T, D] or [T, D]',
       })
     }
@@ -171,7 +171,7 @@ function expectOperands(op: string, q: Tensor, k: Tensor, v: Tensor, enableGqa: 
   if (kB !== B || vB !== B || kS !== vS || kD !== D || kH !== vH) {
     throw new ShapeError(op, {
       problem: 'the operands do not fit together',
-      got: all,
+      got: all(),
       expected: 'query [B, H, L, D], key [B, H, S, D], value [B, H, S, E]',
     })
   }
@@ -224,12 +224,9 @@ export function scaledDotProductAttention(
   { attnMask = null, dropoutP = 0, isCausal = false, scale = null, enableGqa = false }: AttentionOptions = {},
 ): Tensor {
   const op = 'scaledDotProductAttention'
-  for (const [name, x] of [
-    ['query', query],
-    ['key', key],
-    ['value', value],
-  ] as const)
-    expectTensor(op, name, x)
+  expectTensor(op, 'query', query)
+  expectTensor(op, 'key', key)
+  expectTensor(op, 'value', value)
   expectOperands(op, query, key, value, enableGqa)
   if (!(dropoutP >= 0 && dropoutP <= 1)) {
     throw new ArgumentError(op, { problem: 'not a probability', got: describeValue(dropoutP), expected: '0 to 1' })

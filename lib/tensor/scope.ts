@@ -89,9 +89,9 @@ export function scoped<R>(label: string, held: object | null, fn: () => R): R {
   return result
 }
 
-/** @internal Runs fn in a scope and releases what it made, but for what its result holds: that is added to `made` and
- *  is the caller's to release. */
-export function capture<R>(label: string, made: Tensor[], fn: () => R): R {
+/** @internal Runs fn in a scope and releases what it made, but for the tensors that it lists: those are added to `made`
+ *  and are the caller's to release. */
+export function capture<R extends readonly unknown[]>(label: string, made: Tensor[], fn: () => R): R {
   const scope = new Scope(label, current)
   setCurrent(scope)
   let result: R | null = null
@@ -101,7 +101,7 @@ export function capture<R>(label: string, made: Tensor[], fn: () => R): R {
   } finally {
     setCurrent(scope.parent)
     const mark = ++stamp
-    forEachTensor(result, surviving(mark))
+    if (result !== null) for (const item of result) if (item instanceof Tensor) item._survives = mark
     for (const tensor of scope.tensors) {
       if (tensor._released !== null) continue
       if (tensor._survives === mark) made.push(tensor)
