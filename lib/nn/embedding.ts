@@ -8,7 +8,8 @@ import { tidy } from '../tensor/scope'
 import type { Tensor } from '../tensor/tensor'
 import { expectCount } from './arguments'
 import { isSkipped, normal_ } from './init/basic'
-import { Module, parameter } from './module'
+import { Module } from './module'
+import { parameter } from './parameter'
 
 /** Options of `Embedding`. */
 export interface EmbeddingOptions extends Pick<TensorOptions, 'dtype' | 'device'> {

@@ -8,12 +8,13 @@ import { withoutGrad } from '../autograd/mode'
 import type { Device, DeviceName } from '../device'
 import type { DType } from '../dtype'
 import { ArgumentError, describeShape, describeValue, GradusError, ShapeError, StateError } from '../errors'
-import { onDescribeContext } from '../native'
 import { to } from '../ops/shape'
-import { setContext } from '../tensor/dispatch'
+import { currentContext, setContext } from '../tensor/dispatch'
 import { adopt } from '../tensor/memory'
 import { forEachTensor, scoped, tidy } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
+import { newContext, pathOf } from './context'
+import { isParameter, parameter } from './parameter'
 
 /** Names and tensors: parameters and persistent buffers. */
 export type StateDict = Record<string, Tensor>
@@ -38,55 +39,9 @@ export interface IncompatibleKeys {
   unexpectedKeys: string[]
 }
 
-// --- parameters -----------------------------------------------------------------------------------------------------
-
-const parameters = new WeakSet<Tensor>()
-
-function makeParameter(data: Tensor, requiresGrad = true): Tensor {
-  if (!(data instanceof Tensor)) {
-    throw new ArgumentError('Parameter', { problem: 'not a tensor', got: describeValue(data), expected: 'a Tensor' })
-  }
-  const tensor = data.isLeaf ? data : data.detach()
-  parameters.add(tensor)
-  return tensor.keep().requiresGrad_(requiresGrad)
-}
-
-/** Makes a tensor a parameter: found by `parameters()` when it stands in a module's field, with `requiresGrad` true
- *  unless told otherwise. `new Parameter(x)` and `parameter(x)` are the same.
- *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.parameter.Parameter.html */
-export const Parameter = makeParameter as unknown as new (data: Tensor, requiresGrad?: boolean) => Tensor
-
-/** Makes a tensor a parameter. */
-export const parameter: (data: Tensor, requiresGrad?: boolean) => Tensor = makeParameter
-
-/** Whether the tensor is a parameter. */
-export function isParameter(value: unknown): value is Tensor {
-  return value instanceof Tensor && parameters.has(value)
-}
-
-// --- module paths in messages ----------------------------------------------------------------------------------------
-
-interface Place {
-  module: WeakRef<Module>
-  caller: number
-}
-const places: Place[] = [{ module: new WeakRef({} as Module), caller: 0 }]
-
-function pathOf(context: number): string {
-  const place = places[context]
-  const module = place?.module.deref()
-  if (place === undefined || module === undefined) return ''
-  const caller = places[place.caller]?.module.deref()
-  if (place.caller === 0 || caller === undefined) return module.constructor.name
-  for (const [name, each] of caller.namedModules()) if (each === module) return `${pathOf(place.caller)}.${name}`
-  return `${pathOf(place.caller)}.${module.constructor.name}`
-}
-onDescribeContext(pathOf)
-
 // --- the module -------------------------------------------------------------------------------------------------------
 
 let callDepth = 0
-let currentModule = 0
 
 // Tensors that the functions of the `apply` under way have dealt with; null outside of one.
 let applied: Set<Tensor> | null = null
@@ -142,12 +97,9 @@ export class Module {
 
   #call(forward: (...inputs: unknown[]) => unknown, given: unknown[]): unknown {
     if (this.#context === 0) {
-      this.#context = places.length
-      places.push({ module: new WeakRef(this), caller: currentModule })
+      this.#context = newContext(this, currentContext)
     }
-    const outerModule = currentModule
     const outer = setContext(this.#context)
-    currentModule = this.#context
     callDepth++
     let output: unknown
     try {
@@ -164,7 +116,6 @@ export class Module {
       throw error
     } finally {
       callDepth--
-      currentModule = outerModule
       setContext(outer)
     }
     if (callDepth === 0) {
@@ -267,7 +218,7 @@ export class Module {
       if (!(value instanceof Tensor)) return false
       const persistent = this.#buffers.get(name)
       if (kind === 'buffers') return persistent !== undefined
-      return persistent === undefined ? parameters.has(value) : kind === 'state' && persistent
+      return persistent === undefined ? isParameter(value) : kind === 'state' && persistent
     })
   }
 

@@ -16,7 +16,8 @@ import {
   record,
   run,
 } from './registry'
-import { expand, flatten, narrow, reshape, to, unsqueeze } from './shape'
+import { expand, flatten, reshape, to, unsqueeze } from './shape'
+import { narrow } from './slice'
 
 const catOp = native('cat', 'dim')
 const trilOp = native('tril', 'diagonal')

@@ -1,7 +1,7 @@
 // What all optimizers share: parameter groups, states, and their form on disk.
 
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError, StateError } from '../errors'
-import { isParameter } from '../nn/module'
+import { isParameter } from '../nn/parameter'
 import type { StepOperands } from '../ops/optim'
 import { zeros } from '../tensor/create'
 import { flushReleases, releaseTensor } from '../tensor/memory'
