@@ -3,7 +3,7 @@
 import { ArgumentError, GradusError } from '../errors'
 import { fromTypedArray } from '../tensor/create'
 import { native, run, runInto, runLike } from '../tensor/dispatch'
-import { tidy } from '../tensor/memory'
+import { tidy } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
 import { grad } from './engine'
 import { withoutGrad } from './mode'

@@ -19,7 +19,7 @@ import {
   run,
   runInto,
 } from './registry'
-import { narrow } from './shape'
+import { narrow } from './slice'
 
 const gatherOp = native('gather', 'dim')
 const scatterAddOp = native('scatterAdd', 'dim')

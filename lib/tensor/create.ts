@@ -5,7 +5,8 @@ import { BOOL, type DType, dtypeCode, FLOAT32, FLOAT64, INT32, INT64, isFloating
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
 import { binding, check, scratch } from '../native'
 import { native, run } from './dispatch'
-import { type NestedArray, type Shape, Tensor } from './tensor'
+import type { NestedArray } from './elements'
+import { type Shape, Tensor } from './tensor'
 
 /** Options of functions that make tensors. */
 export interface TensorOptions {

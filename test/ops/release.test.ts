@@ -2,18 +2,19 @@
 // of calls outside any module or tidy keeps its memory.
 
 import { describe, expect, it } from 'vitest'
-import { memory, noGrad, ones, onesLike, ops, rand, randint, type Tensor } from '../../lib/index'
+import { memory, noGrad, ones, onesLike, ops, rand, randint, type Tensor, tidy } from '../../lib/index'
 
 type Case = [name: string, inputs: () => Tensor[], fn: (...x: Tensor[]) => Tensor | Tensor[]]
 
 const labels = randint(0, 5, [6])
 const labels2 = randint(0, 5, [2, 3])
 const index = randint(0, 4, [2, 3])
+const some = index.gt(1)
 const mask = rand([2, 1, 3, 3]).gt(0.3)
 
 const cases: Case[] = [
   ['add, broadcast', () => [rand([4, 3]), rand([3])], (a, b) => a!.add(b!)],
-  ['where, broadcast', () => [rand([2, 3]), rand([3])], (a, b) => ops.where(index.gt(1), a!, b!)],
+  ['where, broadcast', () => [rand([2, 3]), rand([3])], (a, b) => ops.where(some, a!, b!)],
   ['matmul', () => [rand([2, 3, 4]), rand([4, 5])], (a, b) => a!.matmul(b!)],
   ['matmul, batches', () => [rand([2, 1, 3, 4]), rand([3, 4, 5])], (a, b) => a!.matmul(b!)],
   ['einsum', () => [rand([2, 3, 4]), rand([2, 4, 5])], (a, b) => ops.einsum('bij,bjk->bki', a!, b!)],
@@ -34,7 +35,11 @@ const cases: Case[] = [
   ['crossEntropy', () => [rand([6, 5])], (x) => ops.crossEntropy(x!, labels)],
   ['crossEntropy, classes inside', () => [rand([2, 5, 3])], (x) => ops.crossEntropy(x!, labels2)],
   ['linearCrossEntropy', () => [rand([6, 4]), rand([5, 4])], (x, w) => ops.linearCrossEntropy(x!, w!, labels)],
-  ['linearCrossEntropy, 3 dims', () => [rand([2, 3, 4]), rand([5, 4])], (x, w) => ops.linearCrossEntropy(x!, w!, labels2)],
+  [
+    'linearCrossEntropy, 3 dims',
+    () => [rand([2, 3, 4]), rand([5, 4])],
+    (x, w) => ops.linearCrossEntropy(x!, w!, labels2),
+  ],
   [
     'attention',
     () => [rand([2, 2, 3, 4]), rand([2, 2, 3, 4]), rand([2, 2, 3, 4])],
@@ -43,10 +48,11 @@ const cases: Case[] = [
   [
     'attention, masked, from one projection',
     () => [rand([2, 3, 3, 2, 4])],
-    (qkv) => {
-      const [q, k, v] = qkv!.unbind(2).map((part) => part.transpose(1, 2)) as [Tensor, Tensor, Tensor]
-      return ops.scaledDotProductAttention(q, k, v, { attnMask: mask })
-    },
+    (qkv) =>
+      tidy(() => {
+        const [q, k, v] = qkv!.unbind(2).map((part) => part.transpose(1, 2)) as [Tensor, Tensor, Tensor]
+        return ops.scaledDotProductAttention(q, k, v, { attnMask: mask })
+      }),
   ],
   ['sum', () => [rand([4, 3])], (x) => x!.sum(1)],
   ['mean', () => [rand([4, 3])], (x) => x!.mean()],
