@@ -14,7 +14,7 @@ interface Options {
   config?: string
   dtype: string
   dropout: string
-  steps: number
+  steps?: number
   rounds: number
   threads: number
   only?: string
@@ -47,6 +47,9 @@ const gradus = (script: string, args: string[]): Row[] =>
 const pytorch = (script: string, args: string[], tuned: boolean): Row[] =>
   measure('bash', [join(__dirname, 'pytorch/run'), ...(tuned ? ['--tuned'] : []), script, ...args])
 
+// Steps of a millisecond are worth measuring once both sides are warm.
+const defaultSteps = (config: string): number => (config === 'tiny' ? 4000 : 10)
+
 interface Comparison {
   what: string
   gradus: number
@@ -72,7 +75,7 @@ const relative = (a: number, b: number): number => Math.abs(a - b) / Math.abs(b)
 function compareSteps(config: string, options: Options, folder: string): Comparison[] {
   const file = join(folder, `${config}.safetensors`)
   const common = ['--config', config, '--dtype', options.dtype, '--dropout', options.dropout]
-  common.push('--steps', String(options.steps), '--threads', String(options.threads))
+  common.push('--steps', String(options.steps ?? defaultSteps(config)), '--threads', String(options.threads))
   if (options.gatherLogits && config === 'bert') common.push('--gather-logits')
   const ours: Row[] = []
   const theirs: Row[] = []
@@ -147,7 +150,7 @@ new Command('bench:compare')
   .addOption(new Option('--config <name>', 'one model instead of all').choices(Object.keys(configs)))
   .addOption(new Option('--dtype <name>', 'precision').choices(['fp32']).default('fp32'))
   .option('--dropout <p>', 'dropout', '0')
-  .option('--steps <n>', 'timed steps a run', wholeNumber, 10)
+  .option('--steps <n>', 'timed steps a run (default: 4000 of tiny, else 10)', wholeNumber)
   .option('--rounds <n>', 'runs of each side', wholeNumber, 3)
   .option('--threads <n>', 'kernel threads of each side', wholeNumber, 2)
   .option('--gather-logits', 'bert: the head on masked positions only, on both sides')

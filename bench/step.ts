@@ -96,7 +96,7 @@ async function main(options: Options): Promise<void> {
   const times: number[] = []
   let lossLast = Number.NaN
   const begin = performance.now()
-  // the event loop's delay needs 10 s to be worth a percentile; the times are those of the first `steps` steps
+  // `steps` steps, and more until 10 s are over: the event loop's delay is not worth a percentile before
   while (times.length < steps || performance.now() - begin < 10_000) {
     const from = performance.now()
     const [loss] = step()
@@ -109,8 +109,7 @@ async function main(options: Options): Promise<void> {
   const peak = memory.maxAllocated()
   const states = [...optimizer.state.values()].flatMap((state) => Object.values(state))
   const held = 2 * bytesOf(parameters) + bytesOf(states)
-  const timed = times.slice(0, steps)
-  const milliseconds = median(timed)
+  const milliseconds = median(times)
   const flops = matmulFlops(config, batch.picked?.numel ?? null)
   const round = (value: number, digits: number): number => Number(value.toFixed(digits))
   const delayMs = (nanoseconds: number): number => round(Math.max(0, nanoseconds / 1e6 - resolution), 3)
@@ -123,10 +122,10 @@ async function main(options: Options): Promise<void> {
       dropout,
       optim: 'fused',
       threads,
-      steps,
+      steps: times.length,
       params: model.numParameters(),
       median_ms: round(milliseconds, 3),
-      min_ms: round(Math.min(...timed), 3),
+      min_ms: round(Math.min(...times), 3),
       tokens_per_s: Math.round((config.B * config.T * 1e3) / milliseconds),
       matmul_gflop: round(flops / 1e9, 2),
       gflops: round(flops / milliseconds / 1e6, 1),

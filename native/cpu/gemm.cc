@@ -180,9 +180,9 @@ class Product {
     if (last && g_.gradientAt) {
       visitOperand<T>(GemmOperand{g_.gradientAt, g_.gradientDType, 0, 0, g_.gradientOf}, [&](auto* x, auto kind) {
         if constexpr (kind() != Activation::kNone) {
-          const int64_t at = m0 * g_.cRowStride + column;
-          scaleByGradient<kind()>(c, stride, x + at, g_.cRowStride, rows, cols,
-                                  g_.activated ? static_cast<T*>(g_.activated) + at : nullptr);
+          scaleByGradient<kind()>(c, stride, x + m0 * g_.gradientRowStride + column, g_.gradientRowStride, rows, cols,
+                                  g_.activated ? static_cast<T*>(g_.activated) + m0 * g_.cRowStride + column : nullptr,
+                                  g_.cRowStride);
         }
       });
     }

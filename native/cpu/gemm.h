@@ -26,8 +26,9 @@ struct Gemm {
   int64_t cRowStride = 0, cColStride = 0;
   double alpha = 1, beta = 0;
   const void* bias = nullptr;  // [n], added to every row; dtype of C
-  // C = (A B) * activation'(x), with x laid out as C: the gradient of an activation's input
+  // C = (A B) * activation'(x), rows of x contiguous: the gradient of an activation's input
   const void* gradientAt = nullptr;
+  int64_t gradientRowStride = 0;
   DType gradientDType = DType::kFloat32;
   Activation gradientOf = Activation::kNone;
   void* activated = nullptr;  // activation(x) for the same x, in compute precision and laid out as C; null: not wanted
@@ -38,6 +39,10 @@ struct Gemm {
 
 // Whether the product computes in float64 (all operands are float64).
 inline bool computesInDouble(const Gemm& g) { return g.a.dtype == DType::kFloat64; }
+
+// A row stride for scratch matrices of that many columns. Rows whole kilobytes apart fall into a few sets of the
+// caches: reading such a matrix across its rows takes 1.2 times as long.
+constexpr int64_t scratchStride(int64_t cols) { return cols % 256 == 0 ? cols + 16 : cols; }
 
 // Bytes of scratch that gemm needs with that many threads.
 size_t gemmScratch(const Gemm& g, int threads);

@@ -131,29 +131,30 @@ HWY_INLINE void tileOfRows(const TileSource<T>& from, const TileTarget<T>& to) {
 // --- before a block leaves the cache
 // -----------------------------------------------------------------------------------
 
-// c *= activation'(x) over [rows, cols]; activated, laid out as x: activation(x), if it is wanted.
+// c *= activation'(x) over [rows, cols]; activated: activation(x), or null where it is not wanted.
 template <Activation kind, class T, class S>
 HWY_INLINE void scaleByGradient(T* c, int64_t cStride, const S* x, int64_t xStride, int64_t rows, int64_t cols,
-                                T* activated) {
+                                T* activated, int64_t activatedStride) {
   const hn::ScalableTag<T> d;
   constexpr int64_t lanes = Tile<T>::kLanes;
-  for (int64_t r = 0; r < rows; ++r, c += cStride, x += xStride, activated += activated ? xStride : 0) {
+  for (int64_t r = 0; r < rows; ++r, c += cStride, x += xStride) {
     const auto gradient = [&](auto v, auto& value) HWY_ATTR {
       if constexpr (kind == Activation::kGeluTanh)
         return vec::geluTanhGradient(d, v, value);
       else
         return vec::geluErfGradient(d, v, value);
     };
+    T* to = activated ? activated + r * activatedStride : nullptr;
     hn::Vec<decltype(d)> value;
     int64_t j = 0;
     for (; j + lanes <= cols; j += lanes) {
       hn::StoreU(hn::Mul(hn::LoadU(d, c + j), gradient(vec::load(d, x + j), value)), d, c + j);
-      if (activated) hn::StoreU(value, d, activated + j);
+      if (to) hn::StoreU(value, d, to + j);
     }
     if (j < cols) {
       const auto slope = gradient(vec::loadTail(d, x + j, cols - j), value);
       vec::storeTail(d, hn::Mul(vec::loadTail(d, c + j, cols - j), slope), c + j, cols - j);
-      if (activated) vec::storeTail(d, value, activated + j, cols - j);
+      if (to) vec::storeTail(d, value, to + j, cols - j);
     }
   }
 }

@@ -73,12 +73,13 @@ class LinearCrossEntropy {
     const int64_t chunks = (count_ + most - 1) / most;
     chunk_ = (count_ + chunks - 1) / chunks;
     block_ = std::min(kClassBlock, classes_);
+    stride_ = scratchStride(block_);
     logits_ = call_.scratch<T>(chunk_ * classes_);
     sums_ = call_.scratch<RowSums<T>>(chunk_);
     rowsOfX_ = call_.scratch<T>(chunk_ * width_);
     size_t bytes = gemmScratch(logitsProduct(chunk_, 0, block_), numThreads());
     if (withGradients_) {
-      gradients_ = call_.scratch<T>(chunk_ * block_);
+      gradients_ = call_.scratch<T>(chunk_ * stride_);
       rowsOfDx_ = call_.scratch<T>(chunk_ * width_);
       if (!std::is_same_v<E, T> && chunks > 1) dweightSum_ = call_.scratch<T>(classes_ * width_);
       bytes = std::max({bytes, gemmScratch(inputGradient(chunk_, 0, block_), numThreads()),
@@ -129,7 +130,7 @@ class LinearCrossEntropy {
     g.m = count;
     g.n = width_;
     g.k = n;
-    g.a = {gradients_, dtypeOf<T>(), block_, 1};
+    g.a = {gradients_, dtypeOf<T>(), stride_, 1};
     g.b = {weight_.as<E>() + c0 * weight_.strides[0], weight_.dtype, weight_.strides[0], weight_.strides[1]};
     g.c = rowsOfDx_;
     g.cDType = dtypeOf<T>();
@@ -145,7 +146,7 @@ class LinearCrossEntropy {
     g.m = n;
     g.n = width_;
     g.k = count;
-    g.a = {gradients_, dtypeOf<T>(), 1, block_};
+    g.a = {gradients_, dtypeOf<T>(), 1, stride_};
     g.b = a_.data ? a_ : GemmOperand{x_.data, x_.dtype, x_.strides[0], x_.strides[1]};
     g.c = dweightSum_ ? static_cast<void*>(dweightSum_ + c0 * width_) : call_.out[3].as<E>() + c0 * width_;
     g.cDType = dweightSum_ ? dtypeOf<T>() : weight_.dtype;
@@ -189,11 +190,11 @@ class LinearCrossEntropy {
         for (int64_t i = begin; i < end; ++i) {
           const int64_t y = targets_[kept_[first + i]];
           if (y == kIgnored) {
-            std::fill_n(gradients_ + i * block_, n, T(0));
+            std::fill_n(gradients_ + i * stride_, n, T(0));
             continue;
           }
           const RowGradient<T> gradient(options_, weights_, classes_, y, incoming_);
-          T* to = gradients_ + i * block_;
+          T* to = gradients_ + i * stride_;
           gradientOfRow(logits_ + i * classes_ + c0, n, sums_[i].logsumexp(), gradient, weights, to);
           if (y >= c0 && y < c0 + n) to[y - c0] -= gradient.target;
         }
@@ -233,6 +234,7 @@ class LinearCrossEntropy {
   double incoming_ = 1;
   int64_t *kept_ = nullptr, count_ = 0;  // rows that are computed: those not ignored, or all
   int64_t chunk_ = 0, block_ = 0;
+  int64_t stride_ = 0;  // of gradients_
   T *logits_ = nullptr, *gradients_ = nullptr, *rowsOfX_ = nullptr, *rowsOfDx_ = nullptr;
   T* dweightSum_ = nullptr;  // 16-bit weights: chunks add up in float32
   RowSums<T>* sums_ = nullptr;

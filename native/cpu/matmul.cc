@@ -240,13 +240,13 @@ void run_mlpBackward(const OpCall& call) {
   // Rows at a time, so that the hidden values and their gradient stay in cache and are never whole. Weight gradients
   // that are rounded to 16 bits are rounded once, so there the rows stay together.
   const int64_t chunk = isHalf(dw1.dtype) || isHalf(dw2.dtype) ? std::max<int64_t>(1, grad.rows) : 1024;
-  const int64_t hidden = pre.cols;
+  const int64_t hidden = pre.cols, stride = scratchStride(hidden);
   TensorView scratch = call.in[2];
   scratch.dtype = compute;
   scratch.rank = 2;
   scratch.contiguous = true;
   scratch.sizes[1] = hidden;
-  const size_t bytes = std::max<size_t>(64, std::min(chunk, grad.rows) * hidden * itemSize(compute));
+  const size_t bytes = std::max<size_t>(64, std::min(chunk, grad.rows) * stride * itemSize(compute));
   scratch.data = call.workspace->take(bytes);
   void* activated = call.workspace->take(bytes);
   void *sums1 = zeroSums(call, hidden), *sums2 = zeroSums(call, grad.cols);
@@ -254,17 +254,19 @@ void run_mlpBackward(const OpCall& call) {
     const int64_t count = std::min(chunk, grad.rows - row);
     const Matrix g = grad.rowsFrom(row, count), z = pre.rowsFrom(row, count), xs = x.rowsFrom(row, count);
     scratch.sizes[0] = count;
-    const Matrix dz(scratch);
+    Matrix dz(scratch);
+    dz.rowStride = stride;
     const double beta = accumulate || row > 0 ? 1 : 0;
 
     Gemm step = productOf(g.operand(), w2.operand(), g.cols, dz);
     step.gradientAt = z.data;
+    step.gradientRowStride = z.rowStride;
     step.gradientDType = z.dtype;
     step.gradientOf = gelu;
     step.activated = activated;
     gemm(step, call);
 
-    const GemmOperand h{activated, compute, hidden, 1, Activation::kNone};
+    const GemmOperand h{activated, compute, stride, 1, Activation::kNone};
     step = productOf(g.transposed(), h, count, dw2, beta);
     step.rowSum = sums2;
     gemm(step, call);
