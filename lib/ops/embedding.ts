@@ -62,7 +62,8 @@ export function embedding(
 }
 
 /** Rows of zeros with a one at the index: [...] -> [..., classes], int64.
- *  @throws ArgumentError unless classes is a whole number of at least 1
+ *  @throws ArgumentError unless classes is a whole number of at least 1; an index outside of [0, classes) is an
+ *  IndexError at the next wait
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.one_hot.html
  *  @example oneHot(tensor([1, 0], { dtype: 'int64' }), 2) // [[0, 1], [1, 0]] */
 export function oneHot(index: Tensor, classes: number): Tensor {
@@ -74,6 +75,8 @@ export function oneHot(index: Tensor, classes: number): Tensor {
       expected: 'a whole number of at least 1',
     })
   }
-  const out = run(fillOp, [], [...index.shape, classes], INT64, [0])
-  return runInto(scatterOp, [out, unsqueeze(index, -1)], out, [index.ndim, 1])
+  // Not in place: a class out of range must spoil the result, where an in-place operation would leave it as it was.
+  const shape = [...index.shape, classes]
+  const zeros = run(fillOp, [], shape, INT64, [0])
+  return run(scatterOp, [zeros, unsqueeze(index, -1)], shape, INT64, [index.ndim, 1])
 }
