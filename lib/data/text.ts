@@ -5,6 +5,7 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { open, readFile } from 'node:fs/promises'
 import { ArgumentError, describeValue, FileError, IndexError, StateError } from '../errors'
 import { fileError, writeAtomically, writeFully } from '../io/atomic'
+import { readOptions } from '../options'
 import { Dataset, type SampleContext, type WorkerSpec } from './dataset'
 import { checkCount } from './sampler'
 import type { Tokenizer } from './tokenizer'
@@ -44,6 +45,18 @@ export interface TextSample {
   labels: Int32Array
 }
 
+const optionNames = [
+  'blockSize',
+  'labels',
+  'windows',
+  'stride',
+  'length',
+  'dtype',
+  'start',
+  'end',
+  'vocabSize',
+] as const satisfies readonly (keyof TextDatasetOptions)[]
+
 const itemBytes = { uint16: 2, uint32: 4 } as const
 
 // Files are closed with their datasets: a thread that ends closes its own, and this closes those of forgotten datasets.
@@ -72,6 +85,7 @@ export class TextDataset extends Dataset<TextSample> {
   ) {
     super()
     const op = 'TextDataset'
+    readOptions(op, options, optionNames)
     const { blockSize, labels = 'same', windows = 'sequential', dtype = 'uint16', start = 0 } = options
     checkCount(op, 'blockSize', blockSize)
     checkChoice('labels', labels, ['same', 'shifted'])

@@ -3,9 +3,10 @@
 import type { DType } from '../dtype'
 import { DTypeError, describeShape, ShapeError } from '../errors'
 import { dropout, linear, logicalNot, maskedFill, matmul, scaledDotProductAttention, softmax } from '../ops/index'
+import { readOptions } from '../options'
 import { ones, type TensorOptions, zeros } from '../tensor/create'
 import type { Tensor } from '../tensor/tensor'
-import { expectCount, expectProbability } from './arguments'
+import { expectCount, expectProbability, placement } from './arguments'
 import { isSkipped, xavierUniform_, zeros_ } from './init/basic'
 import { Linear } from './linear'
 import { Module, parameter } from './module'
@@ -95,12 +96,10 @@ export class MultiheadAttention extends Module {
   in_proj_bias: Tensor | null
   out_proj: Linear
 
-  constructor(
-    embedDim: number,
-    numHeads: number,
-    { dropout = 0, bias = true, batchFirst = false, ...options }: MultiheadAttentionOptions = {},
-  ) {
+  constructor(embedDim: number, numHeads: number, given: MultiheadAttentionOptions = {}) {
     super()
+    const names = ['dropout', 'bias', 'batchFirst', ...placement] as const
+    const { dropout = 0, bias = true, batchFirst = false, ...options } = readOptions('MultiheadAttention', given, names)
     this.embedDim = expectCount('MultiheadAttention', 'embedDim', embedDim)
     this.numHeads = expectCount('MultiheadAttention', 'numHeads', numHeads)
     if (embedDim % numHeads !== 0) {

@@ -10,6 +10,7 @@ import type { DType } from '../dtype'
 import { ArgumentError, describeShape, describeValue, GradusError, ShapeError, StateError } from '../errors'
 import { onDescribeContext } from '../native'
 import { to } from '../ops/shape'
+import { readOptions } from '../options'
 import { setContext } from '../tensor/dispatch'
 import { adopt, scoped, tidy } from '../tensor/memory'
 import { Tensor } from '../tensor/tensor'
@@ -334,7 +335,15 @@ export class Module {
 
   /** Copies values into parameters and buffers. Everything is checked before anything is written.
    *  @throws StateError when `strict` (the default) and names are missing or unknown; ShapeError when a shape differs */
-  loadStateDict(state: StateDict, { strict = true }: { strict?: boolean } = {}): IncompatibleKeys {
+  loadStateDict(state: StateDict, options: { strict?: boolean } = {}): IncompatibleKeys {
+    const { strict = true } = readOptions('loadStateDict', options, ['strict'])
+    if (state === null || typeof state !== 'object') {
+      throw new ArgumentError('loadStateDict', {
+        problem: 'not a state dict',
+        got: describeValue(state),
+        expected: 'an object of tensors by name',
+      })
+    }
     const targets = this.#state()
     const names = new Set(targets.map(({ path }) => path))
     const missingKeys = [...names].filter((name) => !(name in state))

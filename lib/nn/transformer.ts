@@ -2,9 +2,10 @@
 
 import { ArgumentError, describeValue } from '../errors'
 import { dropoutAdd, gelu, mlp, relu } from '../ops/index'
+import { readOptions } from '../options'
 import type { TensorOptions } from '../tensor/create'
 import type { Tensor } from '../tensor/tensor'
-import { expectCount, expectProbability } from './arguments'
+import { expectCount, expectProbability, placement } from './arguments'
 import { MultiheadAttention } from './attention'
 import { ModuleList } from './containers'
 import { Dropout } from './dropout'
@@ -33,6 +34,17 @@ export interface TransformerEncoderLayerOptions extends Pick<TensorOptions, 'dty
   /** Linear maps and norms have biases; default true. */
   bias?: boolean
 }
+
+const layerOptions = [
+  'dimFeedforward',
+  'dropout',
+  'activation',
+  'layerNormEps',
+  'batchFirst',
+  'normFirst',
+  'bias',
+  ...placement,
+] as const
 
 /** What a call of an encoder layer takes beside its input; true hides. */
 export interface EncoderCall {
@@ -80,7 +92,7 @@ export class TransformerEncoderLayer extends Module {
       normFirst = false,
       bias = true,
       ...where
-    } = options
+    } = readOptions('TransformerEncoderLayer', options, layerOptions)
     expectCount('TransformerEncoderLayer', 'dModel', dModel)
     expectProbability('TransformerEncoderLayer', 'dropout', dropout)
     this.normFirst = normFirst

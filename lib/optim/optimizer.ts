@@ -3,6 +3,7 @@
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError, StateError } from '../errors'
 import { isParameter } from '../nn/module'
 import type { StepOperands } from '../ops/optim'
+import { readOptions, refuseSnakeCase } from '../options'
 import { zeros } from '../tensor/create'
 import { flushReleases, releaseTensor, unscoped } from '../tensor/memory'
 import { Tensor } from '../tensor/tensor'
@@ -126,6 +127,7 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
       }
       present.add(param)
     })
+    refuseSnakeCase(name, group, Object.keys(this.defaults))
     const full = { ...this.defaults, ...group, params: list } as ParamGroup<Options>
     this.check(full)
     this.paramGroups.push(full)
@@ -227,6 +229,19 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
       const { params: _, ...options } = group
       Object.assign(this.paramGroups[i]!, structuredClone(options))
     })
+  }
+}
+
+/** @internal An optimizer's options over its defaults.
+ *  @throws ArgumentError for one that the optimizer does not have */
+export function withDefaults<Options extends object>(
+  op: string,
+  defaults: Options,
+  options: Partial<Options>,
+): Options {
+  return {
+    ...defaults,
+    ...readOptions<Partial<Options>>(op, options, Object.keys(defaults) as (keyof Options & string)[]),
   }
 }
 

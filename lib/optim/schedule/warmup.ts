@@ -1,6 +1,7 @@
 // Schedules that begin with a warmup, as transformers are trained.
 
 import { ArgumentError, describeValue } from '../../errors'
+import { readOptions } from '../../options'
 import type { Optimizer } from '../optimizer'
 import { LambdaLR } from './lambda'
 
@@ -35,7 +36,7 @@ const progress = (step: number, { warmupSteps, totalSteps }: WarmupOptions): num
  *  @see transformers, get_linear_schedule_with_warmup
  *  @example linearWarmup(optimizer, { warmupSteps: 500, totalSteps: 10_000 }) */
 export function linearWarmup(optimizer: Optimizer<{ lr: number }>, options: WarmupOptions): LambdaLR {
-  const { warmupSteps, totalSteps } = options
+  const { warmupSteps, totalSteps } = readOptions('linearWarmup', options, ['warmupSteps', 'totalSteps'])
   expectSteps('linearWarmup', { warmupSteps, totalSteps })
   return new LambdaLR(optimizer, (step) => (step < warmupSteps ? rise(step, warmupSteps) : 1 - progress(step, options)))
 }
@@ -48,7 +49,8 @@ export function cosineWarmup(
   optimizer: Optimizer<{ lr: number }>,
   options: WarmupOptions & { numCycles?: number },
 ): LambdaLR {
-  const { warmupSteps, totalSteps, numCycles = 0.5 } = options
+  const names = ['warmupSteps', 'totalSteps', 'numCycles'] as const
+  const { warmupSteps, totalSteps, numCycles = 0.5 } = readOptions('cosineWarmup', options, names)
   expectSteps('cosineWarmup', { warmupSteps, totalSteps, numCycles })
   return new LambdaLR(optimizer, (step) =>
     step < warmupSteps
@@ -80,7 +82,8 @@ export interface InverseSqrtOptions {
  *  @see Vaswani et al. 2017, arXiv:1706.03762, eq. 3; transformers, get_inverse_sqrt_schedule
  *  @example inverseSqrt(optimizer, { warmupSteps: 4000, dModel: 512 }) // peak 6.9877e-4 */
 export function inverseSqrt(optimizer: Optimizer<{ lr: number }>, options: InverseSqrtOptions = {}): LambdaLR {
-  const { warmupSteps = 4000, dModel = 1, scale = 1, mode = 'noam' } = options
+  const names = ['warmupSteps', 'dModel', 'scale', 'mode', 'timescale'] as const
+  const { warmupSteps = 4000, dModel = 1, scale = 1, mode = 'noam' } = readOptions('inverseSqrt', options, names)
   const timescale = options.timescale ?? (warmupSteps || 10_000)
   expectSteps('inverseSqrt', { warmupSteps, dModel, scale, timescale })
   if (mode === 'noam') {
