@@ -1,4 +1,4 @@
-// Options of calls and constructors. An option that is misspelt, or given in another place or under Python's name, would
+// Options and functions that are handed over. An option that is misspelt, or given in another place or under Python's name, would
 // otherwise count for nothing without a word.
 
 import { ArgumentError, describeValue } from './errors'
@@ -42,4 +42,10 @@ export function refuseSnakeCase(op: string, object: object, names: readonly stri
       throw unknownOption(op, name, names)
     }
   }
+}
+
+/** @internal Throws unless the value is a function. */
+export function expectFunction(op: string, value: unknown): void {
+  if (typeof value === 'function') return
+  throw new ArgumentError(op, { problem: 'not a function', got: describeValue(value), expected: 'a function' })
 }

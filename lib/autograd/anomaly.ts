@@ -1,7 +1,9 @@
 // Finding the operation that made the first NaN or infinity.
 
+import { dirname, sep } from 'node:path'
 import { NativeError } from '../errors'
 import { describeContext } from '../native'
+import { expectFunction } from '../options'
 import { currentContext, native, run } from '../tensor/dispatch'
 import { scoped } from '../tensor/memory'
 import { Tensor } from '../tensor/tensor'
@@ -22,17 +24,21 @@ function allFinite(tensor: Tensor): boolean {
   })
 }
 
-/** The user's line: the first frame outside of the library. */
-function callerLine(stack: string | undefined): string {
-  const frames = (stack ?? '').split('\n').slice(1)
-  const outside = frames.find((frame) => !/[\\/](gradus|lib|dist)[\\/](autograd|ops|nn|tensor|models)[\\/]/.test(frame))
-  return (outside ?? frames[0] ?? '').trim()
+const library = dirname(__dirname) + sep
+
+/** The user's line: the first frame outside of the library, however many of its own stand before. */
+function callerLine(): string {
+  const limit = Error.stackTraceLimit
+  Error.stackTraceLimit = 200
+  const frames = (new Error().stack ?? '').split('\n').slice(1)
+  Error.stackTraceLimit = limit
+  return (frames.find((frame) => !frame.includes(library)) ?? '').trim()
 }
 
 /** @internal Module path and line of an operation that runs now. */
 export function forwardTrace(): string {
   const path = describeContext(currentContext)
-  return `${path === '' ? '' : `in ${path} `}${callerLine(new Error().stack)}`.trim()
+  return `${path === '' ? '' : `in ${path} `}${callerLine()}`.trim()
 }
 
 /** An operation made a NaN or an infinity while `detectAnomaly` was on. */
@@ -42,8 +48,8 @@ export class AnomalyError extends NativeError {}
 export function checkAnomaly(
   op: string,
   outputs: Tensor | readonly Tensor[],
-  direction = 'forward',
-  trace?: string,
+  direction: 'forward' | 'backward' = 'forward',
+  trace: string | null = null,
 ): void {
   for (const output of outputs instanceof Tensor ? [outputs] : outputs) {
     if (allFinite(output)) continue
@@ -51,7 +57,10 @@ export function checkAnomaly(
       problem: `the ${direction} pass made the first NaN or infinity`,
       got: `a tensor of shape [${output.shape.join(', ')}] that is not finite`,
       expected: 'finite values',
-      action: `look ${trace ?? forwardTrace()}`,
+      action:
+        trace !== null || direction === 'forward'
+          ? `look ${trace ?? forwardTrace()}`
+          : 'run the forward pass inside detectAnomaly as well to learn its line',
     })
   }
 }
@@ -61,6 +70,7 @@ export function checkAnomaly(
  *  operation: for finding a fault, not for training.
  *  @see https://docs.pytorch.org/docs/stable/autograd.html#anomaly-detection */
 export function detectAnomaly<R>(fn: () => R): R {
+  expectFunction('detectAnomaly', fn)
   const outer = enabled
   enabled = true
   const restore = (): void => {

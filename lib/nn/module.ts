@@ -10,10 +10,10 @@ import type { DType } from '../dtype'
 import { ArgumentError, describeShape, describeValue, GradusError, ShapeError, StateError } from '../errors'
 import { onDescribeContext } from '../native'
 import { to } from '../ops/shape'
-import { readOptions } from '../options'
+import { expectFunction, readOptions } from '../options'
 import { setContext } from '../tensor/dispatch'
 import { adopt, scoped, tidy } from '../tensor/memory'
-import { Tensor } from '../tensor/tensor'
+import { type HookHandle, hookHandle, Tensor } from '../tensor/tensor'
 
 /** Names and tensors: parameters and persistent buffers. */
 export type StateDict = Record<string, Tensor>
@@ -194,22 +194,25 @@ export class Module {
     return output
   }
 
-  /** Calls `hook` before every forward; returns a function that removes it. */
-  registerForwardPreHook(hook: ForwardPreHook): () => void {
+  /** Calls `hook` before every forward; returns what takes it off. */
+  registerForwardPreHook(hook: ForwardPreHook): HookHandle {
+    expectFunction('registerForwardPreHook', hook)
     this.#preHooks.add(hook)
-    return () => void this.#preHooks.delete(hook)
+    return hookHandle(() => this.#preHooks.delete(hook))
   }
 
-  /** Calls `hook` after every forward; what it is handed stays alive beyond the call. */
-  registerForwardHook(hook: ForwardHook): () => void {
+  /** Calls `hook` after every forward; what it is handed stays alive beyond the call. Returns what takes it off. */
+  registerForwardHook(hook: ForwardHook): HookHandle {
+    expectFunction('registerForwardHook', hook)
     this.#hooks.add(hook)
-    return () => void this.#hooks.delete(hook)
+    return hookHandle(() => this.#hooks.delete(hook))
   }
 
   /** Calls `hook` with the gradient of the module's first output tensor when backward reaches it. */
-  registerBackwardHook(hook: BackwardHook): () => void {
+  registerBackwardHook(hook: BackwardHook): HookHandle {
+    expectFunction('registerBackwardHook', hook)
     this.#backwardHooks.add(hook)
-    return () => void this.#backwardHooks.delete(hook)
+    return hookHandle(() => this.#backwardHooks.delete(hook))
   }
 
   /** Whether someone watches or changes its calls: then it must not be fused with others. */

@@ -62,6 +62,7 @@ function attach(node: Node, output: Tensor, index: number): void {
   output._node = node
   output._output = index
   output._requiresGrad = true
+  if (output._base === null) output._recordedAt = output._version
 }
 
 /** Throws when an in-place operation would make gradients wrong.

@@ -8,6 +8,7 @@ import { Device } from '../device'
 import { type DType, dtypeNames, isFloatingCode, itemSizes } from '../dtype'
 import { DTypeError, describeShape, OutOfMemoryError, StateError } from '../errors'
 import { binding, check, nativeError, scratch } from '../native'
+import { expectFunction } from '../options'
 import { flushReleases, releaseTensor, track, yieldToCollector } from './memory'
 import { formatTensor } from './print'
 
@@ -20,8 +21,20 @@ export type TensorData = Float32Array | Float64Array | BigInt64Array | Int32Arra
 /** Nested arrays of numbers (booleans for bool), as deep as the tensor has dims; a number for rank 0. */
 export type NestedArray = number | boolean | NestedArray[]
 
-/** A gradient hook: may return a replacement. */
+/** A gradient hook: may return a replacement of the same shape and dtype. */
 export type GradientHook = (grad: Tensor) => Tensor | undefined | void
+
+/** Takes a hook off when it is called, or its `remove`. */
+export interface HookHandle {
+  (): void
+  remove(): void
+}
+
+/** @internal */
+export function hookHandle(remove: () => unknown): HookHandle {
+  const handle = (): void => void remove()
+  return Object.assign(handle, { remove: handle })
+}
 
 /** @internal A cheap way to compute a tensor again from tensors that the tape holds anyway. */
 export interface Recipe {
@@ -45,8 +58,10 @@ export class Tensor {
   readonly _offset: number
   /** @internal the tensor whose storage this one views, and which counts its in-place changes */
   readonly _base: Tensor | null
-  /** @internal in-place changes of the storage; kept on the base */
+  /** @internal in-place changes of the storage; kept on the base. Of a view: those before it was taken */
   _version = 0
+  /** @internal `_version` when the tape last took it as an output: views taken earlier are not its views any more */
+  _recordedAt = 0
   /** @internal the operation that made it, when that is differentiable */
   _node: Node | null = null
   /** @internal which output of the node */
@@ -110,6 +125,7 @@ export class Tensor {
     const handle = scratch[0]!
     const contiguous = isContiguous(shape, strides)
     const view = new Tensor(handle, shape, source._dtype, source._base ?? source, contiguous ? null : strides, offset)
+    view._version = view._base!._version
     track(view)
     return view
   }
@@ -211,20 +227,21 @@ export class Tensor {
     return this
   }
 
-  /** Calls `hook` with the gradient when backward has it; a returned tensor replaces it. Returns a function that
-   *  removes the hook. */
-  registerHook(hook: GradientHook): () => void {
+  /** Calls `hook` with the gradient when backward has it; a returned tensor of the same shape and dtype replaces it.
+   *  Returns what takes the hook off. */
+  registerHook(hook: GradientHook): HookHandle {
     this._alive('registerHook')
+    expectFunction('registerHook', hook)
     if (!this._requiresGrad) {
       throw new StateError('registerHook', { problem: 'the tensor does not require a gradient' })
     }
     this._hooks ??= []
     const hooks = this._hooks
     hooks.push(hook)
-    return () => {
+    return hookHandle(() => {
       const at = hooks.indexOf(hook)
       if (at >= 0) hooks.splice(at, 1)
-    }
+    })
   }
 
   /** @internal In-place changes of its storage so far. */
