@@ -4,6 +4,7 @@ import { ArgumentError, describeValue } from '../../errors'
 import { readOptions } from '../../options'
 import type { Optimizer } from '../optimizer'
 import { LambdaLR } from './lambda'
+import { expectOptimizer } from './scheduler'
 
 /** Options of warmups with an end. */
 export interface WarmupOptions {
@@ -85,7 +86,15 @@ export function inverseSqrt(optimizer: Optimizer<{ lr: number }>, options: Inver
   const names = ['warmupSteps', 'dModel', 'scale', 'mode', 'timescale'] as const
   const { warmupSteps = 4000, dModel = 1, scale = 1, mode = 'noam' } = readOptions('inverseSqrt', options, names)
   const timescale = options.timescale ?? (warmupSteps || 10_000)
-  expectSteps('inverseSqrt', { warmupSteps, dModel, scale, timescale })
+  expectOptimizer('inverseSqrt', optimizer)
+  expectSteps('inverseSqrt', { warmupSteps, scale, timescale })
+  if (!(dModel > 0)) {
+    throw new ArgumentError('inverseSqrt', {
+      problem: 'dModel is not a width',
+      got: describeValue(dModel),
+      expected: 'a number above 0',
+    })
+  }
   if (mode === 'noam') {
     // LambdaLR multiplies the base rate, which this one replaces
     for (const group of optimizer.paramGroups) group.initialLr = 1
