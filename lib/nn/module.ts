@@ -464,6 +464,26 @@ export class Module {
     return this
   }
 
+  /** `to('float32')` */
+  float(): this {
+    return this.to('float32')
+  }
+
+  /** `to('float64')` */
+  double(): this {
+    return this.to('float64')
+  }
+
+  /** `to('float16')` */
+  half(): this {
+    return this.to('float16')
+  }
+
+  /** `to('bfloat16')` */
+  bfloat16(): this {
+    return this.to('bfloat16')
+  }
+
   /** Sets `requiresGrad` of every parameter. */
   requiresGrad_(value = true): this {
     for (const p of this.parameters()) p.requiresGrad_(value)

@@ -6,7 +6,7 @@
 import type { Node } from '../autograd/node'
 import { Device } from '../device'
 import { type DType, dtypeNames, isFloatingCode, itemSizes } from '../dtype'
-import { DTypeError, describeShape, OutOfMemoryError, StateError } from '../errors'
+import { DTypeError, describeShape, IndexError, OutOfMemoryError, StateError } from '../errors'
 import { binding, check, nativeError, scratch } from '../native'
 import { expectFunction } from '../options'
 import { flushReleases, releaseTensor, track, yieldToCollector } from './memory'
@@ -168,13 +168,17 @@ export class Tensor {
     return this._strides === null
   }
 
-  /** Size of one dim; negative dims count from the end. */
-  size(dim: number): number {
+  /** The shape, or the size of one dim; negative dims count from the end. @throws IndexError when there is no such dim */
+  size(): Shape
+  size(dim: number): number
+  size(dim?: number): Shape | number {
+    if (dim === undefined) return this.shape
     const size = this.shape[dim < 0 ? dim + this.shape.length : dim]
     if (size === undefined) {
-      throw new StateError('size', {
+      throw new IndexError('size', {
         problem: 'no such dim',
         got: `${dim} for a tensor of shape ${describeShape(this.shape)}`,
+        expected: `${-this.ndim} to ${this.ndim - 1}`,
       })
     }
     return size
@@ -332,13 +336,13 @@ export class Tensor {
   /** The value of a one-element tensor; waits without blocking the event loop. */
   async item(): Promise<number> {
     this._single('item')
-    return scalar(await this.data(), this._dtype)
+    return scalar('item', await this.data(), this._dtype)
   }
 
   /** Like `item()`, but blocks. */
   itemSync(): number {
     this._single('itemSync')
-    return scalar(this.dataSync(), this._dtype)
+    return scalar('itemSync', this.dataSync(), this._dtype)
   }
 
   private _single(op: string): void {
@@ -440,10 +444,10 @@ function bfloat16ToFloat32(words: Uint16Array): Float32Array {
   return new Float32Array(out.buffer)
 }
 
-function exact(value: bigint): number {
+function exact(value: bigint, op = 'array'): number {
   const number = Number(value)
   if (!Number.isSafeInteger(number)) {
-    throw new DTypeError('array', {
+    throw new DTypeError(op, {
       problem: 'an int64 element is not exact as a JavaScript number',
       got: `${value}n`,
       action: 'use data(), which gives BigInt',
@@ -452,9 +456,9 @@ function exact(value: bigint): number {
   return number
 }
 
-function scalar(data: TensorData, dtype: number): number {
+function scalar(op: string, data: TensorData, dtype: number): number {
   const value = data[0]!
-  return typeof value === 'bigint' ? exact(value) : dtype === 7 ? Number(value !== 0) : value
+  return typeof value === 'bigint' ? exact(value, op) : dtype === 7 ? Number(value !== 0) : value
 }
 
 function nest(data: TensorData, shape: Shape, dtype: number): NestedArray {
