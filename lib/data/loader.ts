@@ -72,6 +72,22 @@ function checkOptions<T, B>(options: DataLoaderOptions<T, B>, iterable: boolean)
     if (!given(name) || other === undefined) return
     throw new ArgumentError(op, { problem: `${name} and ${other} exclude each other`, action: `leave out ${other}` })
   }
+  for (const name of ['sampler', 'batchSampler'] as const) {
+    const value: unknown = options[name]
+    if (value === undefined || typeof (value as Iterable<unknown> | null)?.[Symbol.iterator] === 'function') continue
+    throw new ArgumentError(op, {
+      problem: `${name} gives no indices`,
+      got: describeValue(value),
+      expected: 'something to iterate: an array or a data.Sampler',
+    })
+  }
+  if (options.collate !== undefined && typeof options.collate !== 'function') {
+    throw new ArgumentError(op, {
+      problem: 'collate is not a function',
+      got: describeValue(options.collate),
+      expected: 'a function of a list of samples',
+    })
+  }
   exclude('batchSampler', ['batchSize', 'shuffle', 'sampler', 'dropLast'])
   exclude('sampler', ['shuffle'])
   const { batchSize, numWorkers = 0, prefetchFactor, timeout = 0, seed = 0 } = options

@@ -57,6 +57,9 @@ const optionNames = [
   'vocabSize',
 ] as const satisfies readonly (keyof TextDatasetOptions)[]
 
+const isTokenArray = (source: unknown): source is TokenArray =>
+  [Uint8Array, Uint16Array, Uint32Array, Int32Array].some((type) => source instanceof type)
+
 const itemBytes = { uint16: 2, uint32: 4 } as const
 
 // Files are closed with their datasets: a thread that ends closes its own, and this closes those of forgotten datasets.
@@ -87,6 +90,13 @@ export class TextDataset extends Dataset<TextSample> {
     const op = 'TextDataset'
     readOptions(op, options, optionNames)
     const { blockSize, labels = 'same', windows = 'sequential', dtype = 'uint16', start = 0 } = options
+    if (typeof source !== 'string' && !isTokenArray(source)) {
+      throw new ArgumentError(op, {
+        problem: 'not a source of tokens',
+        got: describeValue(source),
+        expected: 'the path of a token file, or a Uint8Array, Uint16Array, Uint32Array or Int32Array',
+      })
+    }
     checkCount(op, 'blockSize', blockSize)
     checkChoice('labels', labels, ['same', 'shifted'])
     checkChoice('windows', windows, ['sequential', 'random'])
@@ -117,6 +127,13 @@ export class TextDataset extends Dataset<TextSample> {
   }
 
   get(index: number, context: SampleContext): TextSample {
+    if (!(Number.isInteger(index) && index >= 0 && index < this.length)) {
+      throw new IndexError('TextDataset', {
+        problem: 'no such sample',
+        got: describeValue(index),
+        expected: `0 to ${this.length - 1}`,
+      })
+    }
     const { blockSize, stride = blockSize, labels, windows } = this.options
     const first = windows === 'random' ? context.random.integer(this.tokens - this.window + 1) : index * stride
     const ids = this.read(this.start + first)
@@ -141,8 +158,11 @@ export class TextDataset extends Dataset<TextSample> {
     try {
       this.file.fd = openSync(path, 'r')
       forgotten.register(this, this.file, this)
-      size = fstatSync(this.file.fd).size
+      const stats = fstatSync(this.file.fd)
+      if (stats.isDirectory()) throw Object.assign(new Error('a folder'), { code: 'EISDIR' })
+      size = stats.size
     } catch (error) {
+      this.close()
       throw fileError('TextDataset', `cannot read ${path}`, error)
     }
     if (size % this.itemBytes === 0) return size / this.itemBytes
