@@ -14,7 +14,9 @@ let enabled = false
 export const isAnomalyEnabled = (): boolean => enabled
 
 const isfinite = native('isfinite')
+const isnan = native('isnan')
 const all = native('all', 'dims')
+const any = native('any', 'dims')
 
 function allFinite(tensor: Tensor): boolean {
   if (tensor._dtype > 3 || tensor.numel === 0) return true
@@ -44,15 +46,34 @@ export function forwardTrace(): string {
 /** An operation made a NaN or an infinity while `detectAnomaly` was on. */
 export class AnomalyError extends NativeError {}
 
+function hasNaN(tensor: Tensor): boolean {
+  return scoped('detectAnomaly()', null, () => {
+    const nan = run(isnan, [tensor], tensor.shape, 7)
+    return run(any, [nan], [], 7, [2 ** tensor.ndim - 1]).itemSync() === 1
+  })
+}
+
+/** Whether the operation made it: one that only passes on what an input holds did not. */
+function isMade(output: Tensor, inputs: readonly (Tensor | null | undefined)[]): boolean {
+  if (allFinite(output)) return false
+  const sources = inputs.filter(
+    (each): each is Tensor => each instanceof Tensor && each !== output && each._released === null,
+  )
+  return hasNaN(output)
+    ? !sources.some((each) => !allFinite(each) && hasNaN(each))
+    : sources.every((each) => allFinite(each))
+}
+
 /** @internal */
 export function checkAnomaly(
   op: string,
   outputs: Tensor | readonly Tensor[],
+  inputs: readonly (Tensor | null | undefined)[],
   direction: 'forward' | 'backward' = 'forward',
   trace: string | null = null,
 ): void {
   for (const output of outputs instanceof Tensor ? [outputs] : outputs) {
-    if (allFinite(output)) continue
+    if (!isMade(output, inputs)) continue
     throw new AnomalyError(op, {
       problem: `the ${direction} pass made the first NaN or infinity`,
       got: `a tensor of shape [${output.shape.join(', ')}] that is not finite`,

@@ -279,7 +279,7 @@ class Pass {
     })
     if (isAnomalyEnabled()) {
       const made = results.filter((result): result is Tensor => result instanceof Tensor)
-      checkAnomaly(node.name, made, 'backward', node.trace)
+      checkAnomaly(node.name, made, grads, 'backward', node.trace)
     }
     for (const result of results) {
       if (!(result instanceof Tensor)) continue

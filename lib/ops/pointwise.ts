@@ -1,5 +1,6 @@
 // Elementwise arithmetic of two operands.
 
+import { isAnomalyEnabled } from '../autograd/anomaly'
 import { isFloatingCode, promote } from '../dtype'
 import { ArgumentError, describeValue } from '../errors'
 import { Tensor } from '../tensor/tensor'
@@ -70,7 +71,7 @@ function addScaled(op: typeof addOp, rule: OpRecord, a: Operand, b: Operand, alp
   const out = binary(op, a, b, undefined, 3, expectNumber(op.name, alpha, 'alpha'))
   const x = tensorOf(a)
   const y = tensorOf(b)
-  if (!(x?._requiresGrad || y?._requiresGrad)) return out
+  if (!(x?._requiresGrad || y?._requiresGrad || isAnomalyEnabled())) return out
   const plain = x !== null && y !== null && alpha === 1 && x._dtype === y._dtype
   if (plain && x.shape === out.shape && y.shape === out.shape) return record(rule, out, [x, y], nothing)
   return record(rule, out, [x, y], nothing, (context, g) => [

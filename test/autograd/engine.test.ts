@@ -1,6 +1,19 @@
 import { describe, expect, it } from 'vitest'
 import { ACCUMULATED, Node } from '../../lib/autograd/node'
-import { autograd, memory, nn, noGrad, ones, StateError, type Tensor, tensor, tidy, zeros } from '../../lib/index'
+import {
+  autograd,
+  full,
+  memory,
+  nn,
+  noGrad,
+  ones,
+  ops,
+  StateError,
+  type Tensor,
+  tensor,
+  tidy,
+  zeros,
+} from '../../lib/index'
 
 const values = (x: Tensor | null): unknown => x?.arraySync()
 
@@ -243,6 +256,26 @@ describe('detectAnomaly', () => {
     expect(() => autograd.detectAnomaly(() => (deep.forward as (x: Tensor) => Tensor)(inf))).toThrow(
       /Sequential\.0\.0.* at .*engine\.test\.ts:\d+/,
     )
+  })
+
+  it('watches operations without a gradient, too: they may feed one that has', () => {
+    expect(() => autograd.detectAnomaly(() => tensor([-1]).log())).toThrow('log: the forward pass made the first NaN')
+    expect(() => noGrad(() => autograd.detectAnomaly(() => bad().log()))).toThrow(/^log: /)
+    const large = tensor([3e38])
+    expect(() => autograd.detectAnomaly(() => large.add(large))).toThrow(/^add: /)
+  })
+
+  it('blames who made it: not a mask of -Infinity, nor what only passes it on', () => {
+    autograd.detectAnomaly(() => {
+      const scores = ones([2, 2]).requiresGrad_()
+      const causal = full([2, 2], Number.NEGATIVE_INFINITY).triu(1)
+      scores.add(causal).softmax(-1).sum().backward()
+      const hidden = ones([2, 2], { dtype: 'bool' }).triu(1)
+      scores.maskedFill(hidden, Number.NEGATIVE_INFINITY).softmax(-1).sum().backward()
+      ops.where(hidden, Number.NEGATIVE_INFINITY, scores).softmax(-1).sum().backward()
+    })
+    const row = () => ones([1, 2]).maskedFill(ones([1, 2], { dtype: 'bool' }), Number.NEGATIVE_INFINITY)
+    expect(() => autograd.detectAnomaly(() => row().softmax(-1))).toThrow(/^softmax: /) // no key is left
   })
 
   it('says how to learn the line when only backward was watched', () => {
