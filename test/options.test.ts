@@ -4,6 +4,9 @@ import { ArgumentError, data, models, nn, ones, ops, optim, rand, tensor, zeros 
 // Each would count for nothing without a word: what a PyTorch user writes first.
 const loose = (value: unknown) => value as never
 const parameters = () => new nn.Linear(2, 2).parameters()
+const attend = (call: object) =>
+  new nn.MultiheadAttention(2, 1).forward(ones([1, 2]), ones([1, 2]), ones([1, 2]), loose(call))
+const encode = (call: object) => new nn.TransformerEncoderLayer(2, 1).forward(ones([1, 2]), loose(call))
 const wrong: [string, () => unknown, string][] = [
   ['Linear', () => new nn.Linear(2, 2, loose(false)), 'Linear: the options are not an object: got false'],
   ['Linear by name', () => new nn.Linear(2, 2, loose({ biass: false })), 'Linear: unknown option: got biass'],
@@ -47,6 +50,25 @@ const wrong: [string, () => unknown, string][] = [
   ['sort', () => ones([2]).sort(0, loose(true)), 'sort: the options are not an object: got true'],
   ['topk', () => ones([2]).topk(1, 0, loose(false)), 'topk: the options are not an object: got false'],
   ['multinomial', () => ones([2]).multinomial(1, loose(true)), 'multinomial: the options are not an object: got true'],
+  ['add', () => ones([2]).add(1, loose(2)), 'add: the options are not an object: got 2'],
+  ['sub_', () => ones([2]).sub_(1, loose({ beta: 2 })), 'sub_: unknown option: got beta, expected alpha.'],
+  ['div', () => ones([2]).div(2, loose('floor')), 'div: the options are not an object: got "floor"'],
+  ['round', () => ones([2]).round(loose(2)), 'round: the options are not an object: got 2'],
+  ['isclose', () => ones([2]).allclose(ones([2]), loose(1e-3)), 'isclose: the options are not an object: got 0.001'],
+  ['gelu', () => ops.gelu(ones([2]), loose('tanh')), 'gelu: the options are not an object: got "tanh"'],
+  ['softplus', () => ops.softplus(ones([2]), loose(2)), 'softplus: the options are not an object: got 2'],
+  ['embedding', () => ops.embedding(zeros([1]).long(), ones([2, 2]), loose({ padding_idx: 0 })), 'write paddingIdx.'],
+  [
+    'attention',
+    () => ops.scaledDotProductAttention(ones([1, 2]), ones([1, 2]), ones([1, 2]), loose({ is_causal: true })),
+    'write isCausal.',
+  ],
+  [
+    'attention layer',
+    () => attend({ key_padding_mask: null }),
+    'MultiheadAttention: unknown option: got key_padding_mask',
+  ],
+  ['encoder layer', () => encode({ src_mask: null }), 'write srcMask.'],
   ['zeros', () => zeros([2], loose({ dType: 'int64' })), 'zeros: unknown option: got dType'],
   ['rand', () => rand([2], loose('float64')), 'rand: the options are not an object: got "float64"'],
 ]

@@ -78,6 +78,8 @@ export interface MultiheadAttentionCall {
   isCausal?: boolean
 }
 
+const callOptions = ['keyPaddingMask', 'attnMask', 'needWeights', 'averageAttnWeights', 'isCausal'] as const
+
 /** Attention of several heads between projections of query, key and value.
  *  query [L, B, C], key and value [S, B, C] (with `batchFirst` [B, L, C] and [B, S, C]; or without the batch dim)
  *  -> output like query, and probabilities or null. Parameters have PyTorch's names, so state dicts fit both ways.
@@ -130,14 +132,15 @@ export class MultiheadAttention extends Module {
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    {
+    call: MultiheadAttentionCall = {},
+  ): [output: Tensor, weights: Tensor | null] {
+    const {
       keyPaddingMask = null,
       attnMask = null,
       needWeights = true,
       averageAttnWeights = true,
       isCausal = false,
-    }: MultiheadAttentionCall = {},
-  ): [output: Tensor, weights: Tensor | null] {
+    } = readOptions('MultiheadAttention', call, callOptions)
     const batched = this.checkInputs(query, key, value)
     // x [L, B, C] or [B, L, C] or [L, C] -> [B, L, C]; a tensor given twice stays one, so that it is projected once
     const rows = new Map<Tensor, Tensor>()

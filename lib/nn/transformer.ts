@@ -116,7 +116,13 @@ export class TransformerEncoderLayer extends Module {
     return layer
   }
 
-  forward(src: Tensor, { srcMask = null, srcKeyPaddingMask = null, isCausal = false }: EncoderCall = {}): Tensor {
+  forward(src: Tensor, call: EncoderCall = {}): Tensor {
+    const names = ['srcMask', 'srcKeyPaddingMask', 'isCausal'] as const
+    const {
+      srcMask = null,
+      srcKeyPaddingMask = null,
+      isCausal = false,
+    } = readOptions(this.constructor.name, call, names)
     const attend = (x: Tensor): Tensor =>
       this.self_attn.forward(x, x, x, {
         attnMask: srcMask,
@@ -182,7 +188,9 @@ export class TransformerEncoder extends Module {
   }
 
   /** src [T, B, C] (or [B, T, C]) -> the same shape; `mask` and `srcKeyPaddingMask` as for the layers: true hides. */
-  forward(src: Tensor, { mask = null, srcKeyPaddingMask = null, isCausal = false }: EncoderStackCall = {}): Tensor {
+  forward(src: Tensor, call: EncoderStackCall = {}): Tensor {
+    const names = ['mask', 'srcKeyPaddingMask', 'isCausal'] as const
+    const { mask = null, srcKeyPaddingMask = null, isCausal = false } = readOptions(this.constructor.name, call, names)
     let x = src
     for (const layer of this.layers) x = layer.forward(x, { srcMask: mask, srcKeyPaddingMask, isCausal })
     return this.norm === null ? x : (this.norm as unknown as { forward(x: Tensor): Tensor }).forward(x)

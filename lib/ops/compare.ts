@@ -2,6 +2,7 @@
 
 import { BOOL, INT64, promote } from '../dtype'
 import { ArgumentError, DTypeError } from '../errors'
+import { readOptions } from '../options'
 import type { Tensor } from '../tensor/tensor'
 import { broadcastShapes, sameShape } from './broadcast'
 import {
@@ -86,11 +87,9 @@ const isfiniteOp = native('isfinite')
 
 /** Elementwise |a - b| <= atol + rtol * |b|, or a == b, as bool.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.isclose.html */
-export function isclose(
-  a: Tensor,
-  b: Tensor,
-  { rtol = 1e-5, atol = 1e-8, equalNan = false }: CloseOptions = {},
-): Tensor {
+export function isclose(a: Tensor, b: Tensor, options: CloseOptions = {}): Tensor {
+  const names = ['rtol', 'atol', 'equalNan'] as const
+  const { rtol = 1e-5, atol = 1e-8, equalNan = false } = readOptions('isclose', options, names)
   expectTensor('isclose', 'a', a)
   expectTensor('isclose', 'b', b)
   const magnitude = (x: Tensor): Tensor => runLike(absOp, x, null, x._dtype, 0)

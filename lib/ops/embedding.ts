@@ -2,6 +2,7 @@
 
 import { INT64 } from '../dtype'
 import { ArgumentError, describeShape, describeValue, IndexError, ShapeError } from '../errors'
+import { readOptions } from '../options'
 import type { Tensor } from '../tensor/tensor'
 import { expectIndex } from './indexing'
 import { ACCUMULATED, expectFloating, expectTensor, native, type OpRecord, record, run, runInto } from './registry'
@@ -20,11 +21,8 @@ const embeddingRecord: OpRecord = { name: 'embedding', autocast: 'keep', backwar
  *  @throws ShapeError when weight is not a matrix; DTypeError for an index that is not whole
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.embedding.html
  *  @example embedding(tensor([1, 0], { dtype: 'int64' }), tensor([[1, 2], [3, 4]])) // [[3, 4], [1, 2]] */
-export function embedding(
-  index: Tensor,
-  weight: Tensor,
-  { paddingIdx = null }: { paddingIdx?: number | null } = {},
-): Tensor {
+export function embedding(index: Tensor, weight: Tensor, options: { paddingIdx?: number | null } = {}): Tensor {
+  const { paddingIdx = null } = readOptions('embedding', options, ['paddingIdx'])
   expectIndex('embedding', index)
   expectTensor('embedding', 'weight', weight)
   expectFloating('embedding', 'weight', weight)

@@ -3,6 +3,7 @@
 import { isAnomalyEnabled } from '../autograd/anomaly'
 import { isFloatingCode, promote } from '../dtype'
 import { ArgumentError, describeValue } from '../errors'
+import { readOptions } from '../options'
 import { Tensor } from '../tensor/tensor'
 import { broadcastShapes } from './broadcast'
 import {
@@ -13,6 +14,7 @@ import {
   nothing,
   type Operand,
   promoteTensors,
+  readAlpha,
   refuseBool,
   tensorOf,
   truth,
@@ -50,7 +52,8 @@ const masked = (x: Tensor, mask: Tensor, value: number): Tensor =>
  *  @throws ShapeError when the shapes do not broadcast
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.add.html
  *  @example add(tensor([1, 2]), 10) // [11, 12] */
-export function add(a: Operand, b: Operand, { alpha = 1 }: { alpha?: number } = {}): Tensor {
+export function add(a: Operand, b: Operand, options?: { alpha?: number }): Tensor {
+  const alpha = readAlpha('add', options)
   return addScaled(addOp, addRecord, a, b, alpha, alpha)
 }
 
@@ -59,7 +62,8 @@ export function add(a: Operand, b: Operand, { alpha = 1 }: { alpha?: number } = 
  *  @throws ShapeError when the shapes do not broadcast; DTypeError for two bool tensors
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.sub.html
  *  @example sub(10, tensor([1, 2])) // [9, 8] */
-export function sub(a: Operand, b: Operand, { alpha = 1 }: { alpha?: number } = {}): Tensor {
+export function sub(a: Operand, b: Operand, options?: { alpha?: number }): Tensor {
+  const alpha = readAlpha('sub', options)
   refuseBool('sub', [a, b], 'logicalXor')
   return addScaled(subOp, subRecord, a, b, alpha, -alpha)
 }
@@ -114,7 +118,8 @@ export interface DivOptions {
  *  @throws ShapeError when the shapes do not broadcast; StateError for a rounded quotient of integers by 0
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.div.html
  *  @example div(tensor([1, 2]), 4) // [0.25, 0.5] */
-export function div(a: Operand, b: Operand, { roundingMode = null }: DivOptions = {}): Tensor {
+export function div(a: Operand, b: Operand, options: DivOptions = {}): Tensor {
+  const { roundingMode = null } = readOptions('div', options, ['roundingMode'])
   if (roundingMode === 'floor') return binary(floorDivideOp, a, b)
   if (roundingMode === 'trunc') return binary(truncDivideOp, a, b)
   if (roundingMode !== null) {
