@@ -29,8 +29,8 @@ function buildMessage(op: string, { problem, got, expected, action }: ErrorParts
 }
 
 /** Base of every error that the library throws on purpose.
- *  @example new ShapeError('matmul', { problem: 'inner dimensions differ', got: '[4, 8] and [6, 3]' }).message
- *  // matmul: inner dimensions differ: got [4, 8] and [6, 3]. */
+ *  @example
+ *  new ShapeError('bmm', { problem: 'not batches', got: '[2]' }).message // 'bmm: not batches: got [2].' */
 export abstract class GradusError extends Error {
   abstract readonly code: ErrorCode
   /** The operation that refused. */

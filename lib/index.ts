@@ -44,8 +44,10 @@ export {
   zeros,
   zerosLike,
 } from './tensor/create'
-export { memory, tidy } from './tensor/memory'
-export { type NestedArray, type Shape, Tensor, type TensorData } from './tensor/tensor'
+export type { NestedArray, TensorData } from './tensor/elements'
+export { memory } from './tensor/memory'
+export { tidy } from './tensor/scope'
+export { type Shape, Tensor } from './tensor/tensor'
 export * as train from './train/index'
 
 /** Operators as functions; most are methods of Tensor too. */

@@ -27,7 +27,7 @@ function expectObject(op: string, options: unknown, names: readonly string[]): v
 
 /** @internal The options themselves, none of which is unknown.
  *  @throws ArgumentError naming the one that does not exist, or what stands in the options' place
- *  @example readOptions('Linear', { biass: false }, ['bias']) // throws */
+ *  @example readOptions('Linear', { bias: false }, ['bias']).bias // false */
 export function readOptions<T extends object>(op: string, options: T, names: readonly (keyof T & string)[]): T {
   expectObject(op, options, names)
   for (const name in options) if (!names.includes(name)) throw unknownOption(op, name, names)
@@ -35,7 +35,7 @@ export function readOptions<T extends object>(op: string, options: T, names: rea
 }
 
 /** @internal For objects that may hold more than the library reads: only Python's spelling of a known name is refused.
- *  @example refuseSnakeCase('AdamW', { params, weight_decay: 0 }, ['weightDecay']) // throws */
+ *  @example refuseSnakeCase('AdamW', { name: 'all', weightDecay: 0 }, ['weightDecay']) */
 export function refuseSnakeCase(op: string, object: object, names: readonly string[]): void {
   for (const name in object) {
     if (name.includes('_') && !names.includes(name) && names.includes(camelCase(name))) {

@@ -5,7 +5,7 @@ import { NativeError } from '../errors'
 import { describeContext } from '../native'
 import { expectFunction } from '../options'
 import { currentContext, native, run } from '../tensor/dispatch'
-import { scoped } from '../tensor/memory'
+import { scoped } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
 
 let enabled = false

@@ -4,7 +4,8 @@
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError, StateError } from '../errors'
 import { readOptions } from '../options'
 import { native, run, runInto, runLike } from '../tensor/dispatch'
-import { capture, flushReleases, leaveToCollector, releaseTensor, unscoped } from '../tensor/memory'
+import { flushReleases, leaveToCollector, releaseTensor } from '../tensor/memory'
+import { capture, unscoped } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
 import { checkAnomaly, isAnomalyEnabled } from './anomaly'
 import { withoutGrad } from './mode'
@@ -241,27 +242,31 @@ class Pass {
   }
 
   private visit(node: Node): void {
-    const grads = Array.from({ length: Math.max(1, node.outputs.length) }, (_, i) => node.grads[i] ?? null)
-    node.grads = []
     if (node.freed) {
       throw new StateError(`backward of ${node.name}`, {
         problem: 'the graph was freed by an earlier backward()',
         action: 'pass { retainGraph: true } to the first one, or compute the loss again',
       })
     }
-    node.outputs.forEach((output, i) => {
-      let grad = grads[i]
-      if (!grad) return
-      for (const hook of output._hooks ?? []) grad = this.replaced(grad, hook(grad))
+    const { grads, outputs } = node
+    node.grads = []
+    let arrived = false
+    for (let i = 0; i < outputs.length; i++) {
+      const output = outputs[i]!
+      let grad = grads[i] ?? null
+      if (grad !== null) {
+        arrived = true
+        if (output._hooks !== null) for (const hook of output._hooks) grad = this.replaced(grad, hook(grad))
+        if (output._retainGrad) output.grad = run(copy, [grad], grad.shape, grad._dtype)
+        const at = this.sink.wanted?.get(output)
+        if (at !== undefined) this.collect(at, grad)
+      }
       grads[i] = grad
-      if (output._retainGrad) output.grad = unscoped(() => run(copy, [grad!], grad!.shape, grad!._dtype))
-      const at = this.sink.wanted?.get(output)
-      if (at !== undefined) this.collect(at, grad)
-    })
-    if (grads.some((grad) => grad !== null && grad !== undefined)) this.propagate(node, grads)
-    for (const grad of grads) if (grad) this.ledger.release(grad)
+    }
+    if (arrived) this.propagate(node, grads)
+    for (const grad of grads) if (grad !== null) this.ledger.release(grad)
     if (!this.retainGraph) {
-      for (const output of node.outputs) {
+      for (const output of outputs) {
         if (!output._outermost && !output._kept && !output._retainGrad && !this.roots.has(output)) {
           releaseTensor(output, 'backward()')
         }
@@ -275,25 +280,27 @@ class Pass {
     const fresh: Tensor[] = []
     const results = capture('backward()', fresh, () => {
       const result = node.backward(node, ...(grads as Tensor[]))
-      return Array.isArray(result) ? (result as InputGradient[]) : [result as InputGradient]
+      return (Array.isArray(result) ? result : [result]) as readonly InputGradient[]
     })
     if (isAnomalyEnabled()) {
       const made = results.filter((result): result is Tensor => result instanceof Tensor)
       checkAnomaly(node.name, made, grads, 'backward', node.trace)
     }
+    // all are held before any arrives: one tensor may be the gradient of several inputs
     for (const result of results) {
       if (!(result instanceof Tensor)) continue
       const foreign = this.ledger.count(result) === 0 && !fresh.includes(result)
       this.ledger.hold(result)
       if (foreign) this.ledger.hold(result) // somebody else's tensor: never taken or released here
     }
-    results.forEach((result, i) => {
+    for (let i = 0; i < results.length; i++) {
+      const result = results[i]
+      if (!(result instanceof Tensor)) continue
       const next = node.next[i]
-      if (!(result instanceof Tensor)) return
       if (next === null || next === undefined) this.ledger.release(result)
       else if (next instanceof Tensor) this.arriveAtLeaf(next, result)
       else this.arriveAtNode(next, node.nextOutput[i]!, result)
-    })
+    }
   }
 }
 

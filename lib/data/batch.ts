@@ -67,8 +67,8 @@ export async function defaultCollate<T>(samples: T[]): Promise<Tensors<Batched<T
 /** The rows of tensors of one length: sample i is a tuple of their elements i. The values are copied when the first
  *  sample is read.
  *  @example
- *  const loader = new DataLoader(new TensorDataset(inputs, labels), { batchSize: 32, shuffle: true })
- *  for await (const [x, y] of loader) step(x, y) */
+ *  const loader = new data.DataLoader(new data.TensorDataset(inputs, targets), { batchSize: 32, shuffle: true })
+ *  for await (const [x, y] of loader) learn(x, y) */
 export class TensorDataset<A extends readonly Tensor[]> extends Dataset<{ -readonly [K in keyof A]: HostArray }> {
   readonly length: number
   private readonly tensors: A

@@ -22,8 +22,9 @@ export interface DecodeOptions {
 
 /** A tokenizer of a tokenizer.json: one trained here, or a pretrained model's (BPE, WordPiece, Unigram).
  *  @example
- *  const tokenizer = BpeTokenizer.train(text, { vocabSize: 1024, specialTokens: ['<|endoftext|>'] })
- *  await tokenizer.save('tokenizer.json') // Python: Tokenizer.from_file('tokenizer.json') */
+ *  const tokenizer = data.BpeTokenizer.train(text, { vocabSize: 1024, specialTokens: ['<|endoftext|>'] })
+ *  // Python: Tokenizer.from_file('tokenizer.json')
+ *  await tokenizer.save('tokenizer.json') */
 export class BpeTokenizer implements Tokenizer {
   private readonly library: Library
   readonly vocabSize: number

@@ -181,7 +181,7 @@ export interface PadOptions {
 
 /** A collate function for sequences of different lengths: `{ inputIds, attentionMask, labels }`, all int32 [B, T].
  *  Labels of filled places are -100; a single label for each sequence gives labels [B].
- *  @example new DataLoader(dataset, { batchSize: 8, collate: padCollate({ padId: 0 }) }) */
+ *  @example new data.DataLoader(dataset, { batchSize: 8, collate: data.padCollate({ padId: 0 }) }) */
 export function padCollate(options: PadOptions = {}): Collate<TokenSample, Record<string, unknown>> {
   const { padId = 0, ignoreIndex = -100, side = 'right', padToMultipleOf = 1, maxLength } = options
   checkCount('padCollate', 'padToMultipleOf', padToMultipleOf)

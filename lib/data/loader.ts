@@ -122,7 +122,7 @@ function checkOptions<T, B>(options: DataLoaderOptions<T, B>, iterable: boolean)
  *  their stack
  *  @example
  *  const loader = new data.DataLoader(dataset, { batchSize: 32, shuffle: true, numWorkers: 4 })
- *  for await (const { inputIds, labels } of loader) step(inputIds, labels) */
+ *  for await (const { inputIds, labels } of loader) learn(inputIds, labels) */
 export class DataLoader<T, B = Batched<T>> implements AsyncIterable<Tensors<B>> {
   readonly dataset: DatasetLike<T> | IterableDataset<T>
   readonly batchSize: number | null
@@ -316,7 +316,12 @@ function* skip<I>(source: Iterable<I>, count: number): Generator<I, void> {
 
 /** Batches in groups of `count`, for gradient accumulation; the last group may be shorter. Breaking off ends the loader's
  *  pass as well.
- *  @example for await (const group of data.groups(loader, 4)) await optim.accumulate(model, group, { optimizer }) */
+ *  @example
+ *  for await (const group of data.groups(loader, 4)) {
+ *    optimizer.zeroGrad()
+ *    for (const batch of group) model.forward(batch).loss.div(group.length).backward()
+ *    optimizer.step()
+ *  } */
 export function groups<B>(
   loader: AsyncIterable<B> & { readonly length: number },
   count: number,

@@ -12,7 +12,7 @@ export const drawSeed = (): number => uniform() * 2 ** 53
 const streamBit = 2 ** 31
 
 /** A stream of random numbers named by its seed and up to two further numbers.
- *  @example new RandomStream(1337).permutation(4) // Uint32Array of 0 to 3 in the order of seed 1337 */
+ *  @example new data.RandomStream(1337).permutation(4).sort() // [0, 1, 2, 3] */
 export class RandomStream {
   private readonly key0: number
   private readonly key1: number

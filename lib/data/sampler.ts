@@ -46,8 +46,8 @@ export class SequentialSampler implements Sampler {
   }
 }
 
-/** All indices in random order, or `numSamples` draws of them.
- *  @example [...new RandomSampler({ length: 3 }, { seed: 1 })] // 0, 1 and 2 in some order, the same everywhere */
+/** All indices in random order, the same everywhere for a seed, or `numSamples` draws of them.
+ *  @example [...new data.RandomSampler({ length: 3 }, { seed: 1 })].sort() // [0, 1, 2] */
 export class RandomSampler implements Sampler {
   /** @internal */
   seed: number

@@ -87,8 +87,8 @@ export function bpeJson(
 
 /** One token a character (Unicode code point).
  *  @example
- *  const tokenizer = CharTokenizer.fromText('hello')
- *  tokenizer.encode('hole') // Int32Array [1, 3, 2, 0] */
+ *  const tokenizer = data.CharTokenizer.fromText('hello')
+ *  tokenizer.encode('hole') // [1, 3, 2, 0] */
 export class CharTokenizer implements Tokenizer {
   private readonly ids: Map<string, number>
   private readonly unknown: number | undefined

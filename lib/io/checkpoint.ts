@@ -105,7 +105,7 @@ function checkArguments(op: string, parts: CheckpointParts, options: SaveCheckpo
  *  @returns the new checkpoint's folder
  *  @throws FileError when it cannot be written; earlier checkpoints are then untouched
  *  @example
- *  await io.saveCheckpoint('runs/x', { model, optimizer, schedule, loader }, { step, keepLast: 3 })
+ *  await io.saveCheckpoint('runs/x', { model, optimizer, schedule, loader }, { step: 100, keepLast: 3 })
  *  const { step } = await io.loadCheckpoint('runs/x', { model, optimizer, schedule, loader }) */
 export async function saveCheckpoint(
   folder: string,

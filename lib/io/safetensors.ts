@@ -70,7 +70,7 @@ export async function loadFile(path: string): Promise<NamedTensors> {
 /** Opens a safetensors file to read single tensors, or rows of them, when they are needed.
  *  @example
  *  const file = await io.safeOpen('model.safetensors')
- *  const firstRows = await file.rows('wte.weight', 0, 100)
+ *  const firstRows = await file.rows('transformer.wte.weight', 0, 100)
  *  await file.close() */
 export async function safeOpen(path: string): Promise<SafetensorsFile> {
   return new SafetensorsFile('io.safeOpen', await Container.open('io.safeOpen', path))

@@ -5,7 +5,7 @@ import { ArgumentError, describeShape, describeValue, IndexError } from '../erro
 import { expectCount } from '../nn/arguments'
 import type { Module } from '../nn/module'
 import { fromTypedArray } from '../tensor/create'
-import { tidy } from '../tensor/memory'
+import { tidy } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
 import { KeyValueCache } from './kvCache'
 import { chooseTokens, readSampling, type SamplingOptions } from './sampling'

@@ -9,7 +9,8 @@ import type { Tensor } from '../tensor/tensor'
 import { expectCount, expectProbability, placement } from './arguments'
 import { isSkipped, xavierUniform_, zeros_ } from './init/basic'
 import { Linear } from './linear'
-import { Module, parameter } from './module'
+import { Module } from './module'
+import { parameter } from './parameter'
 
 // --- attention whose probabilities are wanted -------------------------------------------------------------------------
 

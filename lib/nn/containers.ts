@@ -108,7 +108,7 @@ export class ModuleList<M extends Module = Module> extends Module {
 
 /** Modules one after the other: each gets the output of the one before.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.Sequential.html
- *  @example new nn.Sequential(new nn.Linear(4, 8), new nn.GELU(), new nn.Linear(8, 4)).forward(x) */
+ *  @example new nn.Sequential(new nn.Linear(4, 8), new nn.GELU(), new nn.Linear(8, 4)).forward(ones([2, 4])) */
 export class Sequential extends ModuleList {
   constructor(...modules: Module[]) {
     super(modules)

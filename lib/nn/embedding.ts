@@ -5,11 +5,12 @@ import { ArgumentError, describeValue } from '../errors'
 import { embedding } from '../ops/index'
 import { readOptions } from '../options'
 import { type TensorOptions, zeros } from '../tensor/create'
-import { tidy } from '../tensor/memory'
+import { tidy } from '../tensor/scope'
 import type { Tensor } from '../tensor/tensor'
 import { expectCount, placement } from './arguments'
 import { isSkipped, normal_ } from './init/basic'
-import { Module, parameter } from './module'
+import { Module } from './module'
+import { parameter } from './parameter'
 
 /** Options of `Embedding`. */
 export interface EmbeddingOptions extends Pick<TensorOptions, 'dtype' | 'device'> {

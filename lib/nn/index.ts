@@ -36,13 +36,11 @@ export {
   type ForwardHook,
   type ForwardPreHook,
   type IncompatibleKeys,
-  isParameter,
   Module,
-  Parameter,
-  parameter,
   type StateDict,
 } from './module'
 export { LayerNorm, type LayerNormOptions, RMSNorm, type RMSNormOptions } from './norm'
+export { isParameter, Parameter, parameter } from './parameter'
 export {
   type EncoderActivation,
   type EncoderCall,

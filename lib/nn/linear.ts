@@ -6,7 +6,8 @@ import { type TensorOptions, zeros } from '../tensor/create'
 import type { Tensor } from '../tensor/tensor'
 import { expectCount, placement } from './arguments'
 import { isSkipped, kaimingUniform_, uniform_ } from './init/basic'
-import { Module, parameter } from './module'
+import { Module } from './module'
+import { parameter } from './parameter'
 
 /** Options of `Linear`. */
 export interface LinearOptions extends Pick<TensorOptions, 'dtype' | 'device'> {

@@ -8,12 +8,14 @@ import { withoutGrad } from '../autograd/mode'
 import type { Device, DeviceName } from '../device'
 import type { DType } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, GradusError, ShapeError, StateError } from '../errors'
-import { onDescribeContext } from '../native'
 import { to } from '../ops/shape'
 import { expectFunction, readOptions } from '../options'
-import { setContext } from '../tensor/dispatch'
-import { adopt, scoped, tidy } from '../tensor/memory'
+import { currentContext, setContext } from '../tensor/dispatch'
+import { adopt } from '../tensor/memory'
+import { forEachTensor, scoped, tidy } from '../tensor/scope'
 import { type HookHandle, hookHandle, Tensor } from '../tensor/tensor'
+import { newContext, pathOf } from './context'
+import { isParameter, parameter } from './parameter'
 
 /** Names and tensors: parameters and persistent buffers. */
 export type StateDict = Record<string, Tensor>
@@ -38,57 +40,11 @@ export interface IncompatibleKeys {
   unexpectedKeys: string[]
 }
 
-// --- parameters -----------------------------------------------------------------------------------------------------
-
-const parameters = new WeakSet<Tensor>()
-
-function makeParameter(data: Tensor, requiresGrad = true): Tensor {
-  if (!(data instanceof Tensor)) {
-    throw new ArgumentError('Parameter', { problem: 'not a tensor', got: describeValue(data), expected: 'a Tensor' })
-  }
-  const tensor = data.isLeaf ? data : data.detach()
-  parameters.add(tensor)
-  return tensor.keep().requiresGrad_(requiresGrad)
-}
-
-/** Makes a tensor a parameter: found by `parameters()` when it stands in a module's field, with `requiresGrad` true
- *  unless told otherwise. `new Parameter(x)` and `parameter(x)` are the same.
- *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.parameter.Parameter.html */
-export const Parameter = makeParameter as unknown as new (data: Tensor, requiresGrad?: boolean) => Tensor
-
-/** Makes a tensor a parameter. */
-export const parameter: (data: Tensor, requiresGrad?: boolean) => Tensor = makeParameter
-
-/** Whether the tensor is a parameter. */
-export function isParameter(value: unknown): value is Tensor {
-  return value instanceof Tensor && parameters.has(value)
-}
-
-// --- module paths in messages ----------------------------------------------------------------------------------------
-
-interface Place {
-  module: WeakRef<Module>
-  caller: number
-}
-const places: Place[] = [{ module: new WeakRef({} as Module), caller: 0 }]
-
-function pathOf(context: number): string {
-  const place = places[context]
-  const module = place?.module.deref()
-  if (place === undefined || module === undefined) return ''
-  const caller = places[place.caller]?.module.deref()
-  if (place.caller === 0 || caller === undefined) return module.constructor.name
-  for (const [name, each] of caller.namedModules()) if (each === module) return `${pathOf(place.caller)}.${name}`
-  return `${pathOf(place.caller)}.${module.constructor.name}`
-}
-onDescribeContext(pathOf)
-
 const wholeDTypes: ReadonlySet<string> = new Set<DType>(['int64', 'int32', 'uint8', 'bool'])
 
 // --- the module -------------------------------------------------------------------------------------------------------
 
 let callDepth = 0
-let currentModule = 0
 
 // Tensors that the functions of the `apply` under way have dealt with; null outside of one.
 let applied: Set<Tensor> | null = null
@@ -119,10 +75,12 @@ export class Module {
   readonly #preHooks = new Set<ForwardPreHook>()
   readonly #hooks = new Set<ForwardHook>()
   readonly #backwardHooks = new Set<BackwardHook>()
+  readonly #label: string
   #context = 0
 
   constructor() {
     const { forward } = this
+    this.#label = `${new.target.name}.forward`
     this.#wrapper = (...inputs) => this.#call(forward as (...inputs: unknown[]) => unknown, inputs)
     Object.defineProperty(this, 'forward', {
       value: this.#wrapper,
@@ -143,21 +101,13 @@ export class Module {
   #call(forward: (...inputs: unknown[]) => unknown, given: unknown[]): unknown {
     if (this.#context === 0) {
       this.namedModules() // refuses what the memory scope or parameters() would not see
-      this.#context = places.length
-      places.push({ module: new WeakRef(this), caller: currentModule })
+      this.#context = newContext(this, currentContext)
     }
-    const outerModule = currentModule
     const outer = setContext(this.#context)
-    currentModule = this.#context
     callDepth++
-    const leave = (): void => {
-      callDepth--
-      currentModule = outerModule
-      setContext(outer)
-    }
     let output: unknown
     try {
-      output = scoped(`${this.constructor.name}.forward`, this, () => {
+      output = scoped(this.#label, this, () => {
         let inputs = given
         for (const hook of this.#preHooks) {
           const others = hook(this, inputs) ?? inputs
@@ -170,10 +120,11 @@ export class Module {
       })
     } catch (error) {
       if (error instanceof GradusError) error.modulePath ??= pathOf(this.#context)
-      leave()
       throw error
+    } finally {
+      callDepth--
+      setContext(outer)
     }
-    leave()
     if (callDepth === 0) {
       if (output instanceof Promise) return output.then(markOutermost)
       markOutermost(output)
@@ -301,7 +252,7 @@ export class Module {
       if (!(value instanceof Tensor)) return false
       const persistent = this.#buffers.get(name)
       if (kind === 'buffers') return persistent !== undefined
-      return persistent === undefined ? parameters.has(value) : kind === 'state' && persistent
+      return persistent === undefined ? isParameter(value) : kind === 'state' && persistent
     })
   }
 
@@ -530,7 +481,7 @@ export class Module {
 function hiddenIn(value: unknown, depth = 0): 'modules' | 'parameters' | null {
   if (value === null || typeof value !== 'object' || depth > 2) return null
   if (depth > 0 && value instanceof Module) return 'modules'
-  if (value instanceof Tensor) return depth > 0 && parameters.has(value) ? 'parameters' : null
+  if (value instanceof Tensor) return depth > 0 && isParameter(value) ? 'parameters' : null
   if (value instanceof Map || value instanceof Set || Array.isArray(value)) {
     if (!Array.isArray(value) && value.size > 64) return null
     const first: unknown[] = Array.isArray(value) ? value.slice(0, 8) : [...value.values()].slice(0, 8)
@@ -543,18 +494,6 @@ function hiddenIn(value: unknown, depth = 0): 'modules' | 'parameters' | null {
 
 const join = (prefix: string, name: string): string => (prefix === '' ? name : `${prefix}.${name}`)
 
-function forEachTensor(value: unknown, visit: (tensor: Tensor) => void, depth = 0): void {
-  if (value instanceof Tensor) visit(value)
-  else if (Array.isArray(value)) for (const each of value) forEachTensor(each, visit, depth + 1)
-  else if (
-    depth < 8 &&
-    value !== null &&
-    typeof value === 'object' &&
-    Object.getPrototypeOf(value) === Object.prototype
-  )
-    for (const each of Object.values(value)) forEachTensor(each, visit, depth + 1)
-}
-
 function firstTensor(value: unknown): Tensor | undefined {
   let first: Tensor | undefined
   forEachTensor(value, (tensor) => {
@@ -563,9 +502,11 @@ function firstTensor(value: unknown): Tensor | undefined {
   return first
 }
 
+function markTensorOutermost(tensor: Tensor): void {
+  tensor._outermost = true
+}
+
 function markOutermost<T>(output: T): T {
-  forEachTensor(output, (tensor) => {
-    tensor._outermost = true
-  })
+  forEachTensor(output, markTensorOutermost)
   return output
 }

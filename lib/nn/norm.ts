@@ -6,7 +6,8 @@ import { ones, type TensorOptions, zeros } from '../tensor/create'
 import type { Shape, Tensor } from '../tensor/tensor'
 import { expectCount, placement } from './arguments'
 import { ones_, zeros_ } from './init/basic'
-import { Module, parameter } from './module'
+import { Module } from './module'
+import { parameter } from './parameter'
 
 /** Options of `LayerNorm`. */
 export interface LayerNormOptions extends Pick<TensorOptions, 'dtype' | 'device'> {

@@ -4,6 +4,7 @@ import { BOOL, FLOAT32, FLOAT64, INT64, isFloatingCode } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
 import { readOptions } from '../options'
 import { defaultGenerator } from '../random'
+import { tidy } from '../tensor/scope'
 import { type Shape, Tensor } from '../tensor/tensor'
 import { sumTo } from './broadcast'
 import {
@@ -145,18 +146,18 @@ function backwardOf(attrs: readonly number[], fused: boolean, masked: boolean): 
 const attentionRecord: OpRecord = { name: 'scaledDotProductAttention', autocast: 'lower', backward: () => null }
 
 function expectOperands(op: string, q: Tensor, k: Tensor, v: Tensor, enableGqa: boolean): void {
-  const all = `query ${describeShape(q.shape)}, key ${describeShape(k.shape)}, value ${describeShape(v.shape)}`
+  const all = (): string =>
+    `query ${describeShape(q.shape)}, key ${describeShape(k.shape)}, value ${describeShape(v.shape)}`
   for (const [name, x] of [
     ['query', q],
     ['key', k],
     ['value', v],
   ] as const) {
-    expectTensor(op, name, x)
     expectFloating(op, name, x)
     if (x.ndim < 2 || x.ndim > 4 || x.ndim !== q.ndim) {
       throw new ShapeError(op, {
         problem: 'wrong number of dims',
-        got: all,
+        got: all(),
         expected: '[B, H, T, D], [H, T, D] or [T, D]',
       })
     }
@@ -174,7 +175,7 @@ function expectOperands(op: string, q: Tensor, k: Tensor, v: Tensor, enableGqa: 
   if (kB !== B || vB !== B || kS !== vS || kD !== D || kH !== vH) {
     throw new ShapeError(op, {
       problem: 'the operands do not fit together',
-      got: all,
+      got: all(),
       expected: 'query [B, H, L, D], key [B, H, S, D], value [B, H, S, E]',
     })
   }
@@ -229,12 +230,9 @@ export function scaledDotProductAttention(
   const op = 'scaledDotProductAttention'
   readOptions(op, given, attentionOptions)
   const { attnMask = null, dropoutP = 0, isCausal = false, scale = null, enableGqa = false } = given
-  for (const [name, x] of [
-    ['query', query],
-    ['key', key],
-    ['value', value],
-  ] as const)
-    expectTensor(op, name, x)
+  expectTensor(op, 'query', query)
+  expectTensor(op, 'key', key)
+  expectTensor(op, 'value', value)
   expectOperands(op, query, key, value, enableGqa)
   if (!(dropoutP >= 0 && dropoutP <= 1)) {
     throw new ArgumentError(op, { problem: 'not a probability', got: describeValue(dropoutP), expected: '0 to 1' })
@@ -244,10 +242,12 @@ export function scaledDotProductAttention(
     throw new ArgumentError(op, { problem: 'not a scale', got: describeValue(factor), expected: 'a finite number' })
   }
   if (query.ndim < 4) {
-    const lift = (x: Tensor): Tensor => reshape(x, fourDims(x.shape))
     const options = { attnMask, dropoutP, isCausal, scale: factor, enableGqa }
-    const out = scaledDotProductAttention(lift(query), lift(key), lift(value), options)
-    return reshape(out, [...query.shape.slice(0, -1), value.shape[value.ndim - 1]!])
+    return tidy(() => {
+      const [q, k, v] = [query, key, value].map((x) => reshape(x, fourDims(x.shape))) as [Tensor, Tensor, Tensor]
+      const out = scaledDotProductAttention(q, k, v, options)
+      return reshape(out, [...query.shape.slice(0, -1), value.shape[value.ndim - 1]!])
+    })
   }
   const [B, H, L] = query.shape as [number, number, number]
   const S = key.shape[2]!
@@ -268,11 +268,13 @@ export function scaledDotProductAttention(
   ) as [Tensor, Tensor]
   const out = byHeads(merged)
   const operands = [query, key, value, attnMask]
-  if (!needsGrad(operands)) return out
-  const saved = [query, key, value, out, logsumexp]
-  if (attnMask !== null) saved.push(attnMask)
-  const backward = backwardOf(attrs, isFused(query, key, value), attnMask !== null)
-  return record(attentionRecord, out, operands, saved, backward)
+  if (needsGrad(operands)) {
+    const saved = [query, key, value, out, logsumexp]
+    if (attnMask !== null) saved.push(attnMask)
+    record(attentionRecord, out, operands, saved, backwardOf(attrs, isFused(query, key, value), attnMask !== null))
+  }
+  for (const each of [merged, logsumexp]) each.dispose() // the result's and the tape's from here on
+  return out
 }
 
 // --- rotary position embedding ------------------------------------------------------------------------------------

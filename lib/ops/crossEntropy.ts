@@ -2,6 +2,7 @@
 
 import { FLOAT32, FLOAT64, INT32, INT64, UINT8 } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
+import { tidy } from '../tensor/scope'
 import { contiguousStrides, type Shape, Tensor } from '../tensor/tensor'
 import {
   expectFloating,
@@ -122,13 +123,16 @@ export function crossEntropyRows(logits: Tensor, target: Tensor, weight: Tensor 
     ],
     attrs,
   ) as [Tensor, Tensor, Tensor]
-  if (!needsGrad([logits])) return loss
-  const saved = [logits, target, logsumexp, divisor]
-  if (weight !== null) saved.push(weight)
-  return record(crossEntropyRecord, loss, [logits], saved, (context, g) => {
-    const operands = saved.map((_, i) => context.saved(i))
-    return run(crossEntropyBackwardOp, [g, ...operands], operands[0]!.shape, operands[0]!._dtype, attrs)
-  })
+  if (needsGrad([logits])) {
+    const saved = [logits, target, logsumexp, divisor]
+    if (weight !== null) saved.push(weight)
+    record(crossEntropyRecord, loss, [logits], saved, (context, g) => {
+      const operands = saved.map((_, i) => context.saved(i))
+      return run(crossEntropyBackwardOp, [g, ...operands], operands[0]!.shape, operands[0]!._dtype, attrs)
+    })
+  }
+  for (const each of [logsumexp, divisor]) each.dispose() // the tape's from here on
+  return loss
 }
 
 /** @internal crossEntropy with class targets. */
@@ -152,11 +156,13 @@ export function crossEntropyOfClasses(input: Tensor, target: Tensor, given: Cros
   const weight = given.weight ?? null
   if (weight !== null) expectClassWeight(op, weight, classes)
   const attrs = options(op, given)
-  let logits = input
-  if (shape.length > 2) logits = permute(input, [0, ...rows.slice(1).map((_, i) => i + 2), 1])
-  if (shape.length !== 2) logits = reshape(logits, [target.numel, classes])
-  const loss = crossEntropyRows(logits, target.ndim === 1 ? target : reshape(target, [target.numel]), weight, attrs)
-  return loss.shape.length === 0 || target.ndim === 1 ? loss : reshape(loss, target.shape as number[])
+  if (shape.length === 2) return crossEntropyRows(input, target, weight, attrs)
+  return tidy(() => {
+    const last = shape.length > 2 ? permute(input, [0, ...rows.slice(1).map((_, i) => i + 2), 1]) : input
+    const logits = reshape(last, [target.numel, classes])
+    const loss = crossEntropyRows(logits, reshape(target, [target.numel]), weight, attrs)
+    return loss.shape.length === 0 ? loss : reshape(loss, target.shape as number[])
+  })
 }
 
 // --- linear + cross entropy -----------------------------------------------------------------------------------------
@@ -239,19 +245,29 @@ export function linearCrossEntropy(
     [wanted ? matrix.shape : [0], x._dtype],
     [wanted ? weight.shape : [0], x._dtype],
   ]
-  const inputs = [matrix, weight, target.ndim === 1 ? target : reshape(target, [rows])]
+  const labels = target.ndim === 1 ? target : reshape(target, [rows])
+  const inputs = [matrix, weight, labels]
   if (classWeight !== null) inputs.push(classWeight)
-  const [loss, , dx, dweight] = runMany(
+  const [loss, divisor, dx, dweight] = runMany(
     linearCrossEntropyOp,
     inputs,
     [[[], statistics], [[], statistics], ...gradients],
     [ignoreIndex, labelSmoothing, reduction, wanted ? 1 : 0, skipIgnored ? 1 : 0],
   ) as [Tensor, Tensor, Tensor, Tensor]
-  if (!wanted) return loss
-  return record(linearCrossEntropyRecord, loss, [matrix, weight], [dx, dweight], (context, g) => {
+  divisor.dispose()
+  if (labels !== target) labels.dispose()
+  if (!wanted) {
+    for (const each of [dx, dweight]) each.dispose()
+    if (matrix !== x) matrix.dispose()
+    return loss
+  }
+  record(linearCrossEntropyRecord, loss, [matrix, weight], [dx, dweight], (context, g) => {
     const made = [context.saved(0), context.saved(1)]
     const factor = g._dtype === statistics ? g : run(copyOp, [g], [], statistics)
     runMany(scaleOp, [factor], made)
     return made.map((each, i) => (context.needs(i) ? handOver(each, each.shape) : null))
   })
+  for (const each of [dx, dweight]) each.dispose() // the tape's from here on
+  if (matrix !== x) matrix.dispose()
+  return loss
 }

@@ -1,6 +1,7 @@
 // Einstein summation, as permutations around matmul: no kernel of its own.
 
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
+import { tidy } from '../tensor/scope'
 import type { Tensor } from '../tensor/tensor'
 import { sumTo } from './broadcast'
 import { matmul } from './matmul'
@@ -157,14 +158,16 @@ export function einsum(equation: string, ...operands: Tensor[]): Tensor {
   if (operands.length === 0) throw refuse('no operands', equation)
   for (const operand of operands) expectTensor('einsum', 'an operand', operand)
   const { terms, output } = parse(equation, operands)
-  const sides = operands.map((x, i) => takeDiagonals({ x, dims: terms[i]! }))
-  let result = sides[0]!
-  for (let i = 1; i < sides.length; i++) {
-    result = contract(result, sides[i]!, new Set([...output, ...sides.slice(i + 1).flatMap((side) => side.dims)]))
-  }
-  result = sumOut(result, new Set(output))
-  return permute(
-    result.x,
-    output.map((dim) => result.dims.indexOf(dim)),
-  )
+  return tidy(() => {
+    const sides = operands.map((x, i) => takeDiagonals({ x, dims: terms[i]! }))
+    let result = sides[0]!
+    for (let i = 1; i < sides.length; i++) {
+      result = contract(result, sides[i]!, new Set([...output, ...sides.slice(i + 1).flatMap((side) => side.dims)]))
+    }
+    result = sumOut(result, new Set(output))
+    return permute(
+      result.x,
+      output.map((dim) => result.dims.indexOf(dim)),
+    )
+  })
 }

@@ -19,7 +19,8 @@ import {
   run,
   runInto,
 } from './registry'
-import { expand, narrow, reshape } from './shape'
+import { expand, reshape } from './shape'
+import { narrow } from './slice'
 
 const gatherOp = native('gather', 'dim')
 const scatterAddOp = native('scatterAdd', 'dim')

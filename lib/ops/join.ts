@@ -2,6 +2,7 @@
 
 import { promote } from '../dtype'
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
+import { tidy } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
 import { normalizeDim, readSizes } from './arguments'
 import { indexSelect } from './indexing'
@@ -16,7 +17,8 @@ import {
   record,
   run,
 } from './registry'
-import { expand, flatten, narrow, reshape, to, unsqueeze } from './shape'
+import { expand, flatten, reshape, to, unsqueeze } from './shape'
+import { narrow } from './slice'
 
 const catOp = native('cat', 'dim')
 const trilOp = native('tril', 'diagonal')
@@ -96,9 +98,11 @@ export function stack(tensors: readonly Tensor[], dim = 0): Tensor {
     })
   })
   const at = normalizeDim('stack', dim, tensors[0]!.ndim + 1)
-  return cat(
-    tensors.map((each) => unsqueeze(each, at)),
-    at,
+  return tidy(() =>
+    cat(
+      tensors.map((each) => unsqueeze(each, at)),
+      at,
+    ),
   )
 }
 

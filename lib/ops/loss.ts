@@ -97,7 +97,7 @@ function crossEntropyOfProbabilities(
  *  as in crossEntropy.
  *  @throws ShapeError when shapes do not fit
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.nll_loss.html
- *  @example nllLoss(logSoftmax(x, 1), target) */
+ *  @example nllLoss(logSoftmax(logits, 1), target) */
 export function nllLoss(
   input: Tensor,
   target: Tensor,
@@ -184,7 +184,7 @@ export interface BinaryCrossEntropyOptions extends LossOptions {
 /** -[posWeight y log sigmoid(x) + (1 - y) log(1 - sigmoid(x))], as (1 - y) x + (1 + (posWeight - 1) y) softplus(-x),
  *  which overflows nowhere.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.binary_cross_entropy_with_logits.html
- *  @example binaryCrossEntropyWithLogits(tensor([0]), tensor([1])) // log 2 */
+ *  @example binaryCrossEntropyWithLogits(tensor([0]), tensor([1])) // 0.6931 */
 export function binaryCrossEntropyWithLogits(
   input: Tensor,
   target: Tensor,

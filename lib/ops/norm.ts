@@ -3,6 +3,7 @@
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
 import type { Shape, Tensor } from '../tensor/tensor'
 import { readShape } from './arguments'
+import { sameShape } from './broadcast'
 import {
   ACCUMULATED,
   type Backward,
@@ -30,32 +31,35 @@ function readNormalized(
   op: string,
   x: Tensor,
   normalizedShape: number | readonly number[],
-  parameters: Record<string, Tensor | null>,
+  weight: Tensor | null,
+  bias: Tensor | null,
 ): Shape {
   expectTensor(op, 'x', x)
   expectFloating(op, 'x', x)
   const sizes = readShape(op, normalizedShape)
   const last = x.shape.slice(x.ndim - sizes.length)
-  if (sizes.length === 0 || sizes.length > x.ndim || describeShape(last) !== describeShape(sizes)) {
+  if (sizes.length === 0 || sizes.length > x.ndim || !sameShape(last, sizes)) {
     throw new ShapeError(op, {
       problem: 'normalizedShape is not that of the last dims of x',
       got: `${describeShape(sizes)} for x ${describeShape(x.shape)}`,
       expected: describeShape(last),
     })
   }
-  for (const [name, parameter] of Object.entries(parameters)) {
-    if (parameter === null) continue
-    expectTensor(op, name, parameter)
-    expectFloating(op, name, parameter)
-    if (describeShape(parameter.shape) !== describeShape(sizes)) {
-      throw new ShapeError(op, {
-        problem: `${name} does not fit`,
-        got: describeShape(parameter.shape),
-        expected: describeShape(sizes),
-      })
-    }
-  }
+  if (weight !== null) expectParameter(op, 'weight', weight, sizes)
+  if (bias !== null) expectParameter(op, 'bias', bias, sizes)
   return sizes
+}
+
+function expectParameter(op: string, name: string, parameter: Tensor, sizes: Shape): void {
+  expectTensor(op, name, parameter)
+  expectFloating(op, name, parameter)
+  if (!sameShape(parameter.shape, sizes)) {
+    throw new ShapeError(op, {
+      problem: `${name} does not fit`,
+      got: describeShape(parameter.shape),
+      expected: describeShape(sizes),
+    })
+  }
 }
 
 function expectEps(op: string, eps: unknown): number {
@@ -99,7 +103,7 @@ export function layerNorm(
   bias: Tensor | null = null,
   eps = 1e-5,
 ): Tensor {
-  const sizes = readNormalized('layerNorm', x, normalizedShape, { weight, bias })
+  const sizes = readNormalized('layerNorm', x, normalizedShape, weight, bias)
   const normDims = sizes.length
   const rows = x.shape.slice(0, x.ndim - normDims).reduce((n, size) => n * size, 1)
   const statistic = x._dtype === 1 ? 1 : 0
@@ -158,7 +162,7 @@ export function rmsNorm(
   weight: Tensor | null = null,
   eps: number | null = null,
 ): Tensor {
-  const sizes = readNormalized('rmsNorm', x, normalizedShape, { weight })
+  const sizes = readNormalized('rmsNorm', x, normalizedShape, weight, null)
   const normDims = sizes.length
   const rows = x.shape.slice(0, x.ndim - normDims).reduce((n, size) => n * size, 1)
   const attrs = [eps === null ? epsilons[x._dtype]! : expectEps('rmsNorm', eps), normDims]

@@ -8,6 +8,7 @@ import { defaultGenerator, Generator } from '../random'
 import { type NewArguments, readNew, type TensorOptions, tensorOptions } from '../tensor/create'
 import type { Shape, Tensor } from '../tensor/tensor'
 import { readShape } from './arguments'
+import { sameShape } from './broadcast'
 import {
   type Backward,
   defineMethods,
@@ -263,7 +264,7 @@ export function dropoutAdd(
   expectTensor('dropoutAdd', 'residual', residual)
   expectFloating('dropoutAdd', 'x', x)
   expectProbability('dropoutAdd', p)
-  if (describeShape(x.shape) !== describeShape(residual.shape) || x._dtype !== residual._dtype) {
+  if (!sameShape(x.shape, residual.shape) || x._dtype !== residual._dtype) {
     throw new ShapeError('dropoutAdd', {
       problem: 'x and residual differ',
       got: `${x.dtype} ${describeShape(x.shape)} and ${residual.dtype} ${describeShape(residual.shape)}`,

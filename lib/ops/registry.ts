@@ -8,7 +8,7 @@ import { isGradEnabled } from '../autograd/mode'
 import { type Backward, Node } from '../autograd/node'
 import { dtypeNames } from '../dtype'
 import { DTypeError, describeValue, StateError } from '../errors'
-import { releasedError, Tensor } from '../tensor/tensor'
+import { releasedError, type Shape, Tensor } from '../tensor/tensor'
 import { wordError } from './guard'
 
 export type { Backward, BackwardContext } from '../autograd/node'
@@ -100,6 +100,20 @@ export function recordInPlace(
   backward: Backward = op.backward,
 ): Tensor {
   return record(op, x, inputs, saved, backward)
+}
+
+/** A view of x's storage, on the tape when x is. The caller has checked that it stays inside. */
+export function recordView(
+  op: string,
+  x: Tensor,
+  shape: Shape,
+  strides: readonly number[],
+  offset: number,
+  backward: Backward,
+): Tensor {
+  x._alive(op)
+  const view = Tensor._view(x, shape, strides, offset)
+  return x._requiresGrad ? record({ name: op, autocast: 'keep', backward }, view, [x], []) : view
 }
 
 // --- checking arguments -----------------------------------------------------------------------------------------

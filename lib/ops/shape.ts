@@ -2,12 +2,11 @@
 
 import { type Device, type DeviceName, device } from '../device'
 import { type DType, dtypeCode, isFloatingCode } from '../dtype'
-import { ArgumentError, describeShape, describeValue, IndexError, ShapeError } from '../errors'
+import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
 import { contiguousStrides, type Shape, Tensor } from '../tensor/tensor'
 import { normalizeDim, readSizes } from './arguments'
 import { sameShape, sumTo } from './broadcast'
 import {
-  ACCUMULATED,
   type Backward,
   defineMethods,
   defineVariadicMethods,
@@ -16,26 +15,13 @@ import {
   native,
   record,
   recordInPlace,
+  recordView,
   run,
   runInto,
 } from './registry'
 
-const addOp = native('add', 'scalar,reversed,alpha')
 const copyOp = native('copy')
 const fillOp = native('fill', 'value')
-
-function makeView(
-  op: string,
-  x: Tensor,
-  shape: Shape,
-  strides: readonly number[],
-  offset: number,
-  backward: Backward,
-): Tensor {
-  x._alive(op)
-  const view = Tensor._view(x, shape, strides, offset)
-  return x._requiresGrad ? record({ name: op, autocast: 'keep', backward }, view, [x], []) : view
-}
 
 /** Strides of `shape` over the same elements, or null when only a copy can have that shape. */
 function viewStrides(x: Tensor, shape: Shape): number[] | null {
@@ -105,7 +91,7 @@ export function view(x: Tensor, ...sizes: (number | readonly number[])[]): Tenso
       action: 'use reshape(), which copies where it must',
     })
   }
-  return makeView('view', x, shape, strides, x._offset, reshapeBack(x.shape))
+  return recordView('view', x, shape, strides, x._offset, reshapeBack(x.shape))
 }
 
 /** Like `view`, but copies when the strides allow no view.
@@ -114,7 +100,7 @@ export function reshape(x: Tensor, ...sizes: (number | readonly number[])[]): Te
   const shape = inferShape('reshape', x, readSizes('reshape', sizes))
   const strides = viewStrides(x, shape)
   const source = strides === null ? contiguous(x) : x
-  return makeView('reshape', source, shape, strides ?? contiguousStrides(shape), source._offset, reshapeBack(x.shape))
+  return recordView('reshape', source, shape, strides ?? contiguousStrides(shape), source._offset, reshapeBack(x.shape))
 }
 
 /** Dims start to end as one. @example zeros([2, 3, 4]).flatten(1).shape // [2, 12] */
@@ -148,7 +134,7 @@ export function permute(x: Tensor, ...dims: (number | readonly number[])[]): Ten
   }
   const { strides } = x
   const inverse = order.map((_, d) => order.indexOf(d))
-  return makeView(
+  return recordView(
     'permute',
     x,
     order.map((d) => x.shape[d]!),
@@ -168,7 +154,7 @@ export function transpose(x: Tensor, dim0: number, dim1: number): Tensor {
     ;[shape[a], shape[b]] = [shape[b]!, shape[a]!]
     ;[strides[a], strides[b]] = [strides[b]!, strides[a]!]
   }
-  return makeView('transpose', x, shape, strides, x._offset, (_, g) => transpose(g, a, b))
+  return recordView('transpose', x, shape, strides, x._offset, (_, g) => transpose(g, a, b))
 }
 
 /** The transpose of a matrix; tensors of lower rank come back as they are. */
@@ -190,7 +176,7 @@ export function unsqueeze(x: Tensor, dim: number): Tensor {
   const strides = [...x.strides]
   shape.splice(at, 0, 1)
   strides.splice(at, 0, 1)
-  return makeView('unsqueeze', x, shape, strides, x._offset, reshapeBack(x.shape))
+  return recordView('unsqueeze', x, shape, strides, x._offset, reshapeBack(x.shape))
 }
 
 /** Without its dims of size 1, or without `dim` (one or several) where that has size 1. */
@@ -199,7 +185,7 @@ export function squeeze(x: Tensor, dim?: number | readonly number[]): Tensor {
     dim === undefined ? null : (typeof dim === 'number' ? [dim] : dim).map((d) => normalizeDim('squeeze', d, x.ndim))
   const stays = x.shape.map((size, d) => size !== 1 || (named !== null && !named.includes(d)))
   const { strides } = x
-  return makeView(
+  return recordView(
     'squeeze',
     x,
     x.shape.filter((_, d) => stays[d]),
@@ -225,7 +211,7 @@ export function expand(x: Tensor, ...sizes: (number | readonly number[])[]): Ten
       got: `${describeShape(wanted)} for a tensor of shape ${describeShape(x.shape)}`,
     })
   }
-  return makeView(
+  return recordView(
     'expand',
     x,
     shape,
@@ -238,142 +224,6 @@ export function expand(x: Tensor, ...sizes: (number | readonly number[])[]): Ten
 /** `expand` to the shape of another tensor. */
 export function expandAs(x: Tensor, other: Tensor): Tensor {
   return expand(x, other.shape)
-}
-
-// The gradient of a part is zero everywhere else: it is added where it belongs when the whole has a gradient already.
-const partBackward =
-  (whole: Tensor, take: (zeros: Tensor) => Tensor): Backward =>
-  (context, g) => {
-    const target = context.target(0)
-    if (target !== null) {
-      const part = take(target)
-      runInto(addOp, [part, g], part, [0, 0, 1])
-      return ACCUMULATED
-    }
-    const grad = run(fillOp, [], whole.shape, g._dtype, [0])
-    runInto(copyOp, [g], take(grad))
-    return grad
-  }
-
-/** Elements start to end (exclusive) of a dim in steps; negative positions count from the end, and positions outside
- *  are cut off as in Python. @example arange(10).slice(0, 2, 8, 2) // [2, 4, 6] */
-export function slice(x: Tensor, dim: number, start?: number | null, end?: number | null, step = 1): Tensor {
-  const at = normalizeDim('slice', dim, x.ndim)
-  if (x.ndim === 0) throw new ShapeError('slice', { problem: 'a tensor of rank 0 has no dims to slice' })
-  if (!Number.isInteger(step) || step < 1) {
-    throw new ArgumentError('slice', {
-      problem: 'not a step',
-      got: describeValue(step),
-      expected: 'a whole number of at least 1',
-    })
-  }
-  const size = x.shape[at]!
-  const position = (value: number | null | undefined, otherwise: number): number => {
-    if (value === null || value === undefined) return otherwise
-    if (!Number.isInteger(value)) {
-      throw new ArgumentError('slice', {
-        problem: 'not a position',
-        got: describeValue(value),
-        expected: 'a whole number',
-      })
-    }
-    return Math.min(size, Math.max(0, value < 0 ? value + size : value))
-  }
-  const from = position(start, 0)
-  const count = Math.max(0, Math.ceil((position(end, size) - from) / step))
-  const { strides } = x
-  const shape = [...x.shape]
-  shape[at] = count
-  const stepped = [...strides]
-  stepped[at] = strides[at]! * step
-  const offset = count === 0 ? x._offset : x._offset + from * strides[at]!
-  return makeView(
-    'slice',
-    x,
-    shape,
-    stepped,
-    offset,
-    partBackward(x, (whole) => slice(whole, at, from, from + count * step, step)),
-  )
-}
-
-/** `length` elements of a dim from `start` on. */
-export function narrow(x: Tensor, dim: number, start: number, length: number): Tensor {
-  const at = normalizeDim('narrow', dim, x.ndim)
-  const size = x.shape[at] ?? 0
-  const from = start < 0 ? start + size : start
-  if (!Number.isInteger(start) || !Number.isInteger(length) || from < 0 || length < 0 || from + length > size) {
-    throw new IndexError('narrow', {
-      problem: 'the part is not inside the dim',
-      got: `start ${start}, length ${length}`,
-      expected: `a part of 0 to ${size}`,
-    })
-  }
-  return slice(x, at, from, from + length)
-}
-
-/** One position of a dim, which goes. @example arange(6).view(2, 3).select(1, -1) // [2, 5] */
-export function select(x: Tensor, dim: number, index: number): Tensor {
-  const at = normalizeDim('select', dim, x.ndim)
-  const size = x.shape[at]
-  if (size === undefined || !Number.isInteger(index) || index < -size || index >= size) {
-    throw new IndexError('select', {
-      problem: 'index is out of range',
-      got: describeValue(index),
-      expected:
-        size === undefined
-          ? 'a tensor with dims'
-          : `${-size} to ${size - 1} for dim ${at} of shape ${describeShape(x.shape)}`,
-    })
-  }
-  const position = index < 0 ? index + size : index
-  const { strides } = x
-  return makeView(
-    'select',
-    x,
-    x.shape.filter((_, d) => d !== at),
-    strides.filter((_, d) => d !== at),
-    x._offset + position * strides[at]!,
-    partBackward(x, (whole) => select(whole, at, position)),
-  )
-}
-
-/** A part by position, in Python's words: a number selects, `'1:-1'` or `'::2'` slices, `':'` takes a whole dim, `'...'`
- *  stands for as many whole dims as are missing, null inserts a dim.
- *  @example x.index(':', '1:-1', '::2') // x[:, 1:-1, ::2] */
-export function index(x: Tensor, ...items: (number | string | null)[]): Tensor {
-  const used = items.filter((item) => item !== null && item !== '...').length
-  if (used > x.ndim || items.filter((item) => item === '...').length > 1) {
-    throw new IndexError('index', {
-      problem: 'too many positions',
-      got: `${used} for shape ${describeShape(x.shape)}`,
-      expected: `at most ${x.ndim}, and one '...'`,
-    })
-  }
-  let result = x
-  let dim = 0
-  for (const item of items) {
-    if (item === null) {
-      result = unsqueeze(result, dim++)
-    } else if (item === '...') {
-      dim += x.ndim - used
-    } else if (typeof item === 'number') {
-      result = select(result, dim, item)
-    } else {
-      const parts = /^\s*(-?\d+)?\s*:\s*(-?\d+)?\s*(?::\s*(\d+)?)?\s*$/.exec(item)
-      if (parts === null) {
-        throw new ArgumentError('index', {
-          problem: 'not a position',
-          got: describeValue(item),
-          expected: "a number, 'start:end:step', '...' or null",
-          action: 'take positions with indexSelect() or gather(), and what a mask says with maskedSelect()',
-        })
-      }
-      const [start, end, step] = parts.slice(1).map((part) => (part === undefined ? null : Number(part)))
-      result = slice(result, dim++, start, end, step ?? 1)
-    }
-  }
-  return result === x ? view(x, x.shape) : result
 }
 
 /** Itself when the elements lie in row-major order, else a copy in which they do. */
@@ -455,7 +305,6 @@ declare module '../tensor/tensor' {
     reshape(...sizes: (number | readonly number[])[]): Tensor
     permute(...dims: (number | readonly number[])[]): Tensor
     expand(...sizes: (number | readonly number[])[]): Tensor
-    index(...items: (number | string | null)[]): Tensor
     flatten(startDim?: number, endDim?: number): Tensor
     unflatten(dim: number, sizes: readonly number[]): Tensor
     transpose(dim0: number, dim1: number): Tensor
@@ -463,9 +312,6 @@ declare module '../tensor/tensor' {
     unsqueeze(dim: number): Tensor
     squeeze(dim?: number | readonly number[]): Tensor
     expandAs(other: Tensor): Tensor
-    slice(dim: number, start?: number | null, end?: number | null, step?: number): Tensor
-    narrow(dim: number, start: number, length: number): Tensor
-    select(dim: number, index: number): Tensor
     contiguous(): Tensor
     clone(): Tensor
     detach(): Tensor
@@ -476,7 +322,7 @@ declare module '../tensor/tensor' {
   }
 }
 
-defineVariadicMethods({ view, reshape, permute, expand, index })
+defineVariadicMethods({ view, reshape, permute, expand })
 defineMethods({
   flatten,
   unflatten,
@@ -485,9 +331,6 @@ defineMethods({
   unsqueeze,
   squeeze,
   expandAs,
-  slice,
-  narrow,
-  select,
   contiguous,
   clone,
   detach,

@@ -23,7 +23,7 @@ export interface AdagradOptions {
 /** Adagrad: s <- s + g^2; p <- p - lr g / (sqrt(s) + eps).
  *  @throws ArgumentError for options out of range; StateError for tensors that are no parameters
  *  @see Duchi et al. 2011, Journal of Machine Learning Research 12
- *  @example new Adagrad(model.parameters(), { lr: 0.01 }) */
+ *  @example new optim.Adagrad(model.parameters(), { lr: 0.01 }) */
 export class Adagrad extends Optimizer<AdagradOptions> {
   constructor(params: Params<AdagradOptions>, options: Partial<AdagradOptions> = {}) {
     const defaults = { lr: 0.01, lrDecay: 0, weightDecay: 0, initialAccumulatorValue: 0, eps: 1e-10, maximize: false }

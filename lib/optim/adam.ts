@@ -45,7 +45,7 @@ abstract class AdamFamily extends Optimizer<AdamOptions> {
   protected update(group: ParamGroup<AdamOptions>, params: Tensor[]): void {
     const bySteps = this.groupBySteps(params, (param) => {
       const state: ParamState = { step: 0, expAvg: zerosFor(param), expAvgSq: zerosFor(param) }
-      if (group.amsgrad) state['maxExpAvgSq'] = zerosFor(param)
+      if (group.amsgrad) state.maxExpAvgSq = zerosFor(param)
       return state
     })
     const names = group.amsgrad ? ['expAvg', 'expAvgSq', 'maxExpAvgSq'] : ['expAvg', 'expAvgSq']
@@ -70,7 +70,7 @@ const defaults: AdamOptions = {
  *  p <- p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps).
  *  @throws ArgumentError for options out of range; StateError for tensors that are no parameters
  *  @see Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2
- *  @example new AdamW(model.parameters(), { lr: 3e-4, weightDecay: 0.1 }) */
+ *  @example new optim.AdamW(model.parameters(), { lr: 3e-4, weightDecay: 0.1 }) */
 export class AdamW extends AdamFamily {
   protected readonly decoupled = true
 
@@ -82,7 +82,7 @@ export class AdamW extends AdamFamily {
 /** Adam; its weight decay is added to the gradient as an L2 penalty (use AdamW for decoupled decay).
  *  @throws ArgumentError for options out of range; StateError for tensors that are no parameters
  *  @see Kingma & Ba 2015, arXiv:1412.6980, algorithm 1
- *  @example new Adam(model.parameters(), { lr: 1e-3 }) */
+ *  @example new optim.Adam(model.parameters(), { lr: 1e-3 }) */
 export class Adam extends AdamFamily {
   protected readonly decoupled = false
 

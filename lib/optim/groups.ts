@@ -9,7 +9,7 @@ import type { Tensor } from '../tensor/tensor'
  *  need no gradient are left out.
  *  @throws ArgumentError when model is not a module
  *  @see https://github.com/karpathy/minGPT, configure_optimizers
- *  @example new AdamW(paramGroupsWithDecay(model, 0.1), { lr: 3e-4 }) */
+ *  @example new optim.AdamW(optim.paramGroupsWithDecay(model, 0.1), { lr: 3e-4 }) */
 export function paramGroupsWithDecay(
   model: Module,
   weightDecay = 0.01,

@@ -1,12 +1,13 @@
 // What all optimizers share: parameter groups, states, and their form on disk.
 
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError, StateError } from '../errors'
-import { isParameter } from '../nn/module'
+import { isParameter } from '../nn/parameter'
 import { sameShape } from '../ops/broadcast'
 import type { StepOperands } from '../ops/optim'
 import { readOptions, refuseSnakeCase } from '../options'
 import { zeros } from '../tensor/create'
-import { flushReleases, releaseTensor, unscoped } from '../tensor/memory'
+import { flushReleases, releaseTensor } from '../tensor/memory'
+import { unscoped } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
 
 /** Parameters with options of their own. Every number may be changed at any time; `lr` is the rate of the next step. */

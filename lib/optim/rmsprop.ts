@@ -25,7 +25,7 @@ export interface RmspropOptions {
 /** RMSprop: v <- alpha v + (1 - alpha) g^2; p <- p - lr g / (sqrt(v) + eps).
  *  @throws ArgumentError for options out of range; StateError for tensors that are no parameters
  *  @see Hinton 2012, Neural Networks for Machine Learning, lecture 6e; centered: Graves 2013, arXiv:1308.0850
- *  @example new RMSprop(model.parameters(), { lr: 1e-3 }) */
+ *  @example new optim.RMSprop(model.parameters(), { lr: 1e-3 }) */
 export class RMSprop extends Optimizer<RmspropOptions> {
   constructor(params: Params<RmspropOptions>, options: Partial<RmspropOptions> = {}) {
     const defaults = { lr: 0.01, alpha: 0.99, eps: 1e-8, weightDecay: 0, momentum: 0, centered: false, maximize: false }

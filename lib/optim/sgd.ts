@@ -24,7 +24,7 @@ export interface SgdOptions {
 /** Stochastic gradient descent: b <- momentum b + (1 - dampening) g (the first b is g itself); p <- p - lr b.
  *  @throws ArgumentError for options out of range; StateError for tensors that are no parameters
  *  @see Sutskever et al. 2013; https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html
- *  @example new SGD(model.parameters(), { lr: 0.1, momentum: 0.9 }) */
+ *  @example new optim.SGD(model.parameters(), { lr: 0.1, momentum: 0.9 }) */
 export class SGD extends Optimizer<SgdOptions> {
   constructor(params: Params<SgdOptions>, options: Partial<SgdOptions> = {}) {
     const defaults = { lr: 1e-3, momentum: 0, dampening: 0, weightDecay: 0, nesterov: false, maximize: false }

@@ -6,7 +6,8 @@ import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } f
 import { binding, check, scratch } from '../native'
 import { readOptions } from '../options'
 import { native, run } from './dispatch'
-import { type NestedArray, type Shape, Tensor } from './tensor'
+import type { NestedArray } from './elements'
+import { type Shape, Tensor } from './tensor'
 
 /** Options of functions that make tensors. */
 export interface TensorOptions {

@@ -6,18 +6,25 @@
 
 import { itemSizes } from '../dtype'
 import { binding, check, scratch } from '../native'
-import { Tensor } from './tensor'
+import type { Tensor } from './tensor'
 
-/** What is released when it closes. */
-class Scope {
+/** @internal What is released when it closes; lib/tensor/scope.ts opens and closes them. */
+export class Scope {
   readonly tensors: Tensor[] = []
   constructor(
+    /** Named by errors about a tensor that was released here. */
     readonly label: string,
     readonly parent: Scope | null,
   ) {}
 }
 
-let current: Scope | null = null
+/** @internal The scope that new tensors belong to. */
+export let current: Scope | null = null
+
+/** @internal */
+export function setCurrent(scope: Scope | null): void {
+  current = scope
+}
 
 // --- giving back ------------------------------------------------------------------------------------------------
 
@@ -120,125 +127,6 @@ export function releaseTensor(tensor: Tensor, where: string): void {
 /** @internal */
 export function flushReleases(): void {
   if (queue.length > 0) flush()
-}
-
-// --- scopes -----------------------------------------------------------------------------------------------------
-
-let stamp = 0
-
-// Follows plain containers only: an object with behaviour owns what it holds.
-function markSurvivors(value: unknown, mark: number, seen: Set<object>): void {
-  if (value === null || typeof value !== 'object') return
-  if (value instanceof Tensor) {
-    value._survives = mark
-    if (value.grad !== null) value.grad._survives = mark
-    return
-  }
-  if (seen.has(value)) return
-  seen.add(value)
-  if (Array.isArray(value)) {
-    for (const item of value) markSurvivors(item, mark, seen)
-  } else if (value instanceof Map) {
-    for (const [key, item] of value) {
-      markSurvivors(key, mark, seen)
-      markSurvivors(item, mark, seen)
-    }
-  } else if (value instanceof Set) {
-    for (const item of value) markSurvivors(item, mark, seen)
-  } else {
-    const prototype = Object.getPrototypeOf(value)
-    if (prototype === Object.prototype || prototype === null) {
-      for (const item of Object.values(value)) markSurvivors(item, mark, seen)
-    }
-  }
-}
-
-function close(scope: Scope, result: unknown, held: object | null): void {
-  const mark = ++stamp
-  markSurvivors(result, mark, new Set())
-  const kept = ++stamp
-  if (held !== null) for (const value of Object.values(held)) markSurvivors(value, kept, new Set())
-  for (const tensor of scope.tensors) {
-    if (tensor._released !== null) continue
-    if (tensor._kept || tensor._survives === kept) leaveToCollector(tensor)
-    else if (tensor._survives !== mark) releaseTensor(tensor, scope.label)
-    else if (scope.parent !== null) scope.parent.tensors.push(tensor)
-    else leaveToCollector(tensor)
-  }
-  flushReleases()
-}
-
-/** @internal Runs fn in a scope. What is reachable from its result survives into the surrounding scope, what is
- *  reachable from `held`'s own fields for good. When fn returns a promise the scope closes when that settles (what is
- *  made after its first await belongs to the garbage collector). */
-export function scoped<R>(label: string, held: object | null, fn: () => R): R {
-  const scope = new Scope(label, current)
-  current = scope
-  let result: R
-  try {
-    result = fn()
-  } catch (error) {
-    current = scope.parent
-    close(scope, null, held)
-    throw error
-  }
-  current = scope.parent
-  if (result instanceof Promise) {
-    const detached = new Scope(label, null)
-    detached.tensors.push(...scope.tensors)
-    return result.then(
-      (value) => {
-        close(detached, value, held)
-        return value
-      },
-      (error) => {
-        close(detached, null, held)
-        throw error
-      },
-    ) as R
-  }
-  close(scope, result, held)
-  return result
-}
-
-/** @internal Runs fn in a scope and releases what it made, but for what its result holds: that is added to `made` and
- *  is the caller's to release. */
-export function capture<R>(label: string, made: Tensor[], fn: () => R): R {
-  const scope = new Scope(label, current)
-  current = scope
-  let result: R | null = null
-  try {
-    result = fn()
-    return result
-  } finally {
-    current = scope.parent
-    const mark = ++stamp
-    markSurvivors(result, mark, new Set())
-    for (const tensor of scope.tensors) {
-      if (tensor._released !== null) continue
-      if (tensor._survives === mark) made.push(tensor)
-      else if (tensor._kept) leaveToCollector(tensor)
-      else releaseTensor(tensor, label)
-    }
-  }
-}
-
-/** @internal Runs fn with no scope open: what it makes is the garbage collector's. */
-export function unscoped<R>(fn: () => R): R {
-  const outer = current
-  current = null
-  try {
-    return fn()
-  } finally {
-    current = outer
-  }
-}
-
-/** Runs fn and releases every tensor made in it, but for those reachable from its result and those marked with
- *  `.keep()`. Modules do this by themselves; it is for code outside of them.
- *  @example tidy(() => a.add(b).mul(c)) */
-export function tidy<R>(fn: () => R): R {
-  return scoped('tidy()', null, fn)
 }
 
 // --- waiting and accounts ---------------------------------------------------------------------------------------

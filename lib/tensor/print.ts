@@ -1,6 +1,7 @@
 // How console.log shows a tensor.
 
-import type { NestedArray, Tensor } from './tensor'
+import type { NestedArray } from './elements'
+import type { Tensor } from './tensor'
 
 const edge = 3 // rows and columns shown at each end
 const limit = 1000 // above this many elements the middle is left out

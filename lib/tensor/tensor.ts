@@ -6,20 +6,15 @@
 import type { Node } from '../autograd/node'
 import { Device } from '../device'
 import { type DType, dtypeNames, isFloatingCode, itemSizes } from '../dtype'
-import { DTypeError, describeShape, IndexError, OutOfMemoryError, StateError } from '../errors'
+import { DTypeError, describeShape, IndexError, StateError } from '../errors'
 import { binding, check, nativeError, scratch } from '../native'
 import { expectFunction } from '../options'
+import { hostTarget, type NestedArray, nest, scalar, type TensorData } from './elements'
 import { flushReleases, releaseTensor, track, yieldToCollector } from './memory'
 import { formatTensor } from './print'
 
 /** Sizes of a tensor, outermost first. */
 export type Shape = readonly number[]
-
-/** Typed array that holds elements of a dtype; 16-bit floats arrive as float32. */
-export type TensorData = Float32Array | Float64Array | BigInt64Array | Int32Array | Uint8Array
-
-/** Nested arrays of numbers (booleans for bool), as deep as the tensor has dims; a number for rank 0. */
-export type NestedArray = number | boolean | NestedArray[]
 
 /** A gradient hook: may return a replacement of the same shape and dtype. */
 export type GradientHook = (grad: Tensor) => Tensor | undefined | void
@@ -288,7 +283,7 @@ export class Tensor {
   /** Elements in row-major order; waits without blocking the event loop. 16-bit floats arrive as float32. */
   async data(): Promise<TensorData> {
     this._alive('data')
-    const [target, finish] = this._target()
+    const [target, finish] = hostTarget(this)
     await this._read(target)
     return finish()
   }
@@ -316,7 +311,7 @@ export class Tensor {
   /** Like `data()`, but blocks. */
   dataSync(): TensorData {
     this._alive('dataSync')
-    const [target, finish] = this._target()
+    const [target, finish] = hostTarget(this)
     scratch[0] = this._handle
     check(binding.readSync(target))
     return finish()
@@ -356,47 +351,12 @@ export class Tensor {
     }
   }
 
-  private _target(): [Uint8Array, () => TensorData] {
-    const code = this._dtype
-    const bytes = allocateBytes(this)
-    const { buffer } = bytes
-    switch (code) {
-      case 0:
-        return [bytes, () => new Float32Array(buffer)]
-      case 1:
-        return [bytes, () => new Float64Array(buffer)]
-      case 2:
-        return [bytes, () => Float32Array.from(new Uint16Array(buffer), halfToNumber)]
-      case 3:
-        return [bytes, () => bfloat16ToFloat32(new Uint16Array(buffer))]
-      case 4:
-        return [bytes, () => new BigInt64Array(buffer)]
-      case 5:
-        return [bytes, () => new Int32Array(buffer)]
-      default:
-        return [bytes, () => bytes]
-    }
-  }
-
   toString(): string {
     return formatTensor(this)
   }
 
   [Symbol.for('nodejs.util.inspect.custom')](): string {
     return formatTensor(this)
-  }
-}
-
-function allocateBytes(tensor: Tensor): Uint8Array {
-  try {
-    return new Uint8Array(tensor.nbytes)
-  } catch (cause) {
-    throw new OutOfMemoryError('data', {
-      problem: 'JavaScript has no array of this size',
-      got: `${tensor.nbytes} bytes for shape ${describeShape(tensor.shape)}`,
-      action: 'read a part, such as narrow(0, 0, 1000)',
-      cause,
-    })
   }
 }
 
@@ -428,49 +388,4 @@ function isContiguous(shape: Shape, strides: readonly number[]): boolean {
     expected *= size
   }
   return true
-}
-
-function halfToNumber(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1
-  const exponent = (bits >> 10) & 31
-  const fraction = bits & 1023
-  if (exponent === 31) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN
-  return sign * (exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15))
-}
-
-function bfloat16ToFloat32(words: Uint16Array): Float32Array {
-  const out = new Uint32Array(words.length)
-  for (let i = 0; i < words.length; i++) out[i] = words[i]! << 16
-  return new Float32Array(out.buffer)
-}
-
-function exact(value: bigint, op = 'array'): number {
-  const number = Number(value)
-  if (!Number.isSafeInteger(number)) {
-    throw new DTypeError(op, {
-      problem: 'an int64 element is not exact as a JavaScript number',
-      got: `${value}n`,
-      action: 'use data(), which gives BigInt',
-    })
-  }
-  return number
-}
-
-function scalar(op: string, data: TensorData, dtype: number): number {
-  const value = data[0]!
-  return typeof value === 'bigint' ? exact(value, op) : dtype === 7 ? Number(value !== 0) : value
-}
-
-function nest(data: TensorData, shape: Shape, dtype: number): NestedArray {
-  let at = 0
-  const build = (dim: number): NestedArray => {
-    if (dim === shape.length) {
-      const value = data[at++]!
-      return typeof value === 'bigint' ? exact(value) : dtype === 7 ? value !== 0 : value
-    }
-    const row = new Array<NestedArray>(shape[dim]!)
-    for (let i = 0; i < row.length; i++) row[i] = build(dim + 1)
-    return row
-  }
-  return build(0)
 }

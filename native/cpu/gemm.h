@@ -1,8 +1,8 @@
 // C = alpha A B + beta C (+ bias), A [m, k], B [k, n], any strides, any floating dtype.
 //
-// Why not oneDNN's sgemm: what stands around a product in a transformer (bias, gelu and its derivative, bias gradients,
-// 16-bit operands, gradients that accumulate) costs a pass over memory each when the product is a closed call. Here
-// they happen where the data are in cache anyway: while a block is packed, or before it leaves L2.
+// Why not oneDNN's sgemm alone: what stands around a product in a transformer (bias, gelu and its derivative, bias
+// gradients, 16-bit operands, gradients that accumulate) costs a pass over memory each when the product is a closed
+// call. Here they happen where the data are in cache anyway: while a block is packed, or before it leaves L2.
 #pragma once
 
 #include "../core/op.h"
@@ -30,6 +30,7 @@ struct Gemm {
   const void* gradientAt = nullptr;
   DType gradientDType = DType::kFloat32;
   Activation gradientOf = Activation::kNone;
+  void* activated = nullptr;  // activation(x) for the same x, in compute precision and laid out as C; null: not wanted
   // sums over k of A's rows are added to rowSum [m]: the bias gradient, while dW = g' x packs g'. float64 for float64
   // operands, else float32.
   void* rowSum = nullptr;
@@ -46,6 +47,10 @@ int gemmThreads(const Gemm& g);
 
 // Deterministic: the order of every sum depends on the sizes only. scratch: gemmScratch bytes, 64-byte aligned.
 void gemm(const Gemm& g, int threads, void* scratch);
+
+// The plain float32 product of oneDNN, for those that fit it: nothing fused but rowSum. On all of its threads.
+bool fitsOneDnn(const Gemm& g);
+void gemmByOneDnn(const Gemm& g);
 
 // With scratch of the operation.
 void gemm(const Gemm& g, const OpCall& call);

@@ -21,6 +21,19 @@ struct TileTarget {
   const T* bias;  // of the tile's columns, or null
 };
 
+// What a tile reads: a(r, k) at a[r * aStride + k] or a[k * aStride + r], b(k, j) at b[k * bStride + j]. At every step
+// of k it also fetches a cache line for later, aheadStep elements after the one before.
+template <class T>
+struct TileSource {
+  int64_t depth;
+  const T* a;
+  int64_t aStride;
+  const T* b;
+  int64_t bStride;
+  const T* ahead;
+  int64_t aheadStep;
+};
+
 template <class T>
 HWY_INLINE void storeEdge(const T* product, const TileTarget<T>& to) {
   for (int r = 0; r < to.rows; ++r) {
@@ -35,25 +48,43 @@ HWY_INLINE void storeEdge(const T* product, const TileTarget<T>& to) {
 }
 
 template <class T, int rows, bool rowMajor>
-HWY_NOINLINE void tile(int64_t depth, const T* HWY_RESTRICT a, const T* HWY_RESTRICT b, int64_t bStride,
-                       const TileTarget<T>& to) {
+HWY_NOINLINE void tile(const TileSource<T>& from, const TileTarget<T>& to) {
+  const T* HWY_RESTRICT a = from.a;
+  const T* HWY_RESTRICT b = from.b;
+  const T* ahead = from.ahead;
+  const int64_t depth = from.depth, aStride = from.aStride, bStride = from.bStride, aheadStep = from.aheadStep;
   const hn::ScalableTag<T> d;
   using V = hn::Vec<decltype(d)>;
   constexpr int lanes = Tile<T>::kLanes;
-  constexpr int rowStep = rowMajor ? Tile<T>::kStride : 1, kStep = rowMajor ? 1 : Tile<T>::kRows;
   V c0[rows], c1[rows];
 #pragma GCC unroll 16
-  for (int r = 0; r < rows; ++r) c0[r] = c1[r] = hn::Zero(d);
+  for (int r = 0; r < rows; ++r) {
+    c0[r] = c1[r] = hn::Zero(d);
+    if (r < to.rows) {  // C comes from memory while the products are made
+      __builtin_prefetch(to.c + r * to.stride, 1);
+      __builtin_prefetch(to.c + r * to.stride + to.cols - 1, 1);
+    }
+  }
+  // rows in groups of three: a group's pointer and one register with the stride address all of them
+  constexpr int groups = (rows + 2) / 3;
+  const T* group[groups];
+  for (int g = 0; g < groups; ++g) group[g] = a + 3 * g * (rowMajor ? aStride : 1);
   for (int64_t k = 0; k < depth; ++k) {
     const V b0 = hn::LoadU(d, b), b1 = hn::LoadU(d, b + lanes);
 #pragma GCC unroll 16
     for (int r = 0; r < rows; ++r) {
-      const V x = hn::Set(d, a[r * rowStep]);
+      const V x = hn::Set(d, rowMajor ? group[r / 3][r % 3 * aStride] : a[r]);
       c0[r] = hn::MulAdd(x, b0, c0[r]);
       c1[r] = hn::MulAdd(x, b1, c1[r]);
     }
-    a += kStep;
+    if constexpr (rowMajor) {
+      for (int g = 0; g < groups; ++g) ++group[g];
+    } else {
+      a += aStride;
+    }
     b += bStride;
+    __builtin_prefetch(ahead);
+    ahead += aheadStep;
   }
   if (to.cols < Tile<T>::kCols || to.rows < rows) {
     T product[rows * Tile<T>::kCols];
@@ -84,41 +115,45 @@ HWY_NOINLINE void tile(int64_t depth, const T* HWY_RESTRICT a, const T* HWY_REST
 
 // The shortest kernel that covers the rows: panels are padded with zeros.
 template <class T, bool rowMajor>
-HWY_INLINE void tileOfRows(int64_t depth, const T* a, const T* b, int64_t bStride, const TileTarget<T>& to) {
+HWY_INLINE void tileOfRows(const TileSource<T>& from, const TileTarget<T>& to) {
   constexpr int most = Tile<T>::kRows;
-  if (to.rows == most) return tile<T, most, rowMajor>(depth, a, b, bStride, to);
+  if (to.rows == most) return tile<T, most, rowMajor>(from, to);
   if constexpr (most > 8) {
-    if (to.rows > 8) return tile<T, most, rowMajor>(depth, a, b, bStride, to);
-    if (to.rows > 4) return tile<T, 8, rowMajor>(depth, a, b, bStride, to);
+    if (to.rows > 8) return tile<T, most, rowMajor>(from, to);
+    if (to.rows > 4) return tile<T, 8, rowMajor>(from, to);
   } else {
-    if (to.rows > 4) return tile<T, most, rowMajor>(depth, a, b, bStride, to);
+    if (to.rows > 4) return tile<T, most, rowMajor>(from, to);
   }
-  if (to.rows > 2) return tile<T, 4, rowMajor>(depth, a, b, bStride, to);
-  return tile<T, 2, rowMajor>(depth, a, b, bStride, to);
+  if (to.rows > 2) return tile<T, 4, rowMajor>(from, to);
+  return tile<T, 2, rowMajor>(from, to);
 }
 
 // --- before a block leaves the cache
 // -----------------------------------------------------------------------------------
 
-// c *= activation'(x) over [rows, cols].
+// c *= activation'(x) over [rows, cols]; activated, laid out as x: activation(x), if it is wanted.
 template <Activation kind, class T, class S>
-HWY_INLINE void scaleByGradient(T* c, int64_t cStride, const S* x, int64_t xStride, int64_t rows, int64_t cols) {
+HWY_INLINE void scaleByGradient(T* c, int64_t cStride, const S* x, int64_t xStride, int64_t rows, int64_t cols,
+                                T* activated) {
   const hn::ScalableTag<T> d;
   constexpr int64_t lanes = Tile<T>::kLanes;
-  const auto gradient = [&](auto v) {
-    if constexpr (kind == Activation::kGeluTanh)
-      return vec::geluTanhGradient(d, v);
-    else
-      return vec::geluErfGradient(d, v);
-  };
-  for (int64_t r = 0; r < rows; ++r, c += cStride, x += xStride) {
+  for (int64_t r = 0; r < rows; ++r, c += cStride, x += xStride, activated += activated ? xStride : 0) {
+    const auto gradient = [&](auto v, auto& value) HWY_ATTR {
+      if constexpr (kind == Activation::kGeluTanh)
+        return vec::geluTanhGradient(d, v, value);
+      else
+        return vec::geluErfGradient(d, v, value);
+    };
+    hn::Vec<decltype(d)> value;
     int64_t j = 0;
     for (; j + lanes <= cols; j += lanes) {
-      hn::StoreU(hn::Mul(hn::LoadU(d, c + j), gradient(vec::load(d, x + j))), d, c + j);
+      hn::StoreU(hn::Mul(hn::LoadU(d, c + j), gradient(vec::load(d, x + j), value)), d, c + j);
+      if (activated) hn::StoreU(value, d, activated + j);
     }
     if (j < cols) {
-      const auto slope = gradient(vec::loadTail(d, x + j, cols - j));
+      const auto slope = gradient(vec::loadTail(d, x + j, cols - j), value);
       vec::storeTail(d, hn::Mul(vec::loadTail(d, c + j, cols - j), slope), c + j, cols - j);
+      if (activated) vec::storeTail(d, value, activated + j, cols - j);
     }
   }
 }

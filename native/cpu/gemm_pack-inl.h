@@ -217,54 +217,88 @@ HWY_NOINLINE void packB(const GemmOperand& b, int64_t k0, int64_t depth, int64_t
   });
 }
 
-// Rows [m0, m0 + count) of columns [k0, k0 + depth) of A: row-major [kRows][kStride] when `rowMajor`, else
-// [depth][kRows]; missing rows 0. No transposition either way: the kernel broadcasts single elements of A, so a panel
-// may lie as its matrix does.
+// `panels` whole panels of a column-major A, each [depth][kRows], kPanelA apart: k by k over all of them, because the
+// rows of a task are neighbours in memory and each k is on a page of its own. The last vector of a step overhangs: what
+// it writes too far the next step overwrites, and what it reads too far is of the matrix but at its end.
+template <Activation kind, class T, class S>
+void packColumnPanels(const S* source, int64_t kStride, int64_t depth, int64_t panels, bool mayOverread, T* to) {
+  const hn::ScalableTag<T> d;
+  constexpr int lanes = Tile<T>::kLanes, width = Tile<T>::kRows, vectors = (width + lanes - 1) / lanes;
+  const int64_t safe = width % lanes == 0 || mayOverread ? depth
+                       : kStride > 0                     ? std::max<int64_t>(0, depth - lanes)
+                                                         : 0;
+  for (int64_t k = 0; k < safe; ++k) {
+    for (int64_t p = 0; p < panels; ++p) {
+      const S* from = source + k * kStride + p * width;
+      T* at = to + p * Tile<T>::kPanelA + k * width;
+      for (int v = 0; v < vectors; ++v) {
+        hn::StoreU(activate<kind>(d, vec::load(d, from + v * lanes)), d, at + v * lanes);
+      }
+    }
+  }
+  for (int64_t k = safe; k < depth; ++k) {
+    for (int64_t p = 0; p < panels; ++p) {
+      packRow<kind>(source + k * kStride + p * width, width, to + p * Tile<T>::kPanelA + k * width);
+    }
+  }
+}
+
+// Rows [m0, m0 + count) of columns [k0, k0 + depth) of A as panels of kRows, kPanelA apart: row-major [kRows][kStride]
+// when `rowMajor`, else [depth][kRows]; missing rows 0. No transposition either way: the kernel broadcasts single
+// elements of A, so a panel may lie as its matrix does.
 template <class T>
 HWY_NOINLINE void packA(const GemmOperand& a, int64_t m, int64_t m0, int64_t count, int64_t k0, int64_t depth,
                         bool rowMajor, T* to) {
   constexpr int rows = Tile<T>::kRows;
   visitOperand<T>(a, [&](auto* data, auto kind) {
     auto* source = data + m0 * a.rowStride + k0 * a.colStride;
-    if (rowMajor) {
-      for (int r = 0; r < rows; ++r) {
-        T* row = to + r * Tile<T>::kStride;
-        if (r < count)
-          packRow<kind()>(source + r * a.rowStride, depth, row);
+    int64_t r = 0;
+    if (!rowMajor && a.rowStride == 1) {
+      const int64_t whole = count / rows;
+      packColumnPanels<kind()>(source, a.colStride, depth, whole, m0 + whole * rows + Tile<T>::kLanes <= m, to);
+      r = whole * rows;
+    }
+    for (; r < count; r += rows) {
+      auto* from = source + r * a.rowStride;
+      T* panel = to + r / rows * Tile<T>::kPanelA;
+      const int64_t height = std::min<int64_t>(rows, count - r);
+      if (!rowMajor) {
+        a.rowStride == 1 ? packSteps<rows, kind()>(from, a.colStride, depth, height, false, panel)
+                         : packAny<rows, kind()>(from, a.rowStride, a.colStride, depth, height, panel);
+        continue;
+      }
+      for (int i = 0; i < rows; ++i) {
+        T* row = panel + i * Tile<T>::kStride;
+        if (i < height)
+          packRow<kind()>(from + i * a.rowStride, depth, row);
         else
           std::memset(static_cast<void*>(row), 0, depth * sizeof(T));
       }
-    } else if (a.rowStride == 1) {
-      packSteps<rows, kind()>(source, a.colStride, depth, count, m0 + rows + Tile<T>::kLanes <= m, to);
-    } else {
-      packAny<rows, kind()>(source, a.rowStride, a.colStride, depth, count, to);
     }
   });
 }
 
-// Adds the sums over k of a packed panel's rows; the panel is in L1.
+// Adds the sums over k of the rows of a panel, packed or as it lies.
 template <class T>
-HWY_NOINLINE void addRowSums(const T* panel, int64_t depth, bool rowMajor, int64_t count, T* sums) {
+HWY_NOINLINE void addRowSums(const T* panel, int64_t stride, int64_t depth, bool rowMajor, int64_t count, T* sums) {
   const hn::ScalableTag<T> d;
-  constexpr int lanes = Tile<T>::kLanes, rows = Tile<T>::kRows;
-  T total[rows + lanes];
+  constexpr int lanes = Tile<T>::kLanes;
   if (rowMajor) {
     for (int r = 0; r < count; ++r) {
-      const T* row = panel + r * Tile<T>::kStride;
+      const T* row = panel + r * stride;
       auto sum = hn::Zero(d);
       int64_t k = 0;
       for (; k + lanes <= depth; k += lanes) sum = hn::Add(sum, hn::LoadU(d, row + k));
       if (k < depth) sum = hn::Add(sum, vec::loadTail(d, row + k, depth - k));
-      total[r] = vec::sumLanes(d, sum);
+      sums[r] += vec::sumLanes(d, sum);
     }
-  } else {
-    for (int r = 0; r < rows; r += lanes) {
-      auto sum = hn::Zero(d);
-      for (int64_t k = 0; k < depth; ++k) sum = hn::Add(sum, hn::LoadU(d, panel + k * rows + r));
-      hn::StoreU(sum, d, total + r);
-    }
+    return;
   }
-  for (int r = 0; r < count; ++r) sums[r] += total[r];
+  T total[Tile<T>::kRows] = {};
+  for (int64_t k = 0; k < depth; ++k) {
+    for (int64_t r = 0; r < count; ++r) total[r] += panel[k * stride + r];
+  }
+  for (int64_t r = 0; r < count; ++r) sums[r] += total[r];
 }
 
 }  // namespace gradus::cpu::HWY_NAMESPACE

@@ -9,8 +9,6 @@
 #define HWY_TARGET_INCLUDE "linear_loss.cc"
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
 
-#include <dnnl.h>
-
 #include <algorithm>
 
 #include "gemm.h"
@@ -20,7 +18,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace gradus::cpu::HWY_NAMESPACE {
 
-constexpr int64_t kLogitBytes = int64_t{256} << 20;  // of a chunk: every chunk reads the weight twice and its gradient once
+constexpr int64_t kLogitBytes = int64_t{256}
+                                << 20;  // of a chunk: every chunk reads the weight twice and its gradient once
 constexpr int64_t kClassBlock = 2048;
 
 template <class T>
@@ -88,26 +87,10 @@ class LinearCrossEntropy {
     gemmMemory_ = call_.scratch<char>(bytes);
   }
 
-  // Nothing is fused into these products, and on such blocks oneDNN's float32 product takes 0.82 of gemm's time.
-  static bool plainSgemm(const Gemm& g) {
-    const auto fits = [](const GemmOperand& x) {
-      return x.dtype == DType::kFloat32 && std::min(x.rowStride, x.colStride) == 1;
-    };
-    if (g.cDType != DType::kFloat32 || !fits(g.a) || !fits(g.b)) return false;
-    const bool a = g.a.colStride != 1, b = g.b.colStride != 1;
-    const int64_t lda = a ? g.a.colStride : g.a.rowStride, ldb = b ? g.b.colStride : g.b.rowStride;
-    if (lda < (a ? g.m : g.k) || ldb < (b ? g.k : g.n)) return false;
-    return dnnl_sgemm(a ? 'T' : 'N', b ? 'T' : 'N', g.m, g.n, g.k, 1.0f, static_cast<const float*>(g.a.data), lda,
-                      static_cast<const float*>(g.b.data), ldb, static_cast<float>(g.beta), static_cast<float*>(g.c),
-                      g.cRowStride) == dnnl_success;
-  }
-
+  // On such blocks oneDNN's product takes 0.82 of gemm's time, but it would wake its threads for any size.
   void multiply(const Gemm& product) {
-    const int threads = numThreads();
-    // oneDNN would wake its threads for any size
-    if (gemmThreads(product) == 1 || !plainSgemm(product)) {
-      gemm(product, std::min(threads, gemmThreads(product)), gemmMemory_);
-    }
+    const int threads = std::min(numThreads(), gemmThreads(product));
+    threads > 1 && fitsOneDnn(product) ? gemmByOneDnn(product) : gemm(product, threads, gemmMemory_);
   }
 
   // The chunk's rows of x: as they lie when they are neighbours, else gathered.
@@ -183,7 +166,8 @@ class LinearCrossEntropy {
       parallelFor(count, rowGrain(n), [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
           if (c0 == 0) sums_[i] = RowSums<T>();
-          addToRow(sums_[i], logits_ + i * classes_ + c0, n, smoothing, weights_.data() ? weights_.data() + c0 : nullptr);
+          addToRow(sums_[i], logits_ + i * classes_ + c0, n, smoothing,
+                   weights_.data() ? weights_.data() + c0 : nullptr);
         }
       });
     }

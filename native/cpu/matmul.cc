@@ -237,8 +237,8 @@ void run_mlpBackward(const OpCall& call) {
   const Activation gelu = geluOf(call.flag(0));
   const bool accumulate = call.flag(1);
   const DType compute = grad.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
-  // Rows at a time, so that the hidden gradient stays in cache and is never whole. Weight gradients that are rounded
-  // to 16 bits are rounded once, so there the rows stay together.
+  // Rows at a time, so that the hidden values and their gradient stay in cache and are never whole. Weight gradients
+  // that are rounded to 16 bits are rounded once, so there the rows stay together.
   const int64_t chunk = isHalf(dw1.dtype) || isHalf(dw2.dtype) ? std::max<int64_t>(1, grad.rows) : 1024;
   const int64_t hidden = pre.cols;
   TensorView scratch = call.in[2];
@@ -246,7 +246,9 @@ void run_mlpBackward(const OpCall& call) {
   scratch.rank = 2;
   scratch.contiguous = true;
   scratch.sizes[1] = hidden;
-  scratch.data = call.workspace->take(std::max<size_t>(64, std::min(chunk, grad.rows) * hidden * itemSize(compute)));
+  const size_t bytes = std::max<size_t>(64, std::min(chunk, grad.rows) * hidden * itemSize(compute));
+  scratch.data = call.workspace->take(bytes);
+  void* activated = call.workspace->take(bytes);
   void *sums1 = zeroSums(call, hidden), *sums2 = zeroSums(call, grad.cols);
   for (int64_t row = 0; row < grad.rows || row == 0; row += chunk) {
     const int64_t count = std::min(chunk, grad.rows - row);
@@ -259,10 +261,11 @@ void run_mlpBackward(const OpCall& call) {
     step.gradientAt = z.data;
     step.gradientDType = z.dtype;
     step.gradientOf = gelu;
+    step.activated = activated;
     gemm(step, call);
 
-    step = productOf(g.transposed(), z.operand(), count, dw2, beta);
-    step.b.activation = gelu;
+    const GemmOperand h{activated, compute, hidden, 1, Activation::kNone};
+    step = productOf(g.transposed(), h, count, dw2, beta);
     step.rowSum = sums2;
     gemm(step, call);
 

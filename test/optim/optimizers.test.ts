@@ -74,7 +74,7 @@ describe('Optimizer', () => {
       const optimizer = new optim.AdamW([param], { lr: 0.125, weightDecay: 0 })
       optimizer.step()
       expect(param.dtype).toBe(dtype)
-      expect((optimizer.state.get(param)!['expAvg'] as Tensor).dtype).toBe(dtype === 'float64' ? dtype : 'float32')
+      expect((optimizer.state.get(param)!.expAvg as Tensor).dtype).toBe(dtype === 'float64' ? dtype : 'float32')
       await expectClose(param, [0.875, -2.125, 3.125], { rtol: 4e-3, atol: 0 })
     }
     const param = weights([1, 1], 'bfloat16')

@@ -4,7 +4,7 @@ import { withoutGrad } from '../../autograd/mode'
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../../errors'
 import { fill_ as fillOp, normal_ as normalOp, uniform_ as uniformOp } from '../../ops/index'
 import { fromTypedArray } from '../../tensor/create'
-import { tidy } from '../../tensor/memory'
+import { tidy } from '../../tensor/scope'
 import type { Tensor } from '../../tensor/tensor'
 import { expectFinite } from '../arguments'
 

@@ -10,7 +10,7 @@ export type LrLambda = (step: number) => number
 /** Base rate times fn(step): one function for all groups, or one a group.
  *  @throws ArgumentError when there are not as many functions as groups
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.LambdaLR.html
- *  @example new LambdaLR(optimizer, (step) => 0.95 ** step) */
+ *  @example new optim.LambdaLR(optimizer, (step) => 0.95 ** step) */
 export class LambdaLR extends LRScheduler {
   private readonly lambdas: readonly LrLambda[]
 
@@ -37,7 +37,7 @@ export class LambdaLR extends LRScheduler {
 /** The rate times gamma at every step; gamma may be above 1, for instance to search for a rate.
  *  @throws ArgumentError when gamma is not a positive number
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ExponentialLR.html
- *  @example new ExponentialLR(optimizer, 0.93) */
+ *  @example new optim.ExponentialLR(optimizer, 0.93) */
 export class ExponentialLR extends LRScheduler {
   constructor(
     optimizer: Optimizer<{ lr: number }>,

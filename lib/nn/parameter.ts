@@ -1,0 +1,32 @@
+// Parameters: leaves that modules own and optimizers change.
+
+import { ArgumentError, describeValue } from '../errors'
+import { Tensor } from '../tensor/tensor'
+
+const parameters = new WeakSet<Tensor>()
+
+function makeParameter(data: Tensor, requiresGrad = true): Tensor {
+  if (!(data instanceof Tensor)) {
+    throw new ArgumentError('Parameter', { problem: 'not a tensor', got: describeValue(data), expected: 'a Tensor' })
+  }
+  const tensor = data.isLeaf ? data : data.detach()
+  parameters.add(tensor)
+  return tensor.keep().requiresGrad_(requiresGrad)
+}
+
+/** Makes a tensor a parameter: found by `parameters()` when it stands in a module's field, with `requiresGrad` true
+ *  unless told otherwise. `new Parameter(x)` and `parameter(x)` are the same.
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.parameter.Parameter.html
+ *  @example new nn.Parameter(zeros([2])).requiresGrad // true */
+export const Parameter = makeParameter as unknown as new (data: Tensor, requiresGrad?: boolean) => Tensor
+
+/** Makes a tensor a parameter, with `requiresGrad` true unless told otherwise.
+ *  @throws ArgumentError when data is not a tensor
+ *  @example nn.parameter(zeros([2])).requiresGrad // true */
+export const parameter: (data: Tensor, requiresGrad?: boolean) => Tensor = makeParameter
+
+/** Whether the value is a parameter.
+ *  @example nn.isParameter(zeros([2])) // false */
+export function isParameter(value: unknown): value is Tensor {
+  return value instanceof Tensor && parameters.has(value)
+}
