@@ -30,6 +30,7 @@ export * as random from './random'
 export {
   arange,
   empty,
+  emptyLike,
   eye,
   fromTypedArray,
   full,

@@ -1,7 +1,9 @@
 // Finding the operation that made the first NaN or infinity.
 
+import { dirname, sep } from 'node:path'
 import { NativeError } from '../errors'
 import { describeContext } from '../native'
+import { expectFunction } from '../options'
 import { currentContext, native, run } from '../tensor/dispatch'
 import { scoped } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
@@ -12,7 +14,9 @@ let enabled = false
 export const isAnomalyEnabled = (): boolean => enabled
 
 const isfinite = native('isfinite')
+const isnan = native('isnan')
 const all = native('all', 'dims')
+const any = native('any', 'dims')
 
 function allFinite(tensor: Tensor): boolean {
   if (tensor._dtype > 3 || tensor.numel === 0) return true
@@ -22,36 +26,62 @@ function allFinite(tensor: Tensor): boolean {
   })
 }
 
-/** The user's line: the first frame outside of the library. */
-function callerLine(stack: string | undefined): string {
-  const frames = (stack ?? '').split('\n').slice(1)
-  const outside = frames.find((frame) => !/[\\/](gradus|lib|dist)[\\/](autograd|ops|nn|tensor|models)[\\/]/.test(frame))
-  return (outside ?? frames[0] ?? '').trim()
+const library = dirname(__dirname) + sep
+
+/** The user's line: the first frame outside of the library, however many of its own stand before. */
+function callerLine(): string {
+  const limit = Error.stackTraceLimit
+  Error.stackTraceLimit = 200
+  const frames = (new Error().stack ?? '').split('\n').slice(1)
+  Error.stackTraceLimit = limit
+  return (frames.find((frame) => !frame.includes(library)) ?? '').trim()
 }
 
 /** @internal Module path and line of an operation that runs now. */
 export function forwardTrace(): string {
   const path = describeContext(currentContext)
-  return `${path === '' ? '' : `in ${path} `}${callerLine(new Error().stack)}`.trim()
+  return `${path === '' ? '' : `in ${path} `}${callerLine()}`.trim()
 }
 
 /** An operation made a NaN or an infinity while `detectAnomaly` was on. */
 export class AnomalyError extends NativeError {}
 
+function hasNaN(tensor: Tensor): boolean {
+  return scoped('detectAnomaly()', null, () => {
+    const nan = run(isnan, [tensor], tensor.shape, 7)
+    return run(any, [nan], [], 7, [2 ** tensor.ndim - 1]).itemSync() === 1
+  })
+}
+
+/** Whether the operation made it: one that only passes on what an input holds did not. */
+function isMade(output: Tensor, inputs: readonly (Tensor | null | undefined)[]): boolean {
+  if (allFinite(output)) return false
+  const sources = inputs.filter(
+    (each): each is Tensor => each instanceof Tensor && each !== output && each._released === null,
+  )
+  return hasNaN(output)
+    ? !sources.some((each) => !allFinite(each) && hasNaN(each))
+    : sources.every((each) => allFinite(each))
+}
+
 /** @internal */
 export function checkAnomaly(
   op: string,
   outputs: Tensor | readonly Tensor[],
-  direction = 'forward',
-  trace?: string,
+  inputs: readonly (Tensor | null | undefined)[],
+  direction: 'forward' | 'backward' = 'forward',
+  trace: string | null = null,
 ): void {
   for (const output of outputs instanceof Tensor ? [outputs] : outputs) {
-    if (allFinite(output)) continue
+    if (!isMade(output, inputs)) continue
     throw new AnomalyError(op, {
       problem: `the ${direction} pass made the first NaN or infinity`,
       got: `a tensor of shape [${output.shape.join(', ')}] that is not finite`,
       expected: 'finite values',
-      action: `look ${trace ?? forwardTrace()}`,
+      action:
+        trace !== null || direction === 'forward'
+          ? `look ${trace ?? forwardTrace()}`
+          : 'run the forward pass inside detectAnomaly as well to learn its line',
     })
   }
 }
@@ -61,6 +91,7 @@ export function checkAnomaly(
  *  operation: for finding a fault, not for training.
  *  @see https://docs.pytorch.org/docs/stable/autograd.html#anomaly-detection */
 export function detectAnomaly<R>(fn: () => R): R {
+  expectFunction('detectAnomaly', fn)
   const outer = enabled
   enabled = true
   const restore = (): void => {

@@ -1,19 +1,20 @@
 // Walks the tape backwards. Nodes are numbered as they are recorded, so descending numbers are a topological order:
 // no recursion, and the same order every time.
 
-import { describeShape, ShapeError, StateError } from '../errors'
+import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError, StateError } from '../errors'
+import { readOptions } from '../options'
 import { native, run, runInto, runLike } from '../tensor/dispatch'
 import { flushReleases, leaveToCollector, releaseTensor } from '../tensor/memory'
 import { capture, unscoped } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
 import { checkAnomaly, isAnomalyEnabled } from './anomaly'
 import { withoutGrad } from './mode'
-import { type InputGradient, type Node, setTargetFinder } from './node'
+import { type InputGradient, isStale, type Node, setTargetFinder, staleView } from './node'
 
 /** Options of `backward`. */
 export interface BackwardOptions {
-  /** Gradient of the tensor itself; needed unless it has one element. */
-  gradient?: Tensor
+  /** Gradient of the tensor itself, or one for each of several; needed unless it has one element. */
+  gradient?: Tensor | readonly (Tensor | null)[] | null
   /** Keeps what the graph saved, so that backward can pass again. Default false. */
   retainGraph?: boolean
 }
@@ -67,14 +68,31 @@ function reachable(roots: readonly Node[]): Node[] {
   return nodes.sort((a, b) => b.sequence - a.sequence)
 }
 
-function checkGradient(root: Tensor, gradient: Tensor | undefined): Tensor {
+/** @internal One tensor or several as a list of live ones. @throws DTypeError for what is no tensor */
+export function tensorList(op: string, name: string, value: unknown): Tensor[] {
+  const list: unknown[] = Array.isArray(value) ? value : [value]
+  list.forEach((each, i) => {
+    if (!(each instanceof Tensor)) {
+      throw new DTypeError(op, {
+        problem: `${name} ${i} is not a tensor`,
+        got: describeValue(each),
+        expected: 'a Tensor',
+      })
+    }
+    each._alive(op)
+  })
+  return list as Tensor[]
+}
+
+function checkGradient(root: Tensor, gradient: Tensor | null | undefined): Tensor {
+  if (isStale(root)) throw staleView('backward', root)
   if (!root.requiresGrad) {
     throw new StateError('backward', {
       problem: 'the tensor does not require a gradient',
       action: 'compute it from parameters or tensors with requiresGrad, outside of noGrad',
     })
   }
-  if (gradient === undefined) {
+  if (gradient === undefined || gradient === null) {
     if (root.numel !== 1) {
       throw new ShapeError('backward', {
         problem: 'only a one-element tensor has an implicit gradient',
@@ -83,6 +101,13 @@ function checkGradient(root: Tensor, gradient: Tensor | undefined): Tensor {
       })
     }
     return run(fill, [], root.shape, root._dtype, [1])
+  }
+  if (!(gradient instanceof Tensor)) {
+    throw new DTypeError('backward', {
+      problem: 'the gradient is not a tensor',
+      got: describeValue(gradient),
+      expected: `a ${root.dtype} tensor ${describeShape(root.shape)}`,
+    })
   }
   gradient._alive('backward')
   if (describeShape(gradient.shape) !== describeShape(root.shape) || gradient._dtype !== root._dtype) {
@@ -195,7 +220,21 @@ class Pass {
   }
 
   private replaced(grad: Tensor, replacement: unknown): Tensor {
-    if (!(replacement instanceof Tensor) || replacement === grad) return grad
+    if (replacement === undefined || replacement === null || replacement === grad) return grad
+    if (!(replacement instanceof Tensor)) {
+      throw new ArgumentError('registerHook', {
+        problem: 'the hook returned no tensor',
+        got: describeValue(replacement),
+        expected: 'a Tensor, or nothing to leave the gradient as it is',
+      })
+    }
+    if (describeShape(replacement.shape) !== describeShape(grad.shape) || replacement._dtype !== grad._dtype) {
+      throw new ShapeError('registerHook', {
+        problem: 'the hook changed what the gradient is',
+        got: `${replacement.dtype} ${describeShape(replacement.shape)}`,
+        expected: `${grad.dtype} ${describeShape(grad.shape)}`,
+      })
+    }
     this.ledger.hold(replacement)
     this.ledger.hold(replacement) // the hook's author may keep it
     this.ledger.release(grad)
@@ -245,7 +284,7 @@ class Pass {
     })
     if (isAnomalyEnabled()) {
       const made = results.filter((result): result is Tensor => result instanceof Tensor)
-      checkAnomaly(node.name, made, 'backward', node.trace ?? undefined)
+      checkAnomaly(node.name, made, grads, 'backward', node.trace)
     }
     // all are held before any arrives: one tensor may be the gradient of several inputs
     for (const result of results) {
@@ -265,10 +304,15 @@ class Pass {
   }
 }
 
-function runPass(roots: readonly Tensor[], options: (Tensor | undefined)[], retainGraph: boolean, sink: Sink): void {
+function runPass(
+  roots: readonly Tensor[],
+  given: readonly (Tensor | null | undefined)[],
+  retainGraph: boolean,
+  sink: Sink,
+): void {
   withoutGrad(() =>
     unscoped(() => {
-      const gradients = roots.map((root, i) => checkGradient(root, options[i]))
+      const gradients = roots.map((root, i) => checkGradient(root, given[i]))
       const pass = new Pass(retainGraph, sink, new Set(roots))
       setTargetFinder((next, output) => pass.target(next, output))
       try {
@@ -276,7 +320,7 @@ function runPass(roots: readonly Tensor[], options: (Tensor | undefined)[], reta
       } finally {
         setTargetFinder(null)
         gradients.forEach((gradient, i) => {
-          if (options[i] === undefined) releaseTensor(gradient, 'backward()')
+          if (given[i] === undefined || given[i] === null) releaseTensor(gradient, 'backward()')
         })
         flushReleases()
       }
@@ -285,13 +329,17 @@ function runPass(roots: readonly Tensor[], options: (Tensor | undefined)[], reta
 }
 
 /** Computes the gradient of `root` with respect to every leaf that requires one and adds it to the leaf's `.grad`.
- *  Afterwards the graph is freed, and with it the intermediate tensors made outside of modules.
+ *  Afterwards the graph is freed, and with it the intermediate tensors made outside of modules. Several roots pass
+ *  together; a tensor in place of the options is the gradient.
  *  @throws ShapeError when root has several elements and no gradient was given; StateError when the graph was freed,
  *  or when a tensor that a formula needs was changed in place
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.backward.html */
-export function backward(root: Tensor, options: BackwardOptions = {}): void {
-  root._alive('backward')
-  runPass([root], [options.gradient], options.retainGraph ?? false, { wanted: null, collected: [] })
+export function backward(root: Tensor | readonly Tensor[], options: BackwardOptions | Tensor = {}): void {
+  const roots = tensorList('backward', 'root', root)
+  const { gradient, retainGraph = false } =
+    options instanceof Tensor ? { gradient: options } : readOptions('backward', options, ['gradient', 'retainGraph'])
+  const given = Array.isArray(gradient) ? (gradient as (Tensor | null)[]) : [gradient as Tensor | null | undefined]
+  runPass(roots, given, retainGraph, { wanted: null, collected: [] })
 }
 
 /** Gradients of `outputs` (summed) with respect to `inputs`, without touching any `.grad`. An input that the outputs do
@@ -302,8 +350,18 @@ export function grad(
   inputs: Tensor | readonly Tensor[],
   options: { gradOutputs?: Tensor | readonly Tensor[]; retainGraph?: boolean; allowUnused?: boolean } = {},
 ): (Tensor | null)[] {
-  const roots = outputs instanceof Tensor ? [outputs] : [...outputs]
-  const wanted = inputs instanceof Tensor ? [inputs] : [...inputs]
+  if ((options as { createGraph?: unknown } | null)?.createGraph === true) {
+    throw new StateError('grad', {
+      problem: 'gradients cannot be differentiated again',
+      got: 'createGraph true',
+      expected: 'first derivatives only',
+      action: 'write the derivative as a function of its own',
+    })
+  }
+  readOptions<object>('grad', options, ['gradOutputs', 'retainGraph', 'allowUnused', 'createGraph'] as never[])
+  const roots = tensorList('grad', 'output', outputs)
+  const all = tensorList('grad', 'input', inputs)
+  const wanted = [...new Set(all)]
   const { gradOutputs } = options
   const given = gradOutputs === undefined ? [] : gradOutputs instanceof Tensor ? [gradOutputs] : [...gradOutputs]
   const collected = new Array<Tensor | null>(wanted.length).fill(null)
@@ -316,17 +374,17 @@ export function grad(
   )
   if (!options.allowUnused && collected.includes(null)) {
     throw new StateError('grad', {
-      problem: `input ${collected.indexOf(null)} was not used by the outputs`,
+      problem: `input ${all.indexOf(wanted[collected.indexOf(null)]!)} was not used by the outputs`,
       action: 'pass { allowUnused: true } to get null for it',
     })
   }
-  return collected
+  return all.map((input) => collected[places.get(input)!] ?? null)
 }
 
 declare module '../tensor/tensor' {
   interface Tensor {
     /** Computes gradients of every leaf; see `autograd.backward`. */
-    backward(options?: BackwardOptions): void
+    backward(options?: BackwardOptions | Tensor): void
   }
 }
 

@@ -1,9 +1,12 @@
 // Operations with a gradient of the user's own.
 
-import { ArgumentError, describeValue } from '../errors'
+import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
+import { native, run } from '../tensor/dispatch'
 import { Tensor } from '../tensor/tensor'
 import { isGradEnabled, withoutGrad } from './mode'
 import { type InputGradient, Node } from './node'
+
+const copyOp = native('copy')
 
 /** What `forward` of a custom function may store, and `backward` reads. */
 export interface FunctionContext {
@@ -27,7 +30,46 @@ export interface FunctionDefinition<Inputs extends unknown[], Output extends Ten
   backward(context: FunctionContext, ...grads: Tensor[]): Tensor | null | (Tensor | null)[]
 }
 
+/** Inputs (and what the graph has already) come back as views: their own place in the graph is not this function's. */
+function ofItsOwn(output: Tensor, shared: boolean): Tensor {
+  if (!shared && output._node === null && !output._requiresGrad) return output
+  return Tensor._view(output, output.shape, output.strides, output._offset)
+}
+
+function checkGradients(name: string, inputs: readonly (Tensor | null)[], grads: readonly unknown[]): InputGradient[] {
+  const op = `backward of ${name}`
+  const extra = grads.slice(inputs.length).some((each) => each !== null && each !== undefined)
+  if (grads.length < inputs.length || extra) {
+    throw new ArgumentError(op, {
+      problem: 'not one gradient an input',
+      got: String(grads.length),
+      expected: String(inputs.length),
+      action: 'return null for inputs without one',
+    })
+  }
+  return inputs.map((input, i) => {
+    const grad = grads[i]
+    if (grad === null || grad === undefined || input === null) return null
+    if (!(grad instanceof Tensor)) {
+      throw new ArgumentError(op, {
+        problem: `gradient ${i} is not a tensor`,
+        got: describeValue(grad),
+        expected: 'a Tensor or null',
+      })
+    }
+    if (describeShape(grad.shape) !== describeShape(input.shape)) {
+      throw new ShapeError(op, {
+        problem: `gradient ${i} does not fit its input`,
+        got: describeShape(grad.shape),
+        expected: describeShape(input.shape),
+      })
+    }
+    return grad._dtype === input._dtype ? grad : run(copyOp, [grad], grad.shape, input._dtype)
+  })
+}
+
 /** Makes an operation whose gradient is given by hand, like a subclass of torch.autograd.Function.
+ *  @throws ArgumentError or ShapeError, in backward, for gradients that do not fit the inputs
  *  @see https://docs.pytorch.org/docs/stable/autograd.html#torch.autograd.Function
  *  @example
  *  const double = customFunction({
@@ -38,6 +80,13 @@ export interface FunctionDefinition<Inputs extends unknown[], Output extends Ten
 export function customFunction<Inputs extends unknown[], Output extends Tensor | Tensor[]>(
   definition: FunctionDefinition<Inputs, Output>,
 ): (...inputs: Inputs) => Output {
+  if (typeof definition?.forward !== 'function' || typeof definition.backward !== 'function') {
+    throw new ArgumentError('customFunction', {
+      problem: 'not a definition',
+      got: describeValue(definition),
+      expected: 'an object { forward(context, ...inputs), backward(context, ...grads) }',
+    })
+  }
   const name = definition.name ?? 'customFunction'
   return (...inputs) => {
     const saved: Tensor[] = []
@@ -50,8 +99,8 @@ export function customFunction<Inputs extends unknown[], Output extends Tensor |
       needsInputGrad: needs,
     }
     const output = withoutGrad(() => definition.forward(context, ...inputs))
-    const outputs = output instanceof Tensor ? [output] : output
-    if (!Array.isArray(outputs) || outputs.some((each) => !(each instanceof Tensor))) {
+    const given: readonly Tensor[] = output instanceof Tensor ? [output] : output
+    if (!Array.isArray(given) || given.some((each) => !(each instanceof Tensor))) {
       throw new ArgumentError(name, {
         problem: 'forward did not return tensors',
         got: describeValue(output),
@@ -60,6 +109,7 @@ export function customFunction<Inputs extends unknown[], Output extends Tensor |
     }
     if (!isGradEnabled() || !needs.includes(true)) return output
     const operands = inputs.map((input) => (input instanceof Tensor ? input : null))
+    const outputs = given.map((each, i) => ofItsOwn(each, given.indexOf(each) < i || inputs.includes(each)))
     const node = new Node(
       name,
       (tape, ...grads) => {
@@ -67,7 +117,7 @@ export function customFunction<Inputs extends unknown[], Output extends Tensor |
           savedTensors: { get: () => saved.map((_, i) => tape.saved(i)) },
         }) as FunctionContext
         const result = definition.backward(view, ...grads)
-        return (Array.isArray(result) ? result : [result]) as InputGradient[]
+        return checkGradients(name, operands, Array.isArray(result) ? result : [result])
       },
       operands,
       saved,
@@ -79,6 +129,6 @@ export function customFunction<Inputs extends unknown[], Output extends Tensor |
       each._output = i
       each._requiresGrad = true
     })
-    return output
+    return (output instanceof Tensor ? outputs[0] : outputs) as Output
   }
 }

@@ -1,11 +1,12 @@
 // Gradient formulas against numerical derivatives.
 
 import { ArgumentError, GradusError } from '../errors'
+import { expectFunction, readOptions } from '../options'
 import { fromTypedArray } from '../tensor/create'
 import { native, run, runInto, runLike } from '../tensor/dispatch'
 import { tidy } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
-import { grad } from './engine'
+import { grad, tensorList } from './engine'
 import { withoutGrad } from './mode'
 
 /** Options of `gradcheck`. */
@@ -34,10 +35,27 @@ const sum = native('sum', 'dims')
  *  @example gradcheck((x) => x.mul(x), [tensor([1, 2], { dtype: 'float64', requiresGrad: true })]) // true */
 export function gradcheck(
   fn: (...inputs: Tensor[]) => Tensor | readonly Tensor[],
+  inputs: Tensor | readonly Tensor[],
+  options: GradcheckOptions = {},
+): true {
+  expectFunction('gradcheck', fn)
+  const { eps = 1e-6, atol = 1e-5, rtol = 1e-3 } = readOptions('gradcheck', options, ['eps', 'atol', 'rtol'])
+  return check(fn, tensorList('gradcheck', 'input', inputs), { eps, atol, rtol })
+}
+
+function check(
+  fn: (...inputs: Tensor[]) => Tensor | readonly Tensor[],
   inputs: readonly Tensor[],
-  { eps = 1e-6, atol = 1e-5, rtol = 1e-3 }: GradcheckOptions = {},
+  { eps, atol, rtol }: Required<GradcheckOptions>,
 ): true {
   const checked = inputs.filter((input) => input.requiresGrad)
+  if (checked.length === 0) {
+    throw new ArgumentError('gradcheck', {
+      problem: 'no input requires a gradient',
+      got: `${inputs.length} inputs`,
+      action: 'make them with { requiresGrad: true }',
+    })
+  }
   for (const input of checked) {
     if (input.dtype !== 'float64') {
       throw new ArgumentError('gradcheck', {

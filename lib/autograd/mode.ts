@@ -1,6 +1,7 @@
 // Whether operations are recorded.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
+import { expectFunction } from '../options'
 
 let enabled = true
 
@@ -16,6 +17,7 @@ export function isGradEnabled(): boolean {
 
 /** Runs fn with recording on or off; fn may be async. */
 export function setGradEnabled<R>(value: boolean, fn: () => R): R {
+  expectFunction('setGradEnabled', fn)
   const outer = enabled
   enabled = value
   let result: R
@@ -40,11 +42,13 @@ export function setGradEnabled<R>(value: boolean, fn: () => R): R {
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.no_grad.html
  *  @example noGrad(() => model.forward(batch)) */
 export function noGrad<R>(fn: () => R): R {
+  expectFunction('noGrad', fn)
   return setGradEnabled(false, fn)
 }
 
 /** Runs fn, which may be async, recording operations, also inside `noGrad`. */
 export function enableGrad<R>(fn: () => R): R {
+  expectFunction('enableGrad', fn)
   return setGradEnabled(true, fn)
 }
 

@@ -86,6 +86,23 @@ function lend(tensor: Tensor): Tensor {
   return alias
 }
 
+/** @internal Whether a recorded view was taken before its base was changed by a recorded in-place operation: then its
+ *  place in the graph is that of the old base. */
+export function isStale(input: Tensor): boolean {
+  const base = input._base
+  return base !== null && input._node !== null && input._version < base._recordedAt
+}
+
+/** @internal */
+export function staleView(op: string, view: Tensor): StateError {
+  return new StateError(op, {
+    problem: 'a view was taken before its base was changed in place',
+    got: `a view of shape ${describeShape(view.shape)}`,
+    expected: 'one of the base as it is now',
+    action: 'take the view again',
+  })
+}
+
 /** A recorded operation. */
 export class Node implements BackwardContext {
   readonly sequence = sequence++
@@ -115,6 +132,7 @@ export class Node implements BackwardContext {
         this.next[i] = null
         this.nextOutput[i] = 0
       } else {
+        if (isStale(input)) throw staleView(name, input)
         this.next[i] = input._node ?? input
         this.nextOutput[i] = input._output
       }

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Command } from 'commander'
-import { fraction, positiveNumber, wholeNumber } from './options'
+import { fraction, numberFromZero, positiveNumber, wholeNumber } from './options'
 
 const { version } = JSON.parse(readFileSync(join(__dirname, '../../package.json'), 'utf8')) as { version: string }
 
@@ -37,9 +37,9 @@ program
   .command('generate')
   .description('Continues a text with a model that `gradus train` made.')
   .argument('<run>', 'folder of the run, as given to --out')
-  .option('--prompt <text>', 'text to continue', '\n')
+  .option('--prompt <text>', 'text to continue (default: a new line, or a space where the text had none)')
   .option('--tokens <n>', 'characters to write', wholeNumber(1), 500)
-  .option('--temperature <t>', 'below 1 bolder in its best guesses, above 1 more varied', positiveNumber, 0.8)
+  .option('--temperature <t>', '0 takes the likeliest each time, above 1 is more varied', numberFromZero, 0.8)
   .option('--top-k <k>', 'choose among the k likeliest only', wholeNumber(1))
   .option('--top-p <p>', 'choose among the likeliest that make up this probability', positiveNumber)
   .option('--seed <s>', 'start of every random number', wholeNumber(0, Number.MAX_SAFE_INTEGER), 1337)

@@ -19,6 +19,11 @@ export function positiveNumber(text: string): number {
   return parse(text, (value) => Number.isFinite(value) && value > 0, 'a number above 0')
 }
 
+/** A number of at least 0. */
+export function numberFromZero(text: string): number {
+  return parse(text, (value) => Number.isFinite(value) && value >= 0, 'a number of at least 0')
+}
+
 /** A number from `low` up to but without `high`. */
 export function fraction(low: number, high: number): (text: string) => number {
   const range = `a number from ${low} up to, but not, ${high}`

@@ -3,7 +3,7 @@
 import { ArgumentError, describeValue, ShapeError } from '../errors'
 import { fromTypedArray } from '../tensor/create'
 import { Tensor } from '../tensor/tensor'
-import { type Collate, stackSamples } from './collate'
+import { type Collate, expectShallow, stackSamples } from './collate'
 import { Dataset, RowDataset, type WorkerSpec } from './dataset'
 import { type HostArray, type HostData, hostArray, isPlainObject, mapHostArrays } from './hostArray'
 
@@ -38,10 +38,12 @@ async function toHost(tensor: Tensor): Promise<HostArray> {
   return hostArray(await tensor.data(), tensor.shape, tensor.dtype)
 }
 
-const holdsTensor = (sample: unknown): boolean =>
-  sample instanceof Tensor ||
-  (Array.isArray(sample) && sample.some(holdsTensor)) ||
-  (isPlainObject(sample) && Object.values(sample).some(holdsTensor))
+function holdsTensor(sample: unknown, depth = 0): boolean {
+  if (sample instanceof Tensor) return true
+  expectShallow(depth, 'sample')
+  const parts = Array.isArray(sample) ? sample : isPlainObject(sample) ? Object.values(sample) : []
+  return parts.some((each) => holdsTensor(each, depth + 1))
+}
 
 async function withoutTensors(sample: unknown): Promise<unknown> {
   if (sample instanceof Tensor) return toHost(sample)
@@ -53,7 +55,7 @@ async function withoutTensors(sample: unknown): Promise<unknown> {
 
 /** @internal The default collate of this thread, where samples may hold tensors. */
 export const mainCollate: Collate = async (samples) =>
-  stackSamples(samples.some(holdsTensor) ? await Promise.all(samples.map(withoutTensors)) : samples)
+  stackSamples(samples.some((each) => holdsTensor(each)) ? await Promise.all(samples.map(withoutTensors)) : samples)
 
 /** Stacks samples of one structure into a batch, as a DataLoader does by default. The values of tensors are copied,
  *  without their history.

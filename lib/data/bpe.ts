@@ -2,10 +2,11 @@
 
 import { readFile } from 'node:fs/promises'
 import { Tokenizer as Library } from '@huggingface/tokenizers'
-import { ArgumentError, describeValue, FileError } from '../errors'
+import { ArgumentError, FileError } from '../errors'
 import { fileError } from '../io/atomic'
+import { readOptions } from '../options'
 import { type BpeTrainOptions, trainBpe } from './bpeTrainer'
-import { bpeJson, checkId, saveTokenizer, type Tokenizer } from './tokenizer'
+import { bpeJson, checkId, expectIds, expectText, saveTokenizer, type Tokenizer } from './tokenizer'
 
 /** Options of encode. */
 export interface EncodeOptions {
@@ -37,7 +38,9 @@ export class BpeTokenizer implements Tokenizer {
 
   /** Learns a vocabulary from text: one string, or many (documents, chapters). Words never cross from one to the next. */
   static train(texts: string | Iterable<string>, options: BpeTrainOptions): BpeTokenizer {
-    const { specialTokens = [] } = options
+    const op = 'BpeTokenizer.train'
+    const { specialTokens = [] } = readOptions(op, options, ['vocabSize', 'minFrequency', 'specialTokens'])
+    if (typeof (texts as Iterable<string> | null)?.[Symbol.iterator] !== 'function') expectText(op, texts)
     const { vocab, merges } = trainBpe(typeof texts === 'string' ? [texts] : texts, options)
     const level = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true }
     const flags = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: true }
@@ -71,9 +74,7 @@ export class BpeTokenizer implements Tokenizer {
   }
 
   encode(text: string, { addSpecialTokens = true }: EncodeOptions = {}): Int32Array {
-    if (typeof text !== 'string') {
-      throw new ArgumentError('BpeTokenizer.encode', { problem: 'not text', got: describeValue(text) })
-    }
+    expectText('BpeTokenizer.encode', text)
     const options = { add_special_tokens: addSpecialTokens }
     return text === '' && !addSpecialTokens
       ? new Int32Array(0)
@@ -81,6 +82,7 @@ export class BpeTokenizer implements Tokenizer {
   }
 
   decode(ids: ArrayLike<number | bigint>, { skipSpecialTokens = true }: DecodeOptions = {}): string {
+    expectIds('BpeTokenizer.decode', ids)
     const list = Array.from(ids, (id, i) => checkId('BpeTokenizer.decode', id, this.vocabSize, i))
     if (list.length === 0) return ''
     return this.library.decode(list, { skip_special_tokens: skipSpecialTokens, clean_up_tokenization_spaces: false })

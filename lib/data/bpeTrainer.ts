@@ -4,6 +4,7 @@
 
 import { ArgumentError, describeValue } from '../errors'
 import { byteToChar } from './bytes'
+import { expectText } from './tokenizer'
 
 /** Options of BpeTokenizer.train. */
 export interface BpeTrainOptions {
@@ -80,6 +81,7 @@ export function trainBpe(texts: Iterable<string>, options: BpeTrainOptions): Tra
 function countWords(texts: Iterable<string>, ids: ReadonlyMap<string, number>): Word[] {
   const counts = new Map<string, number>()
   for (const text of texts) {
+    expectText('BpeTokenizer.train', text)
     for (const [word] of text.matchAll(wordPattern)) counts.set(word, (counts.get(word) ?? 0) + 1)
   }
   const idOfByte = byteToChar.map((character) => ids.get(character)!)

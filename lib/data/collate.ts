@@ -23,6 +23,17 @@ const refuse = (path: string, value: unknown) =>
     action: 'give the DataLoader a collate function of your own',
   })
 
+const deepest = 32
+
+/** @internal Throws for samples that contain themselves. */
+export function expectShallow(depth: number, path: string): void {
+  if (depth <= deepest) return
+  throw new ArgumentError('collate', {
+    problem: `${path.slice(0, 40)}… is nested too deep`,
+    expected: `at most ${deepest} levels, without cycles`,
+  })
+}
+
 /** @internal Stacks samples of one structure: numbers give float32 (as `tensor` does), BigInt int64, booleans bool,
  *  typed arrays their own type; text becomes a list, objects and tuples are gone through. */
 export function stackSamples(
@@ -30,6 +41,7 @@ export function stackSamples(
   other: CollateOther = () => undefined,
   path = 'sample',
 ): unknown {
+  expectShallow(path.split(/[.[]/).length - 1, path)
   const first = samples[0]
   const count = samples.length
   switch (typeof first) {

@@ -1,6 +1,7 @@
 // The DataLoader: from a dataset to batches of tensors, in this thread or with worker threads that read ahead.
 
 import { ArgumentError, describeValue, StateError } from '../errors'
+import { readOptions } from '../options'
 import { type Batched, mainCollate, type Tensors, toTensors } from './batch'
 import { type Collate, hostCollate } from './collate'
 import { ArrayDataset, type DatasetLike, type IterableDataset, isDataset, isIterableDataset, specOf } from './dataset'
@@ -60,19 +61,32 @@ const optionNames = [
   'persistentWorkers',
   'timeout',
   'seed',
-]
+] as const satisfies readonly (keyof DataLoaderOptions<unknown, unknown>)[]
 
 function checkOptions<T, B>(options: DataLoaderOptions<T, B>, iterable: boolean): void {
   const op = 'DataLoader'
+  readOptions(op, options, optionNames)
   const given = (name: keyof typeof options) => options[name] !== undefined && options[name] !== false
   const exclude = (name: keyof typeof options, others: (keyof typeof options)[]) => {
     const other = others.find(given)
     if (!given(name) || other === undefined) return
     throw new ArgumentError(op, { problem: `${name} and ${other} exclude each other`, action: `leave out ${other}` })
   }
-  const unknown = Object.keys(options).find((name) => !optionNames.includes(name))
-  if (unknown !== undefined) {
-    throw new ArgumentError(op, { problem: 'unknown option', got: unknown, expected: optionNames.join(', ') })
+  for (const name of ['sampler', 'batchSampler'] as const) {
+    const value: unknown = options[name]
+    if (value === undefined || typeof (value as Iterable<unknown> | null)?.[Symbol.iterator] === 'function') continue
+    throw new ArgumentError(op, {
+      problem: `${name} gives no indices`,
+      got: describeValue(value),
+      expected: 'something to iterate: an array or a data.Sampler',
+    })
+  }
+  if (options.collate !== undefined && typeof options.collate !== 'function') {
+    throw new ArgumentError(op, {
+      problem: 'collate is not a function',
+      got: describeValue(options.collate),
+      expected: 'a function of a list of samples',
+    })
   }
   exclude('batchSampler', ['batchSize', 'shuffle', 'sampler', 'dropLast'])
   exclude('sampler', ['shuffle'])

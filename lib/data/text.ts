@@ -5,6 +5,7 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { open, readFile } from 'node:fs/promises'
 import { ArgumentError, describeValue, FileError, IndexError, StateError } from '../errors'
 import { fileError, writeAtomically, writeFully } from '../io/atomic'
+import { readOptions } from '../options'
 import { Dataset, type SampleContext, type WorkerSpec } from './dataset'
 import { checkCount } from './sampler'
 import type { Tokenizer } from './tokenizer'
@@ -44,6 +45,21 @@ export interface TextSample {
   labels: Int32Array
 }
 
+const optionNames = [
+  'blockSize',
+  'labels',
+  'windows',
+  'stride',
+  'length',
+  'dtype',
+  'start',
+  'end',
+  'vocabSize',
+] as const satisfies readonly (keyof TextDatasetOptions)[]
+
+const isTokenArray = (source: unknown): source is TokenArray =>
+  [Uint8Array, Uint16Array, Uint32Array, Int32Array].some((type) => source instanceof type)
+
 const itemBytes = { uint16: 2, uint32: 4 } as const
 
 // Files are closed with their datasets: a thread that ends closes its own, and this closes those of forgotten datasets.
@@ -72,7 +88,15 @@ export class TextDataset extends Dataset<TextSample> {
   ) {
     super()
     const op = 'TextDataset'
+    readOptions(op, options, optionNames)
     const { blockSize, labels = 'same', windows = 'sequential', dtype = 'uint16', start = 0 } = options
+    if (typeof source !== 'string' && !isTokenArray(source)) {
+      throw new ArgumentError(op, {
+        problem: 'not a source of tokens',
+        got: describeValue(source),
+        expected: 'the path of a token file, or a Uint8Array, Uint16Array, Uint32Array or Int32Array',
+      })
+    }
     checkCount(op, 'blockSize', blockSize)
     checkChoice('labels', labels, ['same', 'shifted'])
     checkChoice('windows', windows, ['sequential', 'random'])
@@ -103,6 +127,13 @@ export class TextDataset extends Dataset<TextSample> {
   }
 
   get(index: number, context: SampleContext): TextSample {
+    if (!(Number.isInteger(index) && index >= 0 && index < this.length)) {
+      throw new IndexError('TextDataset', {
+        problem: 'no such sample',
+        got: describeValue(index),
+        expected: `0 to ${this.length - 1}`,
+      })
+    }
     const { blockSize, stride = blockSize, labels, windows } = this.options
     const first = windows === 'random' ? context.random.integer(this.tokens - this.window + 1) : index * stride
     const ids = this.read(this.start + first)
@@ -127,8 +158,11 @@ export class TextDataset extends Dataset<TextSample> {
     try {
       this.file.fd = openSync(path, 'r')
       forgotten.register(this, this.file, this)
-      size = fstatSync(this.file.fd).size
+      const stats = fstatSync(this.file.fd)
+      if (stats.isDirectory()) throw Object.assign(new Error('a folder'), { code: 'EISDIR' })
+      size = stats.size
     } catch (error) {
+      this.close()
       throw fileError('TextDataset', `cannot read ${path}`, error)
     }
     if (size % this.itemBytes === 0) return size / this.itemBytes

@@ -25,6 +25,23 @@ export async function saveTokenizer(tokenizer: Pick<Tokenizer, 'toJson'>, path: 
   await writeAtomically('tokenizer.save', path, (file) => writeFully(file, Buffer.from(text)))
 }
 
+/** @internal Throws unless the value is a string. */
+export function expectText(op: string, text: unknown): asserts text is string {
+  if (typeof text === 'string') return
+  throw new ArgumentError(op, { problem: 'not text', got: describeValue(text), expected: 'a string' })
+}
+
+/** @internal Throws unless the value can be read like an array. */
+export function expectIds(op: string, ids: unknown): void {
+  if (ids !== null && typeof ids === 'object' && typeof (ids as { length?: unknown }).length === 'number') return
+  throw new ArgumentError(op, {
+    problem: 'not a list of ids',
+    got: describeValue(ids),
+    expected: 'an array or a typed array',
+    action: 'of a tensor pass await ids.data()',
+  })
+}
+
 /** @internal An id as a number that is in range. */
 export function checkId(op: string, id: unknown, vocabSize: number, position: number): number {
   const value = Number(id)
@@ -103,6 +120,7 @@ export class CharTokenizer implements Tokenizer {
 
   /** The characters of a text, in the order of their code points. */
   static fromText(text: string): CharTokenizer {
+    expectText('CharTokenizer.fromText', text)
     const characters = [...new Set(text)]
     return new CharTokenizer(characters.sort((a, b) => a.codePointAt(0)! - b.codePointAt(0)!))
   }
@@ -113,6 +131,7 @@ export class CharTokenizer implements Tokenizer {
 
   /** @throws IndexError naming the first character that is not in the vocabulary */
   encode(text: string): Int32Array {
+    expectText('CharTokenizer.encode', text)
     const ids = new Int32Array(text.length)
     let count = 0
     for (const character of text) {
@@ -131,6 +150,7 @@ export class CharTokenizer implements Tokenizer {
   }
 
   decode(ids: ArrayLike<number | bigint>): string {
+    expectIds('CharTokenizer.decode', ids)
     return Array.from(ids, (id, i) => this.tokens[checkId('CharTokenizer.decode', id, this.vocabSize, i)]!).join('')
   }
 
@@ -156,11 +176,13 @@ export class ByteTokenizer implements Tokenizer {
   readonly vocabSize = 256
 
   encode(text: string): Int32Array {
+    expectText('ByteTokenizer.encode', text)
     return Int32Array.from(new TextEncoder().encode(text))
   }
 
   /** Bytes that are no UTF-8 become U+FFFD. */
   decode(ids: ArrayLike<number | bigint>): string {
+    expectIds('ByteTokenizer.decode', ids)
     return new TextDecoder('utf-8', { ignoreBOM: true }).decode(
       Uint8Array.from(ids, (id, i) => checkId('ByteTokenizer.decode', id, 256, i)),
     )

@@ -16,6 +16,7 @@ const advice: Record<string, string> = {
   EFBIG: 'the size limit of this process or file system is smaller than the file',
   EISDIR: 'name a file, not a folder',
   ENOTDIR: 'a part of the path is a file, not a folder',
+  ERR_INVALID_ARG_TYPE: 'give the path as a string',
   EMFILE: 'close some files or raise the limit (ulimit -n)',
 }
 

@@ -8,6 +8,7 @@
 import { readFile, rm, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { ArgumentError, describeValue, FileError } from '../errors'
+import { readOptions } from '../options'
 import * as random from '../random'
 import { Tensor } from '../tensor/tensor'
 import { fileError, makeFolder, syncFolder, temporaryName, writeAtomically, writeFully } from './atomic'
@@ -73,12 +74,16 @@ function isNamedTensors(state: object): state is NamedTensors {
   return values.length > 0 && values.every((value) => value instanceof Tensor)
 }
 
-function checkArguments(op: string, parts: CheckpointParts, { step, keepLast = 1, files = {} }: SaveCheckpointOptions) {
+function checkArguments(op: string, parts: CheckpointParts, options: SaveCheckpointOptions) {
+  const { step, keepLast = 1, files = {} } = readOptions(op, options, ['step', 'extra', 'keepLast', 'files'])
   const refuse = (problem: string, got: unknown, expected: string) =>
     new ArgumentError(op, { problem, got: describeValue(got), expected })
   if (!Number.isSafeInteger(step) || step < 0) throw refuse('step is out of range', step, 'an integer from 0')
   if (!Number.isSafeInteger(keepLast) || keepLast < 1)
     throw refuse('keepLast is out of range', keepLast, 'an integer from 1')
+  if (parts === null || typeof parts !== 'object') {
+    throw refuse('no parts', parts, 'an object such as { model, optimizer }')
+  }
   for (const [name, part] of Object.entries(parts)) {
     if (!/^[A-Za-z]\w*$/.test(name) || reservedNames.includes(name)) {
       throw refuse('a part cannot have this name', name, `letters, digits and _, but not ${reservedNames.join(', ')}`)
@@ -261,6 +266,21 @@ async function readManifest(op: string, folder: string): Promise<Manifest> {
       problem: `${path} is not a checkpoint of this version`,
       got: describeValue(manifest?.format),
       expected: 'gradus.checkpoint, version 1',
+    })
+  }
+  const isTable = (value: unknown): boolean => value !== null && typeof value === 'object' && !Array.isArray(value)
+  const lacks = [
+    !isTable(manifest.files) && 'files',
+    !isTable(manifest.parts) && 'parts',
+    !isTable(manifest.random) && 'random',
+    !Array.isArray(manifest.tensorParts) && 'tensorParts',
+    !Number.isSafeInteger(manifest.step) && 'step',
+  ].filter(Boolean)
+  if (lacks.length > 0) {
+    throw new FileError(op, {
+      problem: `${path} is damaged`,
+      got: `no ${lacks.join(', no ')}`,
+      action: 'load an older checkpoint',
     })
   }
   for (const [name, size] of Object.entries(manifest.files)) {

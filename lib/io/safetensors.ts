@@ -1,6 +1,6 @@
 // Weights on disk: safetensors, which Python, Rust and the Hugging Face hub read and write too.
 
-import { ArgumentError, DTypeError, describeValue } from '../errors'
+import { ArgumentError, DTypeError, describeValue, FileError } from '../errors'
 import { fromBytes } from '../tensor/create'
 import { Tensor } from '../tensor/tensor'
 import { Container, type TensorSource, writeContainer } from './container'
@@ -11,6 +11,18 @@ export type NamedTensors = Record<string, Tensor>
 
 /** @internal What the writer needs of each tensor. */
 export function sources(op: string, tensors: NamedTensors | ReadonlyMap<string, Tensor>): TensorSource[] {
+  if (
+    tensors === null ||
+    typeof tensors !== 'object' ||
+    typeof (tensors as { stateDict?: unknown }).stateDict === 'function'
+  ) {
+    throw new ArgumentError(op, {
+      problem: 'not tensors by name',
+      got: describeValue(tensors),
+      expected: 'an object or a map of tensors',
+      action: 'of a module pass model.stateDict()',
+    })
+  }
   const entries = tensors instanceof Map ? [...tensors] : Object.entries(tensors)
   return entries.map(([name, tensor]) => {
     if (!(tensor instanceof Tensor)) {
@@ -118,8 +130,15 @@ export class SafetensorsFile {
     await this.close()
   }
 
-  private typed(name: string, { dtype }: TensorEntry): Tensor['dtype'] {
+  private typed(name: string, { dtype, shape }: TensorEntry): Tensor['dtype'] {
     const known = fromFileDType(dtype)
+    if (shape.length > 8) {
+      throw new FileError(this.op, {
+        problem: `${this.container.path}: ${name} has too many dims`,
+        got: String(shape.length),
+        expected: 'at most 8',
+      })
+    }
     if (known !== undefined) return known
     throw new DTypeError(this.op, {
       problem: `${this.container.path}: tensors cannot hold the elements of ${name}`,

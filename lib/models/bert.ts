@@ -1,6 +1,6 @@
 // BERT.
 
-import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
+import { ArgumentError, DTypeError, describeShape, ShapeError } from '../errors'
 import { Dropout } from '../nn/dropout'
 import { isSkipped, skipped } from '../nn/init/basic'
 import { transformer } from '../nn/init/transformer'
@@ -10,7 +10,7 @@ import { LayerNorm } from '../nn/norm'
 import { parameter } from '../nn/parameter'
 import { binaryCrossEntropyWithLogits, crossEntropy, linear, mseLoss } from '../ops/index'
 import { zeros } from '../tensor/create'
-import { Tensor } from '../tensor/tensor'
+import type { Tensor } from '../tensor/tensor'
 import { type Activation, makeActivation } from './activations'
 import {
   type BERTConfig,
@@ -21,7 +21,7 @@ import {
   type FullBERTConfig,
 } from './bertConfig'
 import { BERTEmbeddings, BERTEncoder, BERTPooler } from './bertEncoder'
-import { Insight, type LossOf, type ModelBatch, type ModelInsight } from './output'
+import { Insight, type LossOf, type ModelBatch, type ModelInsight, readBatch } from './output'
 import { expectIndices, IGNORED, ignorePadding, keyMask, readAttentionMask } from './padding'
 import { loadWeights, readConfig, savePretrained } from './pretrained'
 
@@ -150,7 +150,7 @@ export class BERT extends Module {
   }
 
   forward<Batch extends BERTBatch>(batch: Batch): BERTOutput<Batch> {
-    const { inputIds, attentionMask, labels, positionIds, tokenTypeIds } = readBatch(batch)
+    const { inputIds, attentionMask, labels, positionIds, tokenTypeIds } = readBatch('BERT', batch, ['tokenTypeIds'])
     expectIndices('BERT', 'inputIds', inputIds)
     const { shape } = inputIds
     if (shape[1]! > this.config.maxPositionEmbeddings) {
@@ -265,14 +265,3 @@ export class BERT extends Module {
 }
 
 const isTied = (name: string): boolean => /^cls\.predictions\.decoder\.(weight|bias)$/.test(name)
-
-function readBatch<Batch extends BERTBatch>(batch: Batch): Batch {
-  if (batch === null || typeof batch !== 'object' || !(batch.inputIds instanceof Tensor)) {
-    throw new ArgumentError('BERT', {
-      problem: 'the batch has no inputIds',
-      got: describeValue(batch),
-      expected: '{ inputIds, attentionMask?, tokenTypeIds?, labels? }',
-    })
-  }
-  return batch
-}

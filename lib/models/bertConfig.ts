@@ -2,6 +2,7 @@
 
 import { ArgumentError } from '../errors'
 import { expectCount, expectFinite, expectOneOf, expectProbability } from '../nn/arguments'
+import { readOptions } from '../options'
 import type { ActivationName } from './activations'
 import { type JsonConfig, readJson } from './pretrained'
 
@@ -49,9 +50,30 @@ export interface BERTConfig {
 /** A configuration with every value. */
 export type FullBERTConfig = Required<Omit<BERTConfig, 'dropout'>>
 
+const configNames = [
+  'head',
+  'vocabSize',
+  'hiddenSize',
+  'numHiddenLayers',
+  'numAttentionHeads',
+  'intermediateSize',
+  'maxPositionEmbeddings',
+  'typeVocabSize',
+  'dropout',
+  'hiddenDropout',
+  'attentionDropout',
+  'classifierDropout',
+  'activation',
+  'layerNormEps',
+  'initializerRange',
+  'padTokenId',
+  'numLabels',
+] as const satisfies readonly (keyof BERTConfig)[]
+
 /** Fills in the defaults. @throws ArgumentError naming the value that makes no sense */
 export function completeBERTConfig(config: BERTConfig): FullBERTConfig {
   const op = 'BERT'
+  readOptions(op, config, configNames)
   const hiddenSize = expectCount(op, 'hiddenSize', config.hiddenSize ?? 768)
   const numAttentionHeads = expectCount(op, 'numAttentionHeads', config.numAttentionHeads ?? 12)
   if (hiddenSize % numAttentionHeads !== 0) {

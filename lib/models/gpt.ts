@@ -1,6 +1,6 @@
 // GPT-2.
 
-import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
+import { ArgumentError, ShapeError } from '../errors'
 import { ModuleList } from '../nn/containers'
 import { Dropout } from '../nn/dropout'
 import { Embedding } from '../nn/embedding'
@@ -10,7 +10,7 @@ import { Linear } from '../nn/linear'
 import { Module, type StateDict } from '../nn/module'
 import { LayerNorm } from '../nn/norm'
 import { crossEntropy, linear, linearCrossEntropy } from '../ops/index'
-import { Tensor } from '../tensor/tensor'
+import type { Tensor } from '../tensor/tensor'
 import { type CausalLM, type GenerateOptions, generate, type NextCall, stream } from './generate'
 import { GPTBlock } from './gptBlock'
 import {
@@ -22,7 +22,7 @@ import {
   gptParameterCount,
 } from './gptConfig'
 import type { KeyValueCache } from './kvCache'
-import { Insight, type LossOf, type ModelBatch, type ModelInsight } from './output'
+import { Insight, type LossOf, type ModelBatch, type ModelInsight, readBatch } from './output'
 import { expectIndices, IGNORED, keyMask, readAttentionMask, shiftedTargets } from './padding'
 import { loadWeights, readConfig, savePretrained } from './pretrained'
 
@@ -142,7 +142,7 @@ export class GPT extends Module implements CausalLM {
   }
 
   forward<Batch extends GPTBatch>(batch: Batch): GPTOutput<Batch> {
-    const { inputIds, attentionMask, labels, positionIds, returnLogits = true } = readBatch(batch)
+    const { inputIds, attentionMask, labels, positionIds, returnLogits = true } = readBatch('GPT', batch)
     expectIndices('GPT', 'inputIds', inputIds)
     const real = attentionMask ? readAttentionMask('GPT', attentionMask, inputIds.shape) : null
     if (labels) expectIndices('GPT', 'labels', labels, inputIds.shape)
@@ -233,15 +233,4 @@ export class GPT extends Module implements CausalLM {
   savePretrained(folder: string): Promise<void> {
     return savePretrained(this, gptConfigToJson(this.config), folder)
   }
-}
-
-function readBatch<Batch extends GPTBatch>(batch: Batch): Batch {
-  if (batch === null || typeof batch !== 'object' || !(batch.inputIds instanceof Tensor)) {
-    throw new ArgumentError('GPT', {
-      problem: 'the batch has no inputIds',
-      got: batch instanceof Tensor ? `a tensor ${describeShape((batch as Tensor).shape)}` : describeValue(batch),
-      expected: '{ inputIds, attentionMask?, labels? }',
-    })
-  }
-  return batch
 }

@@ -2,6 +2,7 @@
 
 import { ArgumentError } from '../errors'
 import { expectCount, expectFinite, expectProbability } from '../nn/arguments'
+import { readOptions } from '../options'
 import type { ActivationName } from './activations'
 import { type JsonConfig, readJson } from './pretrained'
 
@@ -46,9 +47,30 @@ export interface GPTConfig {
 /** A configuration with every value. */
 export type FullGPTConfig = Required<Omit<GPTConfig, 'dropout'>>
 
+const configNames = [
+  'vocabSize',
+  'blockSize',
+  'nLayer',
+  'nHead',
+  'nEmbd',
+  'nInner',
+  'dropout',
+  'embdDropout',
+  'attnDropout',
+  'residDropout',
+  'activation',
+  'layerNormEps',
+  'initializerRange',
+  'tieWeights',
+  'scaleAttention',
+  'scaleAttentionByInverseLayer',
+  'eosTokenId',
+] as const satisfies readonly (keyof GPTConfig)[]
+
 /** Fills in the defaults. @throws ArgumentError naming the value that makes no sense */
 export function completeGPTConfig(config: GPTConfig): FullGPTConfig {
   const op = 'GPT'
+  readOptions(op, config, configNames)
   const nEmbd = expectCount(op, 'nEmbd', config.nEmbd ?? 768)
   const nHead = expectCount(op, 'nHead', config.nHead ?? 12)
   if (nEmbd % nHead !== 0) {

@@ -1,6 +1,8 @@
 // What models give back.
 
-import type { Tensor } from '../tensor/tensor'
+import { ArgumentError, describeShape, describeValue } from '../errors'
+import { refuseSnakeCase } from '../options'
+import { Tensor } from '../tensor/tensor'
 
 /** What every model takes. */
 export interface ModelBatch {
@@ -16,6 +18,28 @@ export interface ModelBatch {
   outputAttentions?: boolean
   /** Returns the embeddings and the output of each layer, [B, T, C]. Default false. */
   outputHiddenStates?: boolean
+}
+
+const fields = ['inputIds', 'attentionMask', 'labels', 'positionIds', 'outputAttentions', 'outputHiddenStates']
+
+function describeBatch(batch: unknown): string {
+  if (batch instanceof Tensor) return `a tensor ${describeShape(batch.shape)}`
+  const keys = batch === null || typeof batch !== 'object' ? [] : Object.keys(batch).slice(0, 8)
+  return `${describeValue(batch)}${keys.length > 0 ? ` with ${keys.join(', ')}` : ''}`
+}
+
+/** @internal The batch, which may hold more than the model reads, but nothing under Python's names. */
+export function readBatch<Batch extends ModelBatch>(op: string, batch: Batch, more: readonly string[] = []): Batch {
+  if (batch !== null && typeof batch === 'object') refuseSnakeCase(op, batch, [...fields, ...more])
+  if (batch === null || typeof batch !== 'object' || !(batch.inputIds instanceof Tensor)) {
+    throw new ArgumentError(op, {
+      problem: 'the batch has no inputIds',
+      got: describeBatch(batch),
+      expected: ['{ inputIds', 'attentionMask?', ...more.map((name) => `${name}?`), 'labels? }'].join(', '),
+      action: 'arrays become tensors with tensor(rows, { dtype: "int64" })',
+    })
+  }
+  return batch
 }
 
 /** Attention probabilities and hidden states, where they were asked for. */

@@ -4,6 +4,7 @@ import { FLOAT32, INT64 } from '../dtype'
 import { ArgumentError, describeValue } from '../errors'
 import { expectCount } from '../nn/arguments'
 import { argmax, cumsum, softmax, sort, topk } from '../ops/index'
+import { readOptions } from '../options'
 import { defaultGenerator, Generator } from '../random'
 import { native, run } from '../tensor/dispatch'
 import type { Tensor } from '../tensor/tensor'
@@ -30,8 +31,22 @@ function refuse(name: string, value: unknown, expected: string): never {
   throw new ArgumentError('generate', { problem: `${name} makes no sense`, got: describeValue(value), expected })
 }
 
+const optionNames = [
+  'maxNewTokens',
+  'attentionMask',
+  'eosTokenId',
+  'padTokenId',
+  'signal',
+  'doSample',
+  'temperature',
+  'topK',
+  'topP',
+  'seed',
+]
+
 /** @internal Checks the options. */
 export function readSampling(options: SamplingOptions): Sampling {
+  readOptions('generate', options as Record<string, unknown>, optionNames)
   const { temperature = 1, topK, topP = 1, seed } = options
   const asked = [options.temperature, topK, options.topP, seed].some((option) => option !== undefined)
   if (!(Number.isFinite(temperature) && temperature >= 0)) refuse('temperature', temperature, 'a number of at least 0')

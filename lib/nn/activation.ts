@@ -1,6 +1,7 @@
 // Activations as modules, for containers and hooks; each is the operator of its name in `ops`.
 
 import { gelu, logSoftmax, relu, sigmoid, silu, softmax, softplus, tanh } from '../ops/index'
+import { readOptions } from '../options'
 import type { Tensor } from '../tensor/tensor'
 import { expectOneOf } from './arguments'
 import { Module } from './module'
@@ -12,8 +13,9 @@ export type GeluApproximation = 'none' | 'tanh'
 export class GELU extends Module {
   readonly approximate: GeluApproximation
 
-  constructor({ approximate = 'none' }: { approximate?: GeluApproximation } = {}) {
+  constructor(options: { approximate?: GeluApproximation } = {}) {
     super()
+    const { approximate = 'none' } = readOptions('GELU', options, ['approximate'])
     this.approximate = expectOneOf('GELU', 'approximate', approximate, ['none', 'tanh'])
   }
 
@@ -59,8 +61,9 @@ export class Softplus extends Module {
   readonly beta: number
   readonly threshold: number
 
-  constructor({ beta = 1, threshold = 20 }: { beta?: number; threshold?: number } = {}) {
+  constructor(options: { beta?: number; threshold?: number } = {}) {
     super()
+    const { beta = 1, threshold = 20 } = readOptions('Softplus', options, ['beta', 'threshold'])
     this.beta = beta
     this.threshold = threshold
   }

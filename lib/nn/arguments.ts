@@ -2,6 +2,9 @@
 
 import { ArgumentError, describeValue } from '../errors'
 
+/** @internal Names of the options that say how parameters are made. */
+export const placement = ['dtype', 'device'] as const
+
 /** @internal Throws unless the value is a whole number of at least `least`. */
 export function expectCount(op: string, name: string, value: unknown, least = 1): number {
   if (!Number.isSafeInteger(value) || (value as number) < least) {

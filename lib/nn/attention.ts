@@ -3,9 +3,10 @@
 import type { DType } from '../dtype'
 import { DTypeError, describeShape, ShapeError } from '../errors'
 import { dropout, linear, logicalNot, maskedFill, matmul, scaledDotProductAttention, softmax } from '../ops/index'
+import { readOptions } from '../options'
 import { ones, type TensorOptions, zeros } from '../tensor/create'
 import type { Tensor } from '../tensor/tensor'
-import { expectCount, expectProbability } from './arguments'
+import { expectCount, expectProbability, placement } from './arguments'
 import { isSkipped, xavierUniform_, zeros_ } from './init/basic'
 import { Linear } from './linear'
 import { Module } from './module'
@@ -78,6 +79,8 @@ export interface MultiheadAttentionCall {
   isCausal?: boolean
 }
 
+const callOptions = ['keyPaddingMask', 'attnMask', 'needWeights', 'averageAttnWeights', 'isCausal'] as const
+
 /** Attention of several heads between projections of query, key and value.
  *  query [L, B, C], key and value [S, B, C] (with `batchFirst` [B, L, C] and [B, S, C]; or without the batch dim)
  *  -> output like query, and probabilities or null. Parameters have PyTorch's names, so state dicts fit both ways.
@@ -96,12 +99,10 @@ export class MultiheadAttention extends Module {
   in_proj_bias: Tensor | null
   out_proj: Linear
 
-  constructor(
-    embedDim: number,
-    numHeads: number,
-    { dropout = 0, bias = true, batchFirst = false, ...options }: MultiheadAttentionOptions = {},
-  ) {
+  constructor(embedDim: number, numHeads: number, given: MultiheadAttentionOptions = {}) {
     super()
+    const names = ['dropout', 'bias', 'batchFirst', ...placement] as const
+    const { dropout = 0, bias = true, batchFirst = false, ...options } = readOptions('MultiheadAttention', given, names)
     this.embedDim = expectCount('MultiheadAttention', 'embedDim', embedDim)
     this.numHeads = expectCount('MultiheadAttention', 'numHeads', numHeads)
     if (embedDim % numHeads !== 0) {
@@ -132,14 +133,15 @@ export class MultiheadAttention extends Module {
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    {
+    call: MultiheadAttentionCall = {},
+  ): [output: Tensor, weights: Tensor | null] {
+    const {
       keyPaddingMask = null,
       attnMask = null,
       needWeights = true,
       averageAttnWeights = true,
       isCausal = false,
-    }: MultiheadAttentionCall = {},
-  ): [output: Tensor, weights: Tensor | null] {
+    } = readOptions('MultiheadAttention', call, callOptions)
     const batched = this.checkInputs(query, key, value)
     // x [L, B, C] or [B, L, C] or [L, C] -> [B, L, C]; a tensor given twice stays one, so that it is projected once
     const rows = new Map<Tensor, Tensor>()

@@ -1,21 +1,31 @@
 // Modules that hold modules.
 
 import { ArgumentError, describeValue, IndexError } from '../errors'
+import type { Tensor } from '../tensor/tensor'
 import { Module } from './module'
 
 function expectModule(op: string, value: unknown): asserts value is Module {
   if (!(value instanceof Module)) {
-    throw new ArgumentError(op, { problem: 'not a module', got: describeValue(value), expected: 'an nn.Module' })
+    throw new ArgumentError(op, {
+      problem: 'not a module',
+      got: describeValue(value),
+      expected: 'an nn.Module',
+      ...(Array.isArray(value) && { action: `spread arrays: new ${op}(...modules)` }),
+    })
   }
+  value.namedChildren() // refuses a forward that the memory scope cannot see
 }
 
 /** A list of modules, found by `parameters()`; it has no forward of its own.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.ModuleList.html
  *  @example for (const block of this.blocks) x = block.forward(x) */
 export class ModuleList<M extends Module = Module> extends Module {
+  /** The module at a position, as in `blocks[0]`; `at` also counts from the end and checks. */
+  readonly [index: number]: M
+
   constructor(modules: Iterable<M> = []) {
     super()
-    for (const module of modules) this.append(module)
+    this.extend(modules)
   }
 
   /** Number of modules. */
@@ -29,6 +39,43 @@ export class ModuleList<M extends Module = Module> extends Module {
     // Fields named by position, so that state dicts say `blocks.0.weight`.
     ;(this as unknown as Record<string, M>)[String(this.length)] = module
     return this
+  }
+
+  /** Adds modules at the end; returns the list. */
+  extend(modules: Iterable<M>): this {
+    if (typeof (modules as Iterable<M> | null)?.[Symbol.iterator] !== 'function') {
+      throw new ArgumentError(this.constructor.name, {
+        problem: 'no list of modules',
+        got: describeValue(modules),
+        expected: 'an array of modules',
+      })
+    }
+    for (const module of modules) this.append(module)
+    return this
+  }
+
+  /** Puts a module before the one at a position (at most `length`); returns the list.
+   *  @throws IndexError outside the list */
+  insert(index: number, module: M): this {
+    expectModule(this.constructor.name, module)
+    const modules = this.children() as M[]
+    if (!Number.isInteger(index) || index < 0 || index > modules.length) {
+      throw new IndexError(this.constructor.name, {
+        problem: 'no such position',
+        got: describeValue(index),
+        expected: `0 to ${modules.length}`,
+      })
+    }
+    modules.splice(index, 0, module)
+    modules.forEach((each, i) => {
+      ;(this as unknown as Record<string, M>)[String(i)] = each
+    })
+    return this
+  }
+
+  /** Positions and modules, as Python's enumerate gives them. */
+  entries(): IterableIterator<[number, M]> {
+    return (this.children() as M[]).entries()
   }
 
   /** The module at a position; negative ones count from the end.
@@ -68,7 +115,7 @@ export class Sequential extends ModuleList {
   }
 
   // The types of what passes through are the modules' own affair.
-  forward<T>(input: unknown): T {
+  forward<T = Tensor>(input: unknown): T {
     let value = input
     for (const module of this) value = (module as { forward(x: unknown): unknown }).forward(value)
     return value as T

@@ -3,10 +3,11 @@
 import { withoutGrad } from '../autograd/mode'
 import { ArgumentError, describeValue } from '../errors'
 import { embedding } from '../ops/index'
+import { readOptions } from '../options'
 import { type TensorOptions, zeros } from '../tensor/create'
 import { tidy } from '../tensor/scope'
 import type { Tensor } from '../tensor/tensor'
-import { expectCount } from './arguments'
+import { expectCount, placement } from './arguments'
 import { isSkipped, normal_ } from './init/basic'
 import { Module } from './module'
 import { parameter } from './parameter'
@@ -28,8 +29,9 @@ export class Embedding extends Module {
   readonly paddingIdx: number | null
   weight: Tensor
 
-  constructor(numEmbeddings: number, embeddingDim: number, { paddingIdx = null, ...options }: EmbeddingOptions = {}) {
+  constructor(numEmbeddings: number, embeddingDim: number, given: EmbeddingOptions = {}) {
     super()
+    const { paddingIdx = null, ...options } = readOptions('Embedding', given, ['paddingIdx', ...placement])
     this.numEmbeddings = expectCount('Embedding', 'numEmbeddings', numEmbeddings)
     this.embeddingDim = expectCount('Embedding', 'embeddingDim', embeddingDim)
     if (paddingIdx !== null) {

@@ -1,9 +1,10 @@
 // The affine map, and the map that does nothing.
 
 import { linear } from '../ops/index'
+import { readOptions } from '../options'
 import { type TensorOptions, zeros } from '../tensor/create'
 import type { Tensor } from '../tensor/tensor'
-import { expectCount } from './arguments'
+import { expectCount, placement } from './arguments'
 import { isSkipped, kaimingUniform_, uniform_ } from './init/basic'
 import { Module } from './module'
 import { parameter } from './parameter'
@@ -26,8 +27,9 @@ export class Linear extends Module {
   weight: Tensor
   bias: Tensor | null
 
-  constructor(inFeatures: number, outFeatures: number, { bias = true, ...options }: LinearOptions = {}) {
+  constructor(inFeatures: number, outFeatures: number, given: LinearOptions = {}) {
     super()
+    const { bias = true, ...options } = readOptions('Linear', given, ['bias', ...placement])
     this.inFeatures = expectCount('Linear', 'inFeatures', inFeatures)
     this.outFeatures = expectCount('Linear', 'outFeatures', outFeatures)
     this.weight = parameter(zeros([outFeatures, inFeatures], options))

@@ -1,6 +1,7 @@
 // Losses as modules; each is the operator of its name in `ops`.
 
 import { binaryCrossEntropyWithLogits, crossEntropy, klDiv, l1Loss, mseLoss, nllLoss, smoothL1Loss } from '../ops/index'
+import { readOptions } from '../options'
 import type { Tensor } from '../tensor/tensor'
 import { expectOneOf, expectProbability } from './arguments'
 import { Module } from './module'
@@ -31,13 +32,10 @@ export class CrossEntropyLoss extends Module {
   readonly labelSmoothing: number
   weight: Tensor | null = null
 
-  constructor({
-    weight = null,
-    ignoreIndex = -100,
-    reduction = 'mean',
-    labelSmoothing = 0,
-  }: ClassLossOptions & { labelSmoothing?: number } = {}) {
+  constructor(options: ClassLossOptions & { labelSmoothing?: number } = {}) {
     super()
+    readOptions('CrossEntropyLoss', options, ['weight', 'ignoreIndex', 'reduction', 'labelSmoothing'])
+    const { weight = null, ignoreIndex = -100, reduction = 'mean', labelSmoothing = 0 } = options
     this.ignoreIndex = ignoreIndex
     this.reduction = expectOneOf('CrossEntropyLoss', 'reduction', reduction, reductions)
     this.labelSmoothing = expectProbability('CrossEntropyLoss', 'labelSmoothing', labelSmoothing)
@@ -57,8 +55,10 @@ export class NLLLoss extends Module {
   readonly reduction: Reduction
   weight: Tensor | null = null
 
-  constructor({ weight = null, ignoreIndex = -100, reduction = 'mean' }: ClassLossOptions = {}) {
+  constructor(options: ClassLossOptions = {}) {
     super()
+    readOptions('NLLLoss', options, ['weight', 'ignoreIndex', 'reduction'])
+    const { weight = null, ignoreIndex = -100, reduction = 'mean' } = options
     this.ignoreIndex = ignoreIndex
     this.reduction = expectOneOf('NLLLoss', 'reduction', reduction, reductions)
     if (weight !== null) this.registerBuffer('weight', weight)
@@ -74,8 +74,9 @@ export class NLLLoss extends Module {
 export class MSELoss extends Module {
   readonly reduction: Reduction
 
-  constructor({ reduction = 'mean' }: { reduction?: Reduction } = {}) {
+  constructor(options: { reduction?: Reduction } = {}) {
     super()
+    const { reduction = 'mean' } = readOptions('MSELoss', options, ['reduction'])
     this.reduction = expectOneOf('MSELoss', 'reduction', reduction, reductions)
   }
 
@@ -88,8 +89,9 @@ export class MSELoss extends Module {
 export class L1Loss extends Module {
   readonly reduction: Reduction
 
-  constructor({ reduction = 'mean' }: { reduction?: Reduction } = {}) {
+  constructor(options: { reduction?: Reduction } = {}) {
     super()
+    const { reduction = 'mean' } = readOptions('L1Loss', options, ['reduction'])
     this.reduction = expectOneOf('L1Loss', 'reduction', reduction, reductions)
   }
 
@@ -103,8 +105,9 @@ export class SmoothL1Loss extends Module {
   readonly reduction: Reduction
   readonly beta: number
 
-  constructor({ reduction = 'mean', beta = 1 }: { reduction?: Reduction; beta?: number } = {}) {
+  constructor(options: { reduction?: Reduction; beta?: number } = {}) {
     super()
+    const { reduction = 'mean', beta = 1 } = readOptions('SmoothL1Loss', options, ['reduction', 'beta'])
     this.reduction = expectOneOf('SmoothL1Loss', 'reduction', reduction, reductions)
     this.beta = beta
   }
@@ -121,12 +124,10 @@ export class BCEWithLogitsLoss extends Module {
   weight: Tensor | null = null
   posWeight: Tensor | null = null
 
-  constructor({
-    weight = null,
-    posWeight = null,
-    reduction = 'mean',
-  }: { weight?: Tensor | null; posWeight?: Tensor | null; reduction?: Reduction } = {}) {
+  constructor(options: { weight?: Tensor | null; posWeight?: Tensor | null; reduction?: Reduction } = {}) {
     super()
+    readOptions('BCEWithLogitsLoss', options, ['weight', 'posWeight', 'reduction'])
+    const { weight = null, posWeight = null, reduction = 'mean' } = options
     this.reduction = expectOneOf('BCEWithLogitsLoss', 'reduction', reduction, reductions)
     if (weight !== null) this.registerBuffer('weight', weight)
     if (posWeight !== null) this.registerBuffer('posWeight', posWeight)
@@ -144,11 +145,9 @@ export class KLDivLoss extends Module {
   readonly reduction: Reduction | 'batchmean'
   readonly logTarget: boolean
 
-  constructor({
-    reduction = 'mean',
-    logTarget = false,
-  }: { reduction?: Reduction | 'batchmean'; logTarget?: boolean } = {}) {
+  constructor(options: { reduction?: Reduction | 'batchmean'; logTarget?: boolean } = {}) {
     super()
+    const { reduction = 'mean', logTarget = false } = readOptions('KLDivLoss', options, ['reduction', 'logTarget'])
     this.reduction = expectOneOf('KLDivLoss', 'reduction', reduction, [...reductions, 'batchmean'] as const)
     this.logTarget = logTarget
   }

@@ -7,12 +7,13 @@
 import { withoutGrad } from '../autograd/mode'
 import type { Device, DeviceName } from '../device'
 import type { DType } from '../dtype'
-import { ArgumentError, describeShape, describeValue, GradusError, ShapeError, StateError } from '../errors'
+import { ArgumentError, DTypeError, describeShape, describeValue, GradusError, ShapeError, StateError } from '../errors'
 import { to } from '../ops/shape'
+import { expectFunction, readOptions } from '../options'
 import { currentContext, setContext } from '../tensor/dispatch'
 import { adopt } from '../tensor/memory'
 import { forEachTensor, scoped, tidy } from '../tensor/scope'
-import { Tensor } from '../tensor/tensor'
+import { type HookHandle, hookHandle, Tensor } from '../tensor/tensor'
 import { newContext, pathOf } from './context'
 import { isParameter, parameter } from './parameter'
 
@@ -26,8 +27,8 @@ interface StateEntry {
   layout: (tensor: Tensor) => Tensor
 }
 
-/** Called before forward with its arguments; may return other ones. */
-export type ForwardPreHook = (module: Module, inputs: unknown[]) => unknown[] | undefined
+/** Called before forward with its arguments; may return other ones in an array, or another first one. */
+export type ForwardPreHook = (module: Module, inputs: unknown[]) => unknown
 /** Called after forward; may return another output. */
 export type ForwardHook = (module: Module, inputs: unknown[], output: unknown) => unknown
 /** Called in backward with the gradient of the module's (first) output; may return another one. */
@@ -38,6 +39,8 @@ export interface IncompatibleKeys {
   missingKeys: string[]
   unexpectedKeys: string[]
 }
+
+const wholeDTypes: ReadonlySet<string> = new Set<DType>(['int64', 'int32', 'uint8', 'bool'])
 
 // --- the module -------------------------------------------------------------------------------------------------------
 
@@ -97,6 +100,7 @@ export class Module {
 
   #call(forward: (...inputs: unknown[]) => unknown, given: unknown[]): unknown {
     if (this.#context === 0) {
+      this.namedModules() // refuses what the memory scope or parameters() would not see
       this.#context = newContext(this, currentContext)
     }
     const outer = setContext(this.#context)
@@ -105,7 +109,10 @@ export class Module {
     try {
       output = scoped(this.#label, this, () => {
         let inputs = given
-        for (const hook of this.#preHooks) inputs = hook(this, inputs) ?? inputs
+        for (const hook of this.#preHooks) {
+          const others = hook(this, inputs) ?? inputs
+          inputs = Array.isArray(others) ? others : [others]
+        }
         const result = forward.apply(this, inputs)
         return result instanceof Promise
           ? result.then((value) => this.#afterForward(inputs, value))
@@ -144,22 +151,25 @@ export class Module {
     return output
   }
 
-  /** Calls `hook` before every forward; returns a function that removes it. */
-  registerForwardPreHook(hook: ForwardPreHook): () => void {
+  /** Calls `hook` before every forward; returns what takes it off. */
+  registerForwardPreHook(hook: ForwardPreHook): HookHandle {
+    expectFunction('registerForwardPreHook', hook)
     this.#preHooks.add(hook)
-    return () => void this.#preHooks.delete(hook)
+    return hookHandle(() => this.#preHooks.delete(hook))
   }
 
-  /** Calls `hook` after every forward; what it is handed stays alive beyond the call. */
-  registerForwardHook(hook: ForwardHook): () => void {
+  /** Calls `hook` after every forward; what it is handed stays alive beyond the call. Returns what takes it off. */
+  registerForwardHook(hook: ForwardHook): HookHandle {
+    expectFunction('registerForwardHook', hook)
     this.#hooks.add(hook)
-    return () => void this.#hooks.delete(hook)
+    return hookHandle(() => this.#hooks.delete(hook))
   }
 
   /** Calls `hook` with the gradient of the module's first output tensor when backward reaches it. */
-  registerBackwardHook(hook: BackwardHook): () => void {
+  registerBackwardHook(hook: BackwardHook): HookHandle {
+    expectFunction('registerBackwardHook', hook)
     this.#backwardHooks.add(hook)
-    return () => void this.#backwardHooks.delete(hook)
+    return hookHandle(() => this.#backwardHooks.delete(hook))
   }
 
   /** Whether someone watches or changes its calls: then it must not be fused with others. */
@@ -181,7 +191,17 @@ export class Module {
     ;(this as Record<string, unknown>)[name] = parameter(data)
   }
 
-  /** Direct submodules by field. */
+  /** The modules from the outermost to this one. */
+  #below(above: readonly Module[]): readonly Module[] {
+    if (!above.includes(this)) return [...above, this]
+    throw new StateError(this.constructor.name, {
+      problem: 'the module stands below itself',
+      action: 'keep the way up in a #private field',
+    })
+  }
+
+  /** Direct submodules by field.
+   *  @throws StateError for modules or parameters in arrays, maps and objects, and for a forward in a class field */
   namedChildren(): [string, Module][] {
     if ((this as { forward: unknown }).forward !== this.#wrapper) {
       throw new StateError(this.constructor.name, {
@@ -191,7 +211,21 @@ export class Module {
         action: 'write it as a method',
       })
     }
-    return Object.entries(this).filter((entry): entry is [string, Module] => entry[1] instanceof Module)
+    const entries = Object.entries(this)
+    for (const [name, value] of entries) this.#expectNothingHidden(name, value)
+    return entries.filter((entry): entry is [string, Module] => entry[1] instanceof Module)
+  }
+
+  #expectNothingHidden(name: string, value: unknown): void {
+    const hidden = hiddenIn(value)
+    if (hidden === null) return
+    const list = hidden === 'modules' ? 'nn.ModuleList or nn.ModuleDict' : 'a field for each'
+    throw new StateError(this.constructor.name, {
+      problem: `the field "${name}" hides ${hidden}`,
+      got: Array.isArray(value) ? 'an array' : describeValue(value),
+      expected: hidden === 'modules' ? 'a module' : 'a parameter',
+      action: `use ${list}, or a #private field for what is not the module's own`,
+    })
   }
 
   /** Direct submodules. */
@@ -274,18 +308,27 @@ export class Module {
     return tensor
   }
 
-  #state(prefix = ''): StateEntry[] {
+  #state(prefix = '', above: readonly Module[] = []): StateEntry[] {
+    const path = this.#below(above)
     const own = this.#own('state').map(([name, tensor]) => ({
       path: join(prefix, name),
       tensor,
       layout: (each: Tensor) => this.stateLayout(name, each),
     }))
-    return [...own, ...this.namedChildren().flatMap(([name, child]) => child.#state(join(prefix, name)))]
+    return [...own, ...this.namedChildren().flatMap(([name, child]) => child.#state(join(prefix, name), path))]
   }
 
   /** Copies values into parameters and buffers. Everything is checked before anything is written.
    *  @throws StateError when `strict` (the default) and names are missing or unknown; ShapeError when a shape differs */
-  loadStateDict(state: StateDict, { strict = true }: { strict?: boolean } = {}): IncompatibleKeys {
+  loadStateDict(state: StateDict, options: { strict?: boolean } = {}): IncompatibleKeys {
+    const { strict = true } = readOptions('loadStateDict', options, ['strict'])
+    if (state === null || typeof state !== 'object') {
+      throw new ArgumentError('loadStateDict', {
+        problem: 'not a state dict',
+        got: describeValue(state),
+        expected: 'an object of tensors by name',
+      })
+    }
     const targets = this.#state()
     const names = new Set(targets.map(({ path }) => path))
     const missingKeys = [...names].filter((name) => !(name in state))
@@ -332,10 +375,16 @@ export class Module {
 
   /** Calls fn on every module below this one and then on this one. */
   apply(fn: (module: Module) => void): this {
+    expectFunction('apply', fn)
+    return this.#apply(fn, [])
+  }
+
+  #apply(fn: (module: Module) => void, above: readonly Module[]): this {
+    const path = this.#below(above)
     const outer = applied
     applied ??= new Set()
     try {
-      for (const child of this.children()) child.apply(fn)
+      for (const child of this.children()) child.#apply(fn, path)
       fn(this)
     } finally {
       applied = outer
@@ -345,6 +394,13 @@ export class Module {
 
   /** Moves parameters and buffers (floating ones, when the target is a dtype) in place, so that optimizers keep them. */
   to(target: DType | DeviceName | Device): this {
+    if (typeof target === 'string' && wholeDTypes.has(target)) {
+      throw new DTypeError('to', {
+        problem: 'parameters have no gradients in this dtype',
+        got: target,
+        expected: 'float32, float64, float16 or bfloat16',
+      })
+    }
     withoutGrad(() => {
       for (const tensor of new Set([...this.parameters(), ...this.namedBuffers().map(([, b]) => b)])) {
         const dtypeOnly = typeof target === 'string' && !/^(cpu|cuda)/.test(target)
@@ -357,6 +413,26 @@ export class Module {
       }
     })
     return this
+  }
+
+  /** `to('float32')` */
+  float(): this {
+    return this.to('float32')
+  }
+
+  /** `to('float64')` */
+  double(): this {
+    return this.to('float64')
+  }
+
+  /** `to('float16')` */
+  half(): this {
+    return this.to('float16')
+  }
+
+  /** `to('bfloat16')` */
+  bfloat16(): this {
+    return this.to('bfloat16')
   }
 
   /** Sets `requiresGrad` of every parameter. */
@@ -384,16 +460,36 @@ export class Module {
   }
 
   toString(): string {
+    return this.#draw([])
+  }
+
+  #draw(above: readonly Module[]): string {
+    const path = this.#below(above)
     const children = this.namedChildren()
     const count = this.numParameters()
     const head = `${this.constructor.name}(${this.extraRepr()})${count > 0 ? `  # ${count.toLocaleString('en')} parameters` : ''}`
-    const lines = children.map(([name, child]) => `  (${name}): ${child.toString().replaceAll('\n', '\n  ')}`)
+    const lines = children.map(([name, child]) => `  (${name}): ${child.#draw(path).replaceAll('\n', '\n  ')}`)
     return [head, ...lines].join('\n')
   }
 
   [Symbol.for('nodejs.util.inspect.custom')](): string {
     return this.toString()
   }
+}
+
+/** What a field holds that parameters() would not find. Lists are of one kind, so that the first elements tell. */
+function hiddenIn(value: unknown, depth = 0): 'modules' | 'parameters' | null {
+  if (value === null || typeof value !== 'object' || depth > 2) return null
+  if (depth > 0 && value instanceof Module) return 'modules'
+  if (value instanceof Tensor) return depth > 0 && isParameter(value) ? 'parameters' : null
+  if (value instanceof Map || value instanceof Set || Array.isArray(value)) {
+    if (!Array.isArray(value) && value.size > 64) return null
+    const first: unknown[] = Array.isArray(value) ? value.slice(0, 8) : [...value.values()].slice(0, 8)
+    return first.reduce<ReturnType<typeof hiddenIn>>((found, each) => found ?? hiddenIn(each, depth + 1), null)
+  }
+  const prototype = Object.getPrototypeOf(value)
+  if (prototype !== Object.prototype && prototype !== null) return null
+  return hiddenIn(Object.values(value), depth)
 }
 
 const join = (prefix: string, name: string): string => (prefix === '' ? name : `${prefix}.${name}`)

@@ -1,9 +1,10 @@
 // Normalization over the last dims.
 
 import { layerNorm, rmsNorm } from '../ops/index'
+import { readOptions } from '../options'
 import { ones, type TensorOptions, zeros } from '../tensor/create'
 import type { Shape, Tensor } from '../tensor/tensor'
-import { expectCount } from './arguments'
+import { expectCount, placement } from './arguments'
 import { ones_, zeros_ } from './init/basic'
 import { Module } from './module'
 import { parameter } from './parameter'
@@ -33,11 +34,10 @@ export class LayerNorm extends Module {
   weight: Tensor | null
   bias: Tensor | null
 
-  constructor(
-    normalizedShape: number | readonly number[],
-    { eps = 1e-5, elementwiseAffine = true, bias = true, ...options }: LayerNormOptions = {},
-  ) {
+  constructor(normalizedShape: number | readonly number[], given: LayerNormOptions = {}) {
     super()
+    const names = ['eps', 'elementwiseAffine', 'bias', ...placement] as const
+    const { eps = 1e-5, elementwiseAffine = true, bias = true, ...options } = readOptions('LayerNorm', given, names)
     this.normalizedShape = normalizedSizes('LayerNorm', normalizedShape)
     this.eps = eps
     this.weight = elementwiseAffine ? parameter(ones(this.normalizedShape, options)) : null
@@ -77,11 +77,10 @@ export class RMSNorm extends Module {
   readonly eps: number | null
   weight: Tensor | null
 
-  constructor(
-    normalizedShape: number | readonly number[],
-    { eps = null, elementwiseAffine = true, ...options }: RMSNormOptions = {},
-  ) {
+  constructor(normalizedShape: number | readonly number[], given: RMSNormOptions = {}) {
     super()
+    const names = ['eps', 'elementwiseAffine', ...placement] as const
+    const { eps = null, elementwiseAffine = true, ...options } = readOptions('RMSNorm', given, names)
     this.normalizedShape = normalizedSizes('RMSNorm', normalizedShape)
     this.eps = eps
     this.weight = elementwiseAffine ? parameter(ones(this.normalizedShape, options)) : null

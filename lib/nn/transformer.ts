@@ -2,9 +2,10 @@
 
 import { ArgumentError, describeValue } from '../errors'
 import { dropoutAdd, gelu, mlp, relu } from '../ops/index'
+import { readOptions } from '../options'
 import type { TensorOptions } from '../tensor/create'
 import type { Tensor } from '../tensor/tensor'
-import { expectCount, expectProbability } from './arguments'
+import { expectCount, expectProbability, placement } from './arguments'
 import { MultiheadAttention } from './attention'
 import { ModuleList } from './containers'
 import { Dropout } from './dropout'
@@ -33,6 +34,17 @@ export interface TransformerEncoderLayerOptions extends Pick<TensorOptions, 'dty
   /** Linear maps and norms have biases; default true. */
   bias?: boolean
 }
+
+const layerOptions = [
+  'dimFeedforward',
+  'dropout',
+  'activation',
+  'layerNormEps',
+  'batchFirst',
+  'normFirst',
+  'bias',
+  ...placement,
+] as const
 
 /** What a call of an encoder layer takes beside its input; true hides. */
 export interface EncoderCall {
@@ -80,7 +92,7 @@ export class TransformerEncoderLayer extends Module {
       normFirst = false,
       bias = true,
       ...where
-    } = options
+    } = readOptions('TransformerEncoderLayer', options, layerOptions)
     expectCount('TransformerEncoderLayer', 'dModel', dModel)
     expectProbability('TransformerEncoderLayer', 'dropout', dropout)
     this.normFirst = normFirst
@@ -104,7 +116,13 @@ export class TransformerEncoderLayer extends Module {
     return layer
   }
 
-  forward(src: Tensor, { srcMask = null, srcKeyPaddingMask = null, isCausal = false }: EncoderCall = {}): Tensor {
+  forward(src: Tensor, call: EncoderCall = {}): Tensor {
+    const names = ['srcMask', 'srcKeyPaddingMask', 'isCausal'] as const
+    const {
+      srcMask = null,
+      srcKeyPaddingMask = null,
+      isCausal = false,
+    } = readOptions(this.constructor.name, call, names)
     const attend = (x: Tensor): Tensor =>
       this.self_attn.forward(x, x, x, {
         attnMask: srcMask,
@@ -170,7 +188,9 @@ export class TransformerEncoder extends Module {
   }
 
   /** src [T, B, C] (or [B, T, C]) -> the same shape; `mask` and `srcKeyPaddingMask` as for the layers: true hides. */
-  forward(src: Tensor, { mask = null, srcKeyPaddingMask = null, isCausal = false }: EncoderStackCall = {}): Tensor {
+  forward(src: Tensor, call: EncoderStackCall = {}): Tensor {
+    const names = ['mask', 'srcKeyPaddingMask', 'isCausal'] as const
+    const { mask = null, srcKeyPaddingMask = null, isCausal = false } = readOptions(this.constructor.name, call, names)
     let x = src
     for (const layer of this.layers) x = layer.forward(x, { srcMask: mask, srcKeyPaddingMask, isCausal })
     return this.norm === null ? x : (this.norm as unknown as { forward(x: Tensor): Tensor }).forward(x)

@@ -2,6 +2,7 @@
 
 import { ArgumentError, describeValue, StateError } from '../errors'
 import { clampTensors, clipTensors, totalNorm } from '../ops/optim'
+import { readOptions } from '../options'
 import { Tensor } from '../tensor/tensor'
 
 /** Options of `clipGradNorm_`. */
@@ -13,6 +14,14 @@ export interface ClipOptions {
 }
 
 function gradientsOf(op: string, params: Tensor | Iterable<Tensor>): Tensor[] {
+  if (!(params instanceof Tensor) && typeof (params as Iterable<Tensor> | null)?.[Symbol.iterator] !== 'function') {
+    throw new ArgumentError(op, {
+      problem: 'no parameters',
+      got: describeValue(params),
+      expected: 'a tensor, or tensors in an array',
+      action: 'pass model.parameters()',
+    })
+  }
   const list = params instanceof Tensor ? [params] : [...params]
   const grads: Tensor[] = []
   for (const param of list) {
@@ -40,12 +49,9 @@ function expectLimit(op: string, name: string, value: unknown): asserts value is
  *  @throws StateError with errorIfNonFinite, before anything is changed
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm_.html
  *  @example const norm = nn.utils.clipGradNorm_(model.parameters(), 1.0) */
-export function clipGradNorm_(
-  params: Tensor | Iterable<Tensor>,
-  maxNorm: number,
-  { normType = 2, errorIfNonFinite = false }: ClipOptions = {},
-): Tensor {
+export function clipGradNorm_(params: Tensor | Iterable<Tensor>, maxNorm: number, options: ClipOptions = {}): Tensor {
   const op = 'clipGradNorm_'
+  const { normType = 2, errorIfNonFinite = false } = readOptions(op, options, ['normType', 'errorIfNonFinite'])
   expectLimit(op, 'maxNorm', maxNorm)
   if (typeof normType !== 'number' || Number.isNaN(normType)) {
     throw new ArgumentError(op, {

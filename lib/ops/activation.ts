@@ -1,6 +1,7 @@
 // Activations. Their outputs are cheap to compute again, so the tape may keep only their operand (see Recipe).
 
 import { ArgumentError, describeValue } from '../errors'
+import { readOptions } from '../options'
 import type { Tensor } from '../tensor/tensor'
 import { expectNumber, fractional, promoted } from './operands'
 import {
@@ -59,7 +60,8 @@ export function silu(x: Tensor): Tensor {
 /** Elementwise log(1 + e^(beta x)) / beta; x itself where beta * x is above `threshold`. Defaults 1 and 20.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.softplus.html
  *  @example softplus(tensor([0])) // [0.6931] */
-export function softplus(x: Tensor, { beta = 1, threshold = 20 }: { beta?: number; threshold?: number } = {}): Tensor {
+export function softplus(x: Tensor, options: { beta?: number; threshold?: number } = {}): Tensor {
+  const { beta = 1, threshold = 20 } = readOptions('softplus', options, ['beta', 'threshold'])
   expectNumber('softplus', beta, 'beta')
   expectNumber('softplus', threshold, 'threshold')
   return activate(softplusOp, softplusBackward, x, 2, beta, threshold)
@@ -75,7 +77,8 @@ export interface GeluOptions {
  *  0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
  *  @see Hendrycks & Gimpel 2016, arXiv:1606.08415
  *  @example gelu(tensor([0, 1])) // [0, 0.8413] */
-export function gelu(x: Tensor, { approximate = 'none' }: GeluOptions = {}): Tensor {
+export function gelu(x: Tensor, options: GeluOptions = {}): Tensor {
+  const { approximate = 'none' } = readOptions('gelu', options, ['approximate'])
   if (approximate !== 'none' && approximate !== 'tanh') {
     throw new ArgumentError('gelu', {
       problem: 'no such approximation',

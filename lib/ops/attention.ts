@@ -2,6 +2,7 @@
 
 import { BOOL, FLOAT32, FLOAT64, INT64, isFloatingCode } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
+import { readOptions } from '../options'
 import { defaultGenerator } from '../random'
 import { tidy } from '../tensor/scope'
 import { type Shape, Tensor } from '../tensor/tensor'
@@ -39,6 +40,8 @@ export interface AttentionOptions {
   /** Allows fewer heads of key and value than of query; default false. */
   enableGqa?: boolean
 }
+
+const attentionOptions = ['attnMask', 'dropoutP', 'isCausal', 'scale', 'enableGqa'] as const
 
 /** [B, T, H, D] memory seen as [B, H, T, D]. */
 function byHeads(x: Tensor): Tensor {
@@ -222,9 +225,11 @@ export function scaledDotProductAttention(
   query: Tensor,
   key: Tensor,
   value: Tensor,
-  { attnMask = null, dropoutP = 0, isCausal = false, scale = null, enableGqa = false }: AttentionOptions = {},
+  given: AttentionOptions = {},
 ): Tensor {
   const op = 'scaledDotProductAttention'
+  readOptions(op, given, attentionOptions)
+  const { attnMask = null, dropoutP = 0, isCausal = false, scale = null, enableGqa = false } = given
   expectTensor(op, 'query', query)
   expectTensor(op, 'key', key)
   expectTensor(op, 'value', value)

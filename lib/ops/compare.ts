@@ -2,6 +2,7 @@
 
 import { BOOL, INT64, promote } from '../dtype'
 import { ArgumentError, DTypeError } from '../errors'
+import { readOptions } from '../options'
 import type { Tensor } from '../tensor/tensor'
 import { broadcastShapes, sameShape } from './broadcast'
 import {
@@ -86,11 +87,9 @@ const isfiniteOp = native('isfinite')
 
 /** Elementwise |a - b| <= atol + rtol * |b|, or a == b, as bool.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.isclose.html */
-export function isclose(
-  a: Tensor,
-  b: Tensor,
-  { rtol = 1e-5, atol = 1e-8, equalNan = false }: CloseOptions = {},
-): Tensor {
+export function isclose(a: Tensor, b: Tensor, options: CloseOptions = {}): Tensor {
+  const names = ['rtol', 'atol', 'equalNan'] as const
+  const { rtol = 1e-5, atol = 1e-8, equalNan = false } = readOptions('isclose', options, names)
   expectTensor('isclose', 'a', a)
   expectTensor('isclose', 'b', b)
   const magnitude = (x: Tensor): Tensor => runLike(absOp, x, null, x._dtype, 0)
@@ -152,18 +151,25 @@ export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
   const shape = broadcastShapes('where', condition.shape, broadcastShapes('where', left.shape, right.shape))
   const out = run(whereOp, [condition, left, right], shape, dtype)
   if (!needsGrad([x, y])) return out
-  return record(whereRecord, out, [x, y], [condition], (context, g) => {
-    const chosen = context.saved(0)
-    const zero = constant(0, g._dtype)
-    return [
-      x !== null && context.needs(0)
-        ? gradientFor(run(whereOp, [chosen, g, zero], g.shape, g._dtype), x.shape, x._dtype)
-        : null,
-      y !== null && context.needs(1)
-        ? gradientFor(run(whereOp, [chosen, zero, g], g.shape, g._dtype), y.shape, y._dtype)
-        : null,
-    ]
-  })
+  const asked = [a, b].some((each) => typeof each === 'number' && !Number.isFinite(each))
+  return record(
+    asked ? { ...whereRecord, asksForInfinity: true } : whereRecord,
+    out,
+    [x, y],
+    [condition],
+    (context, g) => {
+      const chosen = context.saved(0)
+      const zero = constant(0, g._dtype)
+      return [
+        x !== null && context.needs(0)
+          ? gradientFor(run(whereOp, [chosen, g, zero], g.shape, g._dtype), x.shape, x._dtype)
+          : null,
+        y !== null && context.needs(1)
+          ? gradientFor(run(whereOp, [chosen, zero, g], g.shape, g._dtype), y.shape, y._dtype)
+          : null,
+      ]
+    },
+  )
 }
 const whereRecord: OpRecord = { name: 'where', autocast: 'promote', backward: () => null }
 
@@ -180,7 +186,8 @@ export function maskedFill(x: Tensor, mask: Tensor, value: number): Tensor {
   const shape = broadcastShapes('maskedFill', x.shape, mask.shape)
   const out = run(maskedFillOp, [x, mask], shape, x._dtype, [value])
   if (!needsGrad([x])) return out
-  return record(maskedFillRecord, out, [x], [mask], (context, g) =>
+  const rule = Number.isFinite(value) ? maskedFillRecord : { ...maskedFillRecord, asksForInfinity: true }
+  return record(rule, out, [x], [mask], (context, g) =>
     gradientFor(run(maskedFillOp, [g, context.saved(0)], g.shape, g._dtype, [0]), x.shape, x._dtype),
   )
 }

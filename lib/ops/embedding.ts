@@ -2,6 +2,7 @@
 
 import { INT64 } from '../dtype'
 import { ArgumentError, describeShape, describeValue, IndexError, ShapeError } from '../errors'
+import { readOptions } from '../options'
 import type { Tensor } from '../tensor/tensor'
 import { expectIndex } from './indexing'
 import { ACCUMULATED, expectFloating, expectTensor, native, type OpRecord, record, run, runInto } from './registry'
@@ -20,11 +21,8 @@ const embeddingRecord: OpRecord = { name: 'embedding', autocast: 'keep', backwar
  *  @throws ShapeError when weight is not a matrix; DTypeError for an index that is not whole
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.embedding.html
  *  @example embedding(tensor([1, 0], { dtype: 'int64' }), tensor([[1, 2], [3, 4]])) // [[3, 4], [1, 2]] */
-export function embedding(
-  index: Tensor,
-  weight: Tensor,
-  { paddingIdx = null }: { paddingIdx?: number | null } = {},
-): Tensor {
+export function embedding(index: Tensor, weight: Tensor, options: { paddingIdx?: number | null } = {}): Tensor {
+  const { paddingIdx = null } = readOptions('embedding', options, ['paddingIdx'])
   expectIndex('embedding', index)
   expectTensor('embedding', 'weight', weight)
   expectFloating('embedding', 'weight', weight)
@@ -62,7 +60,8 @@ export function embedding(
 }
 
 /** Rows of zeros with a one at the index: [...] -> [..., classes], int64.
- *  @throws ArgumentError unless classes is a whole number of at least 1
+ *  @throws ArgumentError unless classes is a whole number of at least 1; an index outside of [0, classes) is an
+ *  IndexError at the next wait
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.one_hot.html
  *  @example oneHot(tensor([1, 0], { dtype: 'int64' }), 2) // [[0, 1], [1, 0]] */
 export function oneHot(index: Tensor, classes: number): Tensor {
@@ -74,6 +73,8 @@ export function oneHot(index: Tensor, classes: number): Tensor {
       expected: 'a whole number of at least 1',
     })
   }
-  const out = run(fillOp, [], [...index.shape, classes], INT64, [0])
-  return runInto(scatterOp, [out, unsqueeze(index, -1)], out, [index.ndim, 1])
+  // Not in place: a class out of range must spoil the result, where an in-place operation would leave it as it was.
+  const shape = [...index.shape, classes]
+  const zeros = run(fillOp, [], shape, INT64, [0])
+  return run(scatterOp, [zeros, unsqueeze(index, -1)], shape, INT64, [index.ndim, 1])
 }

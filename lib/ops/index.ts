@@ -12,6 +12,7 @@ export {
   indexAdd,
   indexAdd_,
   indexSelect,
+  maskedSelect,
   nonzero,
   scatter,
   scatter_,
@@ -23,6 +24,9 @@ export * from './join'
 export { linear, mlp } from './linear'
 export * from './loss'
 export { addmm, baddbmm, bmm, dot, matmul, mm, mv, outer } from './matmul'
+
+import './names'
+
 export * from './norm'
 export * from './order'
 export * from './pointwise'

@@ -1,12 +1,12 @@
 // Reading and writing by index. Indices are int64, int32 or uint8; one outside its dim is an IndexError at the next
 // wait, before anything was written. Sums over equal indices are made in row-major order, always the same.
 
-import { INT64, UINT8 } from '../dtype'
+import { BOOL, INT64, UINT8 } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, IndexError, ShapeError } from '../errors'
 import { fromTypedArray } from '../tensor/create'
 import type { Shape, Tensor } from '../tensor/tensor'
 import { normalizeDim } from './arguments'
-import { sameShape } from './broadcast'
+import { broadcastShapes, sameShape } from './broadcast'
 import {
   type Backward,
   defineMethods,
@@ -19,6 +19,7 @@ import {
   run,
   runInto,
 } from './registry'
+import { expand, reshape } from './shape'
 import { narrow } from './slice'
 
 const gatherOp = native('gather', 'dim')
@@ -295,6 +296,29 @@ export async function nonzero(x: Tensor): Promise<Tensor> {
   return run(nonzeroIntoOp, [x], [count, x.ndim], INT64)
 }
 
+/** The elements where a mask says true, [count] in row-major order. `await`: its shape depends on the values.
+ *  x and mask (bool) broadcast to each other.
+ *  @throws DTypeError for a mask that is not bool; ShapeError when the shapes do not broadcast
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.masked_select.html
+ *  @example await maskedSelect(tensor([1, 2, 3]), tensor([true, false, true])) // [1, 3] */
+export async function maskedSelect(x: Tensor, mask: Tensor): Promise<Tensor> {
+  expectTensor('maskedSelect', 'x', x)
+  expectTensor('maskedSelect', 'mask', mask)
+  if (mask._dtype !== BOOL) {
+    throw new DTypeError('maskedSelect', {
+      problem: 'the mask is not a truth value',
+      got: mask.dtype,
+      expected: 'bool',
+      action: 'compare it with something, such as mask.ne(0)',
+    })
+  }
+  const shape = broadcastShapes('maskedSelect', x.shape, mask.shape)
+  const flat = (each: Tensor): Tensor => reshape(expand(each, shape as number[]), [-1])
+  const elements = flat(x)
+  const places = await nonzero(flat(mask))
+  return indexSelect(elements, 0, reshape(places, [-1]))
+}
+
 declare module '../tensor/tensor' {
   interface Tensor {
     gather(dim: number, index: Tensor): Tensor
@@ -307,10 +331,12 @@ declare module '../tensor/tensor' {
     indexAdd_(dim: number, index: Tensor | ArrayLike<number>, source: Tensor, options?: { alpha?: number }): Tensor
     countNonzero(): Tensor
     nonzero(): Promise<Tensor>
+    maskedSelect(mask: Tensor): Promise<Tensor>
   }
 }
 
 defineMethods({
+  maskedSelect,
   gather,
   scatterAdd,
   scatterAdd_,

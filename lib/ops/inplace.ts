@@ -5,7 +5,7 @@ import { DTypeError, describeShape, ShapeError } from '../errors'
 import type { Tensor } from '../tensor/tensor'
 import { broadcastShapes, sameShape } from './broadcast'
 import { type Bound, clampBounds } from './compare'
-import { binary, expectNumber, fractional, gradientFor, nothing, type Operand, tensorOf } from './operands'
+import { binary, expectNumber, fractional, gradientFor, nothing, type Operand, readAlpha, tensorOf } from './operands'
 import {
   type Backward,
   defineMethods,
@@ -96,13 +96,15 @@ function addInto(op: NativeOp, name: string, x: Tensor, other: Operand, alpha: n
 
 /** x += alpha * other; other must broadcast to x.
  *  @throws ShapeError when the result does not fit; StateError for a leaf that requires a gradient */
-export function add_(x: Tensor, other: Operand, { alpha = 1 }: { alpha?: number } = {}): Tensor {
+export function add_(x: Tensor, other: Operand, options?: { alpha?: number }): Tensor {
+  const alpha = readAlpha('add_', options)
   return addInto(addOp, 'add_', x, other, alpha, alpha)
 }
 
 /** x -= alpha * other; other must broadcast to x.
  *  @throws ShapeError when the result does not fit; StateError for a leaf that requires a gradient */
-export function sub_(x: Tensor, other: Operand, { alpha = 1 }: { alpha?: number } = {}): Tensor {
+export function sub_(x: Tensor, other: Operand, options?: { alpha?: number }): Tensor {
+  const alpha = readAlpha('sub_', options)
   return addInto(subOp, 'sub_', x, other, alpha, -alpha)
 }
 

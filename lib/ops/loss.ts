@@ -3,8 +3,10 @@
 
 import { isFloatingCode } from '../dtype'
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
+import { readOptions } from '../options'
 import type { Tensor } from '../tensor/tensor'
 import { softplus } from './activation'
+import { sameShape } from './broadcast'
 import { eq, gt, logicalNot, lt, maskedFill, where } from './compare'
 import {
   type CrossEntropyOptions,
@@ -56,6 +58,7 @@ function expectPair(op: string, input: Tensor, target: Tensor): void {
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.cross_entropy.html
  *  @example crossEntropy(logits, target, { ignoreIndex: -100 }) */
 export function crossEntropy(input: Tensor, target: Tensor, options: CrossEntropyOptions = {}): Tensor {
+  readOptions('crossEntropy', options, ['weight', 'ignoreIndex', 'reduction', 'labelSmoothing'])
   expectTensor('crossEntropy', 'target', target)
   if (!isFloatingCode(target._dtype)) return crossEntropyOfClasses(input, target, options)
   return crossEntropyOfProbabilities(input, target, options)
@@ -98,9 +101,11 @@ function crossEntropyOfProbabilities(
 export function nllLoss(
   input: Tensor,
   target: Tensor,
-  { weight = null, ignoreIndex = -100, reduction = 'mean' }: Omit<CrossEntropyOptions, 'labelSmoothing'> = {},
+  options: Omit<CrossEntropyOptions, 'labelSmoothing'> = {},
 ): Tensor {
   const op = 'nllLoss'
+  const names = ['weight', 'ignoreIndex', 'reduction'] as const
+  const { weight = null, ignoreIndex = -100, reduction = 'mean' } = readOptions(op, options, names)
   expectTensor(op, 'input', input)
   expectFloating(op, 'input', input)
   expectClassTarget(op, target)
@@ -135,7 +140,8 @@ export function nllLoss(
 /** (input - target)^2.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.mse_loss.html
  *  @example mseLoss(tensor([1, 2]), tensor([1, 4])) // 2 */
-export function mseLoss(input: Tensor, target: Tensor, { reduction = 'mean' }: LossOptions = {}): Tensor {
+export function mseLoss(input: Tensor, target: Tensor, options: LossOptions = {}): Tensor {
+  const { reduction = 'mean' } = readOptions('mseLoss', options, ['reduction'])
   expectPair('mseLoss', input, target)
   return reduced('mseLoss', square(sub(input, target)), reduction)
 }
@@ -143,7 +149,8 @@ export function mseLoss(input: Tensor, target: Tensor, { reduction = 'mean' }: L
 /** |input - target|, with gradient 0 where they are equal.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.l1_loss.html
  *  @example l1Loss(tensor([1, 2]), tensor([1, 4])) // 1 */
-export function l1Loss(input: Tensor, target: Tensor, { reduction = 'mean' }: LossOptions = {}): Tensor {
+export function l1Loss(input: Tensor, target: Tensor, options: LossOptions = {}): Tensor {
+  const { reduction = 'mean' } = readOptions('l1Loss', options, ['reduction'])
   expectPair('l1Loss', input, target)
   return reduced('l1Loss', abs(sub(input, target)), reduction)
 }
@@ -152,12 +159,9 @@ export function l1Loss(input: Tensor, target: Tensor, { reduction = 'mean' }: Lo
  *  @throws ArgumentError for a negative beta
  *  @see Girshick 2015, arXiv:1504.08083, eq. 3
  *  @example smoothL1Loss(tensor([0.5, 3]), tensor([0, 0]), { reduction: 'none' }) // [0.125, 2.5] */
-export function smoothL1Loss(
-  input: Tensor,
-  target: Tensor,
-  { reduction = 'mean', beta = 1 }: LossOptions & { beta?: number } = {},
-): Tensor {
+export function smoothL1Loss(input: Tensor, target: Tensor, options: LossOptions & { beta?: number } = {}): Tensor {
   const op = 'smoothL1Loss'
+  const { reduction = 'mean', beta = 1 } = readOptions(op, options, ['reduction', 'beta'])
   expectPair(op, input, target)
   if (!(beta >= 0)) throw new ArgumentError(op, { problem: 'beta is negative', got: describeValue(beta) })
   const difference = sub(input, target)
@@ -184,10 +188,20 @@ export interface BinaryCrossEntropyOptions extends LossOptions {
 export function binaryCrossEntropyWithLogits(
   input: Tensor,
   target: Tensor,
-  { weight = null, posWeight = null, reduction = 'mean' }: BinaryCrossEntropyOptions = {},
+  options: BinaryCrossEntropyOptions = {},
 ): Tensor {
   const op = 'binaryCrossEntropyWithLogits'
+  const names = ['weight', 'posWeight', 'reduction'] as const
+  const { weight = null, posWeight = null, reduction = 'mean' } = readOptions(op, options, names)
   expectPair(op, input, target)
+  if (!sameShape(input.shape, target.shape)) {
+    throw new ShapeError(op, {
+      problem: 'input and target differ in shape',
+      got: `input ${describeShape(input.shape)} and target ${describeShape(target.shape)}`,
+      expected: 'equal shapes',
+      action: 'reshape one of them: broadcasting would compare each with every other',
+    })
+  }
   let positive = softplus(neg(input))
   if (posWeight !== null) positive = mul(add(mul(sub(posWeight, 1), target), 1), positive)
   let losses = add(mul(sub(1, target), input), positive)
@@ -205,9 +219,10 @@ export { binaryCrossEntropyWithLogits as bceWithLogits }
 export function klDiv(
   input: Tensor,
   target: Tensor,
-  { reduction = 'mean', logTarget = false }: { reduction?: Reduction | 'batchmean'; logTarget?: boolean } = {},
+  options: { reduction?: Reduction | 'batchmean'; logTarget?: boolean } = {},
 ): Tensor {
   const op = 'klDiv'
+  const { reduction = 'mean', logTarget = false } = readOptions(op, options, ['reduction', 'logTarget'])
   expectPair(op, input, target)
   // 0 log 0 is 0: the logarithm of what stands in its place meets the factor 0
   const logarithm = logTarget ? target : log(where(gt(target, 0), target, 1))

@@ -3,6 +3,7 @@
 
 import { BOOL, FLOAT32, INT64, isFloatingCode, promote } from '../dtype'
 import { ArgumentError, DTypeError, describeValue } from '../errors'
+import { readOptions } from '../options'
 import { type Shape, Tensor } from '../tensor/tensor'
 import { broadcastShapes, sameShape, sumTo } from './broadcast'
 import { expectTensor, type NativeOp, native, run, runLike } from './registry'
@@ -91,4 +92,9 @@ export function refuseBool(op: string, operands: readonly Operand[], instead: st
   if (!operands.some((x) => x instanceof Tensor && x._dtype === BOOL)) return
   if (operands.some((x) => !(x instanceof Tensor) || x._dtype !== BOOL)) return
   throw new DTypeError(op, { problem: 'not defined for truth values', got: 'bool', action: `use ${instead}` })
+}
+
+/** @internal */
+export function readAlpha(op: string, options: { alpha?: number } | undefined): number {
+  return options === undefined ? 1 : (readOptions(op, options, ['alpha']).alpha ?? 1)
 }

@@ -2,9 +2,10 @@
 
 import { INT64, isFloatingCode } from '../dtype'
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
+import { readOptions } from '../options'
 import type { Shape, Tensor } from '../tensor/tensor'
 import { normalizeDim } from './arguments'
-import { amax, amin, type ReduceOptions } from './reduce'
+import { amax, amin, type ReduceOptions, reduceOptions } from './reduce'
 import {
   type Backward,
   defineMethods,
@@ -92,7 +93,8 @@ function extremeAlong(op: NativeOp, name: string, x: Tensor, dim: number, keepdi
  *  @example max(tensor([[1, 5], [7, 2]]), 1).indices // [1, 0] */
 export function max(x: Tensor): Tensor
 export function max(x: Tensor, dim: number, options?: ReduceOptions): ValuesAndIndices
-export function max(x: Tensor, dim?: number, { keepdim = false }: ReduceOptions = {}): Tensor | ValuesAndIndices {
+export function max(x: Tensor, dim?: number, options: ReduceOptions = {}): Tensor | ValuesAndIndices {
+  const { keepdim = false } = readOptions('max', options, reduceOptions)
   expectTensor('max', 'the operand', x)
   return dim === undefined ? amax(x) : extremeAlong(maxDim, 'max', x, dim, keepdim)
 }
@@ -103,7 +105,8 @@ export function max(x: Tensor, dim?: number, { keepdim = false }: ReduceOptions 
  *  @example min(tensor([[1, 5], [7, 2]]), 1).indices // [0, 1] */
 export function min(x: Tensor): Tensor
 export function min(x: Tensor, dim: number, options?: ReduceOptions): ValuesAndIndices
-export function min(x: Tensor, dim?: number, { keepdim = false }: ReduceOptions = {}): Tensor | ValuesAndIndices {
+export function min(x: Tensor, dim?: number, options: ReduceOptions = {}): Tensor | ValuesAndIndices {
+  const { keepdim = false } = readOptions('min', options, reduceOptions)
   expectTensor('min', 'the operand', x)
   return dim === undefined ? amin(x) : extremeAlong(minDim, 'min', x, dim, keepdim)
 }
@@ -123,7 +126,8 @@ function place(op: NativeOp, name: string, x: Tensor, dim: number | null, keepdi
  *  @throws ShapeError when there is no element
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.argmax.html
  *  @example argmax(tensor([1, 5, 2])) // 1 */
-export function argmax(x: Tensor, dim: number | null = null, { keepdim = false }: ReduceOptions = {}): Tensor {
+export function argmax(x: Tensor, dim: number | null = null, options: ReduceOptions = {}): Tensor {
+  const { keepdim = false } = readOptions('argmax', options, reduceOptions)
   return place(argmaxOp, 'argmax', x, dim, keepdim)
 }
 
@@ -131,7 +135,8 @@ export function argmax(x: Tensor, dim: number | null = null, { keepdim = false }
  *  @throws ShapeError when there is no element
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.argmin.html
  *  @example argmin(tensor([4, 5, 2])) // 2 */
-export function argmin(x: Tensor, dim: number | null = null, { keepdim = false }: ReduceOptions = {}): Tensor {
+export function argmin(x: Tensor, dim: number | null = null, options: ReduceOptions = {}): Tensor {
+  const { keepdim = false } = readOptions('argmin', options, reduceOptions)
   return place(argminOp, 'argmin', x, dim, keepdim)
 }
 
@@ -141,7 +146,8 @@ const sortOp = native('sort', 'dim,descending')
  *  last dim, ascending.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.sort.html
  *  @example sort(tensor([3, 1, 2])).values // [1, 2, 3] */
-export function sort(x: Tensor, dim = -1, { descending = false }: { descending?: boolean } = {}): ValuesAndIndices {
+export function sort(x: Tensor, dim = -1, options: { descending?: boolean } = {}): ValuesAndIndices {
+  const { descending = false } = readOptions('sort', options, ['descending'])
   expectTensor('sort', 'the operand', x)
   return withIndices(sortOp, 'sort', x, normalizeDim('sort', dim, x.ndim), x.shape, [Number(descending)])
 }
@@ -158,7 +164,8 @@ const topkOp = native('topk', 'dim,largest')
  *  @throws ArgumentError when k is not between 0 and the size of the dim
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.topk.html
  *  @example topk(tensor([3, 1, 2]), 2).values // [3, 2] */
-export function topk(x: Tensor, k: number, dim = -1, { largest = true }: { largest?: boolean } = {}): ValuesAndIndices {
+export function topk(x: Tensor, k: number, dim = -1, options: { largest?: boolean } = {}): ValuesAndIndices {
+  const { largest = true } = readOptions('topk', options, ['largest'])
   expectTensor('topk', 'the operand', x)
   const along = normalizeDim('topk', dim, x.ndim)
   const size = x.ndim === 0 ? 1 : x.shape[along]!

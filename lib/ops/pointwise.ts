@@ -1,7 +1,9 @@
 // Elementwise arithmetic of two operands.
 
+import { isAnomalyEnabled } from '../autograd/anomaly'
 import { isFloatingCode, promote } from '../dtype'
 import { ArgumentError, describeValue } from '../errors'
+import { readOptions } from '../options'
 import { Tensor } from '../tensor/tensor'
 import { broadcastShapes } from './broadcast'
 import {
@@ -12,6 +14,7 @@ import {
   nothing,
   type Operand,
   promoteTensors,
+  readAlpha,
   refuseBool,
   tensorOf,
   truth,
@@ -49,7 +52,8 @@ const masked = (x: Tensor, mask: Tensor, value: number): Tensor =>
  *  @throws ShapeError when the shapes do not broadcast
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.add.html
  *  @example add(tensor([1, 2]), 10) // [11, 12] */
-export function add(a: Operand, b: Operand, { alpha = 1 }: { alpha?: number } = {}): Tensor {
+export function add(a: Operand, b: Operand, options?: { alpha?: number }): Tensor {
+  const alpha = readAlpha('add', options)
   return addScaled(addOp, addRecord, a, b, alpha, alpha)
 }
 
@@ -58,7 +62,8 @@ export function add(a: Operand, b: Operand, { alpha = 1 }: { alpha?: number } = 
  *  @throws ShapeError when the shapes do not broadcast; DTypeError for two bool tensors
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.sub.html
  *  @example sub(10, tensor([1, 2])) // [9, 8] */
-export function sub(a: Operand, b: Operand, { alpha = 1 }: { alpha?: number } = {}): Tensor {
+export function sub(a: Operand, b: Operand, options?: { alpha?: number }): Tensor {
+  const alpha = readAlpha('sub', options)
   refuseBool('sub', [a, b], 'logicalXor')
   return addScaled(subOp, subRecord, a, b, alpha, -alpha)
 }
@@ -70,7 +75,7 @@ function addScaled(op: typeof addOp, rule: OpRecord, a: Operand, b: Operand, alp
   const out = binary(op, a, b, undefined, 3, expectNumber(op.name, alpha, 'alpha'))
   const x = tensorOf(a)
   const y = tensorOf(b)
-  if (!(x?._requiresGrad || y?._requiresGrad)) return out
+  if (!(x?._requiresGrad || y?._requiresGrad || isAnomalyEnabled())) return out
   const plain = x !== null && y !== null && alpha === 1 && x._dtype === y._dtype
   if (plain && x.shape === out.shape && y.shape === out.shape) return record(rule, out, [x, y], nothing)
   return record(rule, out, [x, y], nothing, (context, g) => [
@@ -113,7 +118,8 @@ export interface DivOptions {
  *  @throws ShapeError when the shapes do not broadcast; StateError for a rounded quotient of integers by 0
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.div.html
  *  @example div(tensor([1, 2]), 4) // [0.25, 0.5] */
-export function div(a: Operand, b: Operand, { roundingMode = null }: DivOptions = {}): Tensor {
+export function div(a: Operand, b: Operand, options: DivOptions = {}): Tensor {
+  const { roundingMode = null } = readOptions('div', options, ['roundingMode'])
   if (roundingMode === 'floor') return binary(floorDivideOp, a, b)
   if (roundingMode === 'trunc') return binary(truncDivideOp, a, b)
   if (roundingMode !== null) {

@@ -3,8 +3,9 @@
 
 import { type DType, dtypeCode, FLOAT32, INT64, isFloatingCode } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
+import { readOptions } from '../options'
 import { defaultGenerator, Generator } from '../random'
-import type { TensorOptions } from '../tensor/create'
+import { type NewArguments, readNew, type TensorOptions, tensorOptions } from '../tensor/create'
 import type { Shape, Tensor } from '../tensor/tensor'
 import { readShape } from './arguments'
 import { sameShape } from './broadcast'
@@ -39,6 +40,8 @@ export interface RandomOptions {
 
 type Options = TensorOptions & RandomOptions
 
+const drawOptions = [...tensorOptions, 'generator'] as const
+
 /** Seed and position for `elements` elements. */
 function draw(op: string, elements: number, generator: Generator = defaultGenerator): [number, number] {
   if (!(generator instanceof Generator)) {
@@ -71,20 +74,26 @@ const withGrad = (x: Tensor, { requiresGrad }: Options): Tensor => (requiresGrad
 
 // --- new tensors --------------------------------------------------------------------------------------------------
 
-/** Uniform numbers in [0, 1): (word >> 8) 2^-24, 53 bits for float64.
+/** Uniform numbers in [0, 1): (word >> 8) 2^-24, 53 bits for float64. `rand([2, 3])` or `rand(2, 3)`.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.rand.html
  *  @example rand([2, 3]).shape // [2, 3] */
-export function rand(shape: readonly number[] | number, options: Options = {}): Tensor {
-  const sizes = readShape('rand', shape)
+export function rand(shape: readonly number[] | number, options?: Options): Tensor
+export function rand(...sizes: number[]): Tensor
+export function rand(...sizes: [...sizes: number[], options: Options]): Tensor
+export function rand(...args: NewArguments<Options>): Tensor {
+  const [sizes, options] = readNew('rand', args, drawOptions)
   const code = floatingCode('rand', options.dtype)
   return withGrad(run(uniformOp, [], sizes, code, [...draw('rand', count(sizes), options.generator), 0, 1]), options)
 }
 
-/** Normal numbers of mean 0 and standard deviation 1 (Box & Muller 1958).
+/** Normal numbers of mean 0 and standard deviation 1 (Box & Muller 1958). `randn([2, 3])` or `randn(2, 3)`.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.randn.html
  *  @example randn([2, 3]).shape // [2, 3] */
-export function randn(shape: readonly number[] | number, options: Options = {}): Tensor {
-  const sizes = readShape('randn', shape)
+export function randn(shape: readonly number[] | number, options?: Options): Tensor
+export function randn(...sizes: number[]): Tensor
+export function randn(...sizes: [...sizes: number[], options: Options]): Tensor
+export function randn(...args: NewArguments<Options>): Tensor {
+  const [sizes, options] = readNew('randn', args, drawOptions)
   const code = floatingCode('randn', options.dtype)
   return withGrad(run(normalOp, [], sizes, code, [...draw('randn', count(sizes), options.generator), 0, 1]), options)
 }
@@ -116,8 +125,8 @@ export function randint(
 ): Tensor {
   const ranged = typeof second === 'number'
   const [low, high] = ranged ? [first, second] : [0, first]
-  const options = ((ranged ? fourth : third) ?? {}) as Options
-  const sizes = readShape('randint', (ranged ? third : second) as readonly number[])
+  const shape = (ranged ? third : second) as readonly number[]
+  const [sizes, options] = readNew('randint', [shape, (ranged ? fourth : third) as Options | undefined], drawOptions)
   if (!Number.isSafeInteger(low) || !Number.isSafeInteger(high) || low >= high) {
     throw new ArgumentError('randint', {
       problem: 'the range is empty',
@@ -155,8 +164,9 @@ export function bernoulli(x: Tensor, { generator }: RandomOptions = {}): Tensor 
 export function multinomial(
   weights: Tensor,
   samples: number,
-  { replacement = false, generator }: RandomOptions & { replacement?: boolean } = {},
+  options: RandomOptions & { replacement?: boolean } = {},
 ): Tensor {
+  const { replacement = false, generator } = readOptions('multinomial', options, ['replacement', 'generator'])
   expectTensor('multinomial', 'weights', weights)
   expectFloating('multinomial', 'weights', weights)
   if (!Number.isInteger(samples) || samples < 1) {

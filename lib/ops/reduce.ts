@@ -2,6 +2,7 @@
 
 import { BOOL, INT64, isFloatingCode } from '../dtype'
 import { describeShape, ShapeError } from '../errors'
+import { readOptions } from '../options'
 import type { Shape, Tensor } from '../tensor/tensor'
 import { dimMask, reducedShape } from './arguments'
 import { sameShape } from './broadcast'
@@ -29,6 +30,10 @@ export interface ReduceOptions {
   /** Keep reduced dims with size 1; default false. */
   keepdim?: boolean
 }
+
+/** @internal Names of `ReduceOptions`. */
+export const reduceOptions = ['keepdim'] as const
+const varianceOptions = ['keepdim', 'correction'] as const
 
 const subOp = native('sub', 'scalar,reversed,alpha')
 const mulOp = native('mul', 'scalar,reversed')
@@ -107,7 +112,8 @@ const logsumexpOp = native('logsumexp', 'dims')
 /** Sum over dims; the sum of integers and truth values is int64, of nothing 0.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.sum.html
  *  @example sum(tensor([[1, 2], [3, 4]]), 0) // [4, 6] */
-export function sum(x: Tensor, dim?: Dims, { keepdim }: ReduceOptions = {}): Tensor {
+export function sum(x: Tensor, dim?: Dims, options: ReduceOptions = {}): Tensor {
+  const { keepdim } = readOptions('sum', options, reduceOptions)
   expectTensor('sum', 'the operand', x)
   const plan = new Plan('sum', x.shape, dim, keepdim)
   const dtype = isFloatingCode(x._dtype) ? x._dtype : INT64
@@ -118,7 +124,8 @@ export function sum(x: Tensor, dim?: Dims, { keepdim }: ReduceOptions = {}): Ten
  *  @throws DTypeError for integers: convert first
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.mean.html
  *  @example mean(tensor([[1, 2], [3, 4]]), -1) // [1.5, 3.5] */
-export function mean(x: Tensor, dim?: Dims, { keepdim }: ReduceOptions = {}): Tensor {
+export function mean(x: Tensor, dim?: Dims, options: ReduceOptions = {}): Tensor {
+  const { keepdim } = readOptions('mean', options, reduceOptions)
   expectTensor('mean', 'the operand', x)
   expectFloating('mean', 'the operand', x)
   const plan = new Plan('mean', x.shape, dim, keepdim)
@@ -128,7 +135,8 @@ export function mean(x: Tensor, dim?: Dims, { keepdim }: ReduceOptions = {}): Te
 /** Product over dims; of nothing 1.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.prod.html
  *  @example prod(tensor([2, 3])) // 6 */
-export function prod(x: Tensor, dim?: Dims, { keepdim }: ReduceOptions = {}): Tensor {
+export function prod(x: Tensor, dim?: Dims, options: ReduceOptions = {}): Tensor {
+  const { keepdim } = readOptions('prod', options, reduceOptions)
   expectTensor('prod', 'the operand', x)
   const plan = new Plan('prod', x.shape, dim, keepdim)
   const dtype = isFloatingCode(x._dtype) ? x._dtype : INT64
@@ -178,7 +186,8 @@ function extreme(op: NativeOp, name: string, x: Tensor, dim?: Dims, keepdim?: bo
  *  @throws ShapeError when a reduced dim is empty
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.amax.html
  *  @example amax(tensor([[1, 5], [3, 2]]), 1) // [5, 3] */
-export function amax(x: Tensor, dim?: Dims, { keepdim }: ReduceOptions = {}): Tensor {
+export function amax(x: Tensor, dim?: Dims, options: ReduceOptions = {}): Tensor {
+  const { keepdim } = readOptions('amax', options, reduceOptions)
   return extreme(amaxOp, 'amax', x, dim, keepdim)
 }
 
@@ -186,13 +195,15 @@ export function amax(x: Tensor, dim?: Dims, { keepdim }: ReduceOptions = {}): Te
  *  @throws ShapeError when a reduced dim is empty
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.amin.html
  *  @example amin(tensor([[1, 5], [3, 2]]), 1) // [1, 2] */
-export function amin(x: Tensor, dim?: Dims, { keepdim }: ReduceOptions = {}): Tensor {
+export function amin(x: Tensor, dim?: Dims, options: ReduceOptions = {}): Tensor {
+  const { keepdim } = readOptions('amin', options, reduceOptions)
   return extreme(aminOp, 'amin', x, dim, keepdim)
 }
 
 /** Whether any element over dims is not 0, as bool.
  *  @example any(tensor([0, 2])) // true */
-export function any(x: Tensor, dim?: Dims, { keepdim }: ReduceOptions = {}): Tensor {
+export function any(x: Tensor, dim?: Dims, options: ReduceOptions = {}): Tensor {
+  const { keepdim } = readOptions('any', options, reduceOptions)
   expectTensor('any', 'the operand', x)
   const plan = new Plan('any', x.shape, dim, keepdim)
   return run(anyOp, [x], plan.shape, BOOL, [plan.mask])
@@ -200,7 +211,8 @@ export function any(x: Tensor, dim?: Dims, { keepdim }: ReduceOptions = {}): Ten
 
 /** Whether every element over dims is not 0, as bool.
  *  @example all(tensor([0, 2])) // false */
-export function all(x: Tensor, dim?: Dims, { keepdim }: ReduceOptions = {}): Tensor {
+export function all(x: Tensor, dim?: Dims, options: ReduceOptions = {}): Tensor {
+  const { keepdim } = readOptions('all', options, reduceOptions)
   expectTensor('all', 'the operand', x)
   const plan = new Plan('all', x.shape, dim, keepdim)
   return run(allOp, [x], plan.shape, BOOL, [plan.mask])
@@ -222,7 +234,8 @@ function varianceSlope(plan: Plan, x: Tensor, correction: number): Tensor {
  *  @throws DTypeError for integers
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.var.html
  *  @example variance(tensor([1, 2, 3])) // 1 */
-export function variance(x: Tensor, dim?: Dims, { keepdim, correction = 1 }: VarianceOptions = {}): Tensor {
+export function variance(x: Tensor, dim?: Dims, options: VarianceOptions = {}): Tensor {
+  const { keepdim, correction = 1 } = readOptions('var', options, varianceOptions)
   const plan = variancePlan('var', x, dim, keepdim, correction)
   return reduce(
     varianceOp,
@@ -247,7 +260,8 @@ function variancePlan(op: string, x: Tensor, dim: Dims | undefined, keepdim: boo
  *  @throws DTypeError for integers
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.std.html
  *  @example std(tensor([1, 2, 3])) // 1 */
-export function std(x: Tensor, dim?: Dims, { keepdim, correction = 1 }: VarianceOptions = {}): Tensor {
+export function std(x: Tensor, dim?: Dims, options: VarianceOptions = {}): Tensor {
+  const { keepdim, correction = 1 } = readOptions('std', options, varianceOptions)
   const plan = variancePlan('std', x, dim, keepdim, correction)
   const squared = run(varianceOp, [x], plan.shape, x._dtype, [plan.mask, correction])
   const out = runLike(sqrtOp, squared, null, x._dtype, 0)
@@ -264,7 +278,8 @@ const stdRecord: OpRecord = { name: 'std', autocast: 'promote', backward: () => 
 /** log(sum(e^x)) over dims, without overflow.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.logsumexp.html
  *  @example logsumexp(tensor([0, 0])) // 0.6931 */
-export function logsumexp(x: Tensor, dim: Dims, { keepdim }: ReduceOptions = {}): Tensor {
+export function logsumexp(x: Tensor, dim: Dims, options: ReduceOptions = {}): Tensor {
+  const { keepdim } = readOptions('logsumexp', options, reduceOptions)
   expectTensor('logsumexp', 'the operand', x)
   expectFloating('logsumexp', 'the operand', x)
   const plan = new Plan('logsumexp', x.shape, dim, keepdim)
@@ -286,7 +301,8 @@ export function logsumexp(x: Tensor, dim: Dims, { keepdim }: ReduceOptions = {})
  *  @throws DTypeError for integers
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.linalg.vector_norm.html
  *  @example norm(tensor([3, 4])) // 5 */
-export function norm(x: Tensor, p = 2, dim?: Dims, { keepdim }: ReduceOptions = {}): Tensor {
+export function norm(x: Tensor, p = 2, dim?: Dims, options: ReduceOptions = {}): Tensor {
+  const { keepdim } = readOptions('norm', options, reduceOptions)
   expectTensor('norm', 'the operand', x)
   expectFloating('norm', 'the operand', x)
   expectNumber('norm', p, 'p')

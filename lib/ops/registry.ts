@@ -24,12 +24,18 @@ export interface OpRecord {
   readonly name: string
   readonly autocast: AutocastPolicy
   readonly backward: Backward
+  /** An infinity in its result is what the caller asked for: nothing that `detectAnomaly` should report. */
+  readonly asksForInfinity?: boolean
 }
 
 // --- recording --------------------------------------------------------------------------------------------------
 
-/** Whether an operation on these inputs is recorded now. Ask before saving anything. */
+/** Whether `record` has to see an operation on these inputs. Ask before saving anything. */
 export function needsGrad(inputs: readonly (Tensor | null | undefined)[]): boolean {
+  return isRecorded(inputs) || isAnomalyEnabled()
+}
+
+function isRecorded(inputs: readonly (Tensor | null | undefined)[]): boolean {
   for (let i = 0; i < inputs.length; i++) {
     const input = inputs[i]
     if (input?._requiresGrad) return isGradEnabled()
@@ -46,8 +52,8 @@ export function record<O extends Tensor | Tensor[]>(
   saved: Tensor[],
   backward: Backward = op.backward,
 ): O {
-  if (isAnomalyEnabled()) checkAnomaly(op.name, output)
-  if (needsGrad(inputs)) {
+  if (isAnomalyEnabled() && !op.asksForInfinity) checkAnomaly(op.name, output, inputs)
+  if (isRecorded(inputs)) {
     const node = new Node(op.name, backward, inputs, saved)
     if (output instanceof Tensor) attach(node, output, 0)
     else for (let i = 0; i < output.length; i++) attach(node, output[i]!, i)
@@ -62,13 +68,14 @@ function attach(node: Node, output: Tensor, index: number): void {
   output._node = node
   output._output = index
   output._requiresGrad = true
+  if (output._base === null) output._recordedAt = output._version
 }
 
 /** Throws when an in-place operation would make gradients wrong.
  *  @throws StateError for a leaf that requires a gradient, and for views of a recorded tensor */
 export function expectWritable(op: string, x: Tensor, inputs: readonly (Tensor | null)[] = []): void {
   if (x._released !== null) throw releasedError(op, x)
-  if (!needsGrad([x, ...inputs])) return
+  if (!isRecorded([x, ...inputs])) return
   if (x._requiresGrad && x._node === null) {
     throw new StateError(op, {
       problem: 'a leaf that requires a gradient cannot be changed in place while operations are recorded',

@@ -145,6 +145,7 @@ export function index(x: Tensor, ...items: (number | string | null)[]): Tensor {
           problem: 'not a position',
           got: describeValue(item),
           expected: "a number, 'start:end:step', '...' or null",
+          action: 'take positions with indexSelect() or gather(), and what a mask says with maskedSelect()',
         })
       }
       const [start, end, step] = parts.slice(1).map((part) => (part === undefined ? null : Number(part)))

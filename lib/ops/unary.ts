@@ -2,6 +2,7 @@
 
 import { BOOL, isFloatingCode } from '../dtype'
 import { ArgumentError, DTypeError, describeValue } from '../errors'
+import { readOptions } from '../options'
 import type { Tensor } from '../tensor/tensor'
 import { binary, fractional, nothing, promoted, type ResultDType, truth } from './operands'
 import {
@@ -235,7 +236,8 @@ const roundOp = unary({ name: 'round', result: promoted, reads: 'nothing', gradi
  *  Its gradient is 0.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.round.html
  *  @example round(tensor([0.5, 1.5, 2.5])) // [0, 2, 2] */
-export function round(x: Tensor, { decimals = 0 }: { decimals?: number } = {}): Tensor {
+export function round(x: Tensor, options: { decimals?: number } = {}): Tensor {
+  const { decimals = 0 } = readOptions('round', options, ['decimals'])
   if (decimals === 0) return roundOp(x)
   if (!Number.isInteger(decimals)) {
     throw new ArgumentError('round', { problem: 'decimals is not a whole number', got: describeValue(decimals) })

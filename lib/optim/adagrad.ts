@@ -2,7 +2,7 @@
 
 import { adagradStep } from '../ops/optim'
 import type { Tensor } from '../tensor/tensor'
-import { checkRange, Optimizer, type ParamGroup, type Params, zerosFor } from './optimizer'
+import { checkRange, Optimizer, type ParamGroup, type Params, withDefaults, zerosFor } from './optimizer'
 
 /** Options of Adagrad. */
 export interface AdagradOptions {
@@ -27,7 +27,7 @@ export interface AdagradOptions {
 export class Adagrad extends Optimizer<AdagradOptions> {
   constructor(params: Params<AdagradOptions>, options: Partial<AdagradOptions> = {}) {
     const defaults = { lr: 0.01, lrDecay: 0, weightDecay: 0, initialAccumulatorValue: 0, eps: 1e-10, maximize: false }
-    super(params, { ...defaults, ...options })
+    super(params, withDefaults('Adagrad', defaults, options))
   }
 
   /** @internal */

@@ -2,7 +2,15 @@
 
 import { adamStep } from '../ops/optim'
 import type { Tensor } from '../tensor/tensor'
-import { checkRange, Optimizer, type ParamGroup, type ParamState, type Params, zerosFor } from './optimizer'
+import {
+  checkRange,
+  Optimizer,
+  type ParamGroup,
+  type ParamState,
+  type Params,
+  withDefaults,
+  zerosFor,
+} from './optimizer'
 
 /** Options of Adam and AdamW. */
 export interface AdamOptions {
@@ -67,7 +75,7 @@ export class AdamW extends AdamFamily {
   protected readonly decoupled = true
 
   constructor(params: Params<AdamOptions>, options: Partial<AdamOptions> = {}) {
-    super(params, { ...defaults, weightDecay: 0.01, ...options })
+    super(params, withDefaults('AdamW', { ...defaults, weightDecay: 0.01 }, options))
   }
 }
 
@@ -79,6 +87,6 @@ export class Adam extends AdamFamily {
   protected readonly decoupled = false
 
   constructor(params: Params<AdamOptions>, options: Partial<AdamOptions> = {}) {
-    super(params, { ...defaults, ...options })
+    super(params, withDefaults('Adam', defaults, options))
   }
 }

@@ -2,7 +2,9 @@
 
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError, StateError } from '../errors'
 import { isParameter } from '../nn/parameter'
+import { sameShape } from '../ops/broadcast'
 import type { StepOperands } from '../ops/optim'
+import { readOptions, refuseSnakeCase } from '../options'
 import { zeros } from '../tensor/create'
 import { flushReleases, releaseTensor } from '../tensor/memory'
 import { unscoped } from '../tensor/scope'
@@ -76,10 +78,14 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
   /** One update of every parameter that has a gradient. Parameters keep count of their own steps.
    *  @see https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.step.html */
   step(): void {
-    for (const group of this.paramGroups) {
-      const params = group.params.filter((param) => param.grad !== null)
-      if (params.length > 0) this.update(group, params)
-    }
+    const name = this.constructor.name
+    const due = this.paramGroups.map((group) => {
+      this.check(group) // whatever was set by hand since
+      return group.params.filter((param) => param.grad !== null && expectGradient(name, param, param.grad))
+    })
+    due.forEach((params, i) => {
+      if (params.length > 0) this.update(this.paramGroups[i]!, params)
+    })
     for (const each of this._afterStep) each()
   }
 
@@ -127,6 +133,7 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
       }
       present.add(param)
     })
+    refuseSnakeCase(name, group, Object.keys(this.defaults))
     const full = { ...this.defaults, ...group, params: list } as ParamGroup<Options>
     this.check(full)
     this.paramGroups.push(full)
@@ -196,7 +203,8 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
   }
 
   /** Takes over options and states of an optimizer with equal groups. Tensors are copied and converted.
-   *  @throws ShapeError when groups or states do not fit the parameters; nothing is changed then */
+   *  @throws ShapeError when groups or states do not fit the parameters, StateError for another kind of optimizer's;
+   *  nothing is changed then */
   loadStateDict(dict: OptimizerState): void {
     const op = `${this.constructor.name}.loadStateDict`
     const groups = dict?.paramGroups
@@ -211,6 +219,18 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
         expected: describeShape(sizes(this.paramGroups)),
       })
     }
+    const options = Object.keys(this.defaults)
+    groups.forEach((group, i) => {
+      const given = Object.keys(group).filter((each) => each !== 'params' && each !== 'initialLr')
+      if (!options.every((each) => given.includes(each))) {
+        throw new StateError(op, {
+          problem: 'the state is that of another optimizer',
+          got: `options ${given.join(', ')}`,
+          expected: options.join(', '),
+        })
+      }
+      this.check({ ...this.paramGroups[i]!, ...group, params: this.paramGroups[i]!.params })
+    })
     const params = this.paramGroups.flatMap((group) => group.params)
     const numbers = groups.flatMap((group) => group.params)
     const states = new Map<Tensor, ParamState>()
@@ -231,6 +251,19 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
   }
 }
 
+/** @internal An optimizer's options over its defaults.
+ *  @throws ArgumentError for one that the optimizer does not have */
+export function withDefaults<Options extends object>(
+  op: string,
+  defaults: Options,
+  options: Partial<Options>,
+): Options {
+  return {
+    ...defaults,
+    ...readOptions<Partial<Options>>(op, options, Object.keys(defaults) as (keyof Options & string)[]),
+  }
+}
+
 function expectParameter(op: string, param: unknown, i: number): asserts param is Tensor {
   if (!(param instanceof Tensor)) {
     throw new DTypeError(op, { problem: `parameter ${i} is not a tensor`, got: describeValue(param) })
@@ -243,6 +276,24 @@ function expectParameter(op: string, param: unknown, i: number): asserts param i
       expected: 'a leaf that requires a gradient',
     })
   }
+}
+
+function expectGradient(op: string, param: Tensor, grad: unknown): true {
+  if (!(grad instanceof Tensor)) {
+    throw new DTypeError(op, {
+      problem: 'the gradient of a parameter is not a tensor',
+      got: describeValue(grad),
+      expected: 'a Tensor or null',
+    })
+  }
+  if (!sameShape(grad.shape, param.shape)) {
+    throw new ShapeError(op, {
+      problem: 'a gradient has another shape than its parameter',
+      got: describeShape(grad.shape),
+      expected: describeShape(param.shape),
+    })
+  }
+  return true
 }
 
 function copyState(op: string, saved: ParamState, param: Tensor, i: number): ParamState {

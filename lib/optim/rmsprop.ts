@@ -2,7 +2,7 @@
 
 import { rmspropStep } from '../ops/optim'
 import type { Tensor } from '../tensor/tensor'
-import { checkRange, Optimizer, type ParamGroup, type Params, zerosFor } from './optimizer'
+import { checkRange, Optimizer, type ParamGroup, type Params, withDefaults, zerosFor } from './optimizer'
 
 /** Options of RMSprop. */
 export interface RmspropOptions {
@@ -29,7 +29,7 @@ export interface RmspropOptions {
 export class RMSprop extends Optimizer<RmspropOptions> {
   constructor(params: Params<RmspropOptions>, options: Partial<RmspropOptions> = {}) {
     const defaults = { lr: 0.01, alpha: 0.99, eps: 1e-8, weightDecay: 0, momentum: 0, centered: false, maximize: false }
-    super(params, { ...defaults, ...options })
+    super(params, withDefaults('RMSprop', defaults, options))
   }
 
   /** @internal */

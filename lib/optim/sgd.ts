@@ -3,7 +3,7 @@
 import { ArgumentError } from '../errors'
 import { sgdStep } from '../ops/optim'
 import type { Tensor } from '../tensor/tensor'
-import { checkRange, Optimizer, type ParamGroup, type Params, zerosFor } from './optimizer'
+import { checkRange, Optimizer, type ParamGroup, type Params, withDefaults, zerosFor } from './optimizer'
 
 /** Options of SGD. */
 export interface SgdOptions {
@@ -28,7 +28,7 @@ export interface SgdOptions {
 export class SGD extends Optimizer<SgdOptions> {
   constructor(params: Params<SgdOptions>, options: Partial<SgdOptions> = {}) {
     const defaults = { lr: 1e-3, momentum: 0, dampening: 0, weightDecay: 0, nesterov: false, maximize: false }
-    super(params, { ...defaults, ...options })
+    super(params, withDefaults('SGD', defaults, options))
   }
 
   /** @internal */

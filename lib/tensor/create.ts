@@ -4,6 +4,7 @@ import { type Device, type DeviceName, device } from '../device'
 import { BOOL, type DType, dtypeCode, FLOAT32, FLOAT64, INT32, INT64, isFloatingCode, UINT8 } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
 import { binding, check, scratch } from '../native'
+import { readOptions } from '../options'
 import { native, run } from './dispatch'
 import type { NestedArray } from './elements'
 import { type Shape, Tensor } from './tensor'
@@ -33,6 +34,38 @@ function checkShape(op: string, shape: readonly number[] | number): number[] {
   return [...sizes]
 }
 
+/** @internal Names of `TensorOptions`. */
+export const tensorOptions = ['dtype', 'device', 'requiresGrad'] as const satisfies readonly (keyof TensorOptions)[]
+
+/** @internal What a function that makes tensors is called with: a shape, or its sizes one by one, and options. */
+export type NewArguments<Options = TensorOptions> = readonly (readonly number[] | number | Options | undefined)[]
+
+/** @internal `f([2, 3], options)` and `f(2, 3, options)` are the same. */
+export function readNew<Options extends TensorOptions = TensorOptions>(
+  op: string,
+  args: NewArguments<Options>,
+  names: readonly (keyof Options & string)[] = tensorOptions,
+): [shape: number[], options: Options] {
+  let count = 0
+  while (count < args.length && typeof args[count] === 'number') count++
+  const [shape, given, ...rest] = count > 1 ? [args.slice(0, count), ...args.slice(count)] : args
+  const options = readOptions<Options>(op, (given ?? {}) as Options, names)
+  if (given === null || rest.length > 0) {
+    throw new ArgumentError(op, {
+      problem: 'not a shape and options',
+      got: `(${args.map(describeValue).join(', ')})`,
+      expected: '([2, 3], { dtype }) or (2, 3, { dtype })',
+    })
+  }
+  if (options.device !== undefined) device(options.device)
+  return [checkShape(op, shape as number[]), options]
+}
+
+function fill(op: string, [shape, options]: [number[], TensorOptions], value: number): Tensor {
+  const code = options.dtype === undefined ? FLOAT32 : dtypeCode(options.dtype, op)
+  return finish(run(fillOp, [], shape, code, [value]), options)
+}
+
 function finish(tensor: Tensor, { requiresGrad, device: where }: TensorOptions): Tensor {
   if (where !== undefined) device(where)
   return requiresGrad ? tensor.requiresGrad_() : tensor
@@ -41,41 +74,70 @@ function finish(tensor: Tensor, { requiresGrad, device: where }: TensorOptions):
 /** A tensor of one value. @see https://docs.pytorch.org/docs/stable/generated/torch.full.html
  *  @example full([2, 2], 7) */
 export function full(shape: readonly number[] | number, value: number, options: TensorOptions = {}): Tensor {
-  if (typeof value !== 'number') throw new ArgumentError('full', { problem: 'not a value', got: describeValue(value) })
-  const code = options.dtype === undefined ? FLOAT32 : dtypeCode(options.dtype, 'full')
-  return finish(run(fillOp, [], checkShape('full', shape), code, [value]), options)
+  return fill('full', readNew('full', [shape, options]), expectValue('full', value))
 }
 
-/** A tensor of zeros. @example zeros([2, 3]).shape // [2, 3] */
-export function zeros(shape: readonly number[] | number, options: TensorOptions = {}): Tensor {
-  return full(shape, 0, options)
+function expectValue(op: string, value: unknown): number {
+  if (typeof value !== 'number' && typeof value !== 'boolean') {
+    throw new ArgumentError(op, { problem: 'not a value', got: describeValue(value), expected: 'a number' })
+  }
+  return Number(value)
 }
 
-/** A tensor of ones. @example ones([2, 3]).shape // [2, 3] */
-export function ones(shape: readonly number[] | number, options: TensorOptions = {}): Tensor {
-  return full(shape, 1, options)
+/** A tensor of zeros: `zeros([2, 3])` or `zeros(2, 3)`.
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.zeros.html
+ *  @example zeros([2, 3]).shape // [2, 3] */
+export function zeros(shape: readonly number[] | number, options?: TensorOptions): Tensor
+export function zeros(...sizes: number[]): Tensor
+export function zeros(...sizes: [...sizes: number[], options: TensorOptions]): Tensor
+export function zeros(...args: NewArguments): Tensor {
+  return fill('zeros', readNew('zeros', args), 0)
+}
+
+/** A tensor of ones: `ones([2, 3])` or `ones(2, 3)`.
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.ones.html
+ *  @example ones([2, 3]).shape // [2, 3] */
+export function ones(shape: readonly number[] | number, options?: TensorOptions): Tensor
+export function ones(...sizes: number[]): Tensor
+export function ones(...sizes: [...sizes: number[], options: TensorOptions]): Tensor
+export function ones(...args: NewArguments): Tensor {
+  return fill('ones', readNew('ones', args), 1)
 }
 
 /** A tensor for contents that are written later; gradus fills it with zeros, so nothing is ever uninitialized. */
-export function empty(shape: readonly number[] | number, options: TensorOptions = {}): Tensor {
-  return full(shape, 0, options)
+export function empty(shape: readonly number[] | number, options?: TensorOptions): Tensor
+export function empty(...sizes: number[]): Tensor
+export function empty(...sizes: [...sizes: number[], options: TensorOptions]): Tensor
+export function empty(...args: NewArguments): Tensor {
+  return fill('empty', readNew('empty', args), 0)
 }
 
-const like = (tensor: Tensor, options: TensorOptions): TensorOptions => ({ dtype: tensor.dtype, ...options })
+function fillLike(op: string, tensor: Tensor, options: TensorOptions, value: number): Tensor {
+  if (!(tensor instanceof Tensor)) {
+    throw new DTypeError(op, { problem: 'not a tensor', got: describeValue(tensor), expected: 'a Tensor' })
+  }
+  const { dtype = tensor.dtype, ...rest } = readOptions(op, options, tensorOptions)
+  return fill(op, readNew(op, [tensor.shape, { dtype, ...rest }]), value)
+}
 
-/** Zeros of another tensor's shape and dtype. */
+/** Zeros of another tensor's shape and dtype. @example zerosLike(ones([2, 3])).shape // [2, 3] */
 export function zerosLike(tensor: Tensor, options: TensorOptions = {}): Tensor {
-  return full(tensor.shape, 0, like(tensor, options))
+  return fillLike('zerosLike', tensor, options, 0)
 }
 
-/** Ones of another tensor's shape and dtype. */
+/** Ones of another tensor's shape and dtype. @example onesLike(zeros([2, 3])).shape // [2, 3] */
 export function onesLike(tensor: Tensor, options: TensorOptions = {}): Tensor {
-  return full(tensor.shape, 1, like(tensor, options))
+  return fillLike('onesLike', tensor, options, 1)
 }
 
-/** One value in another tensor's shape and dtype. */
+/** `empty` in another tensor's shape and dtype. @example emptyLike(ones([2, 3])).shape // [2, 3] */
+export function emptyLike(tensor: Tensor, options: TensorOptions = {}): Tensor {
+  return fillLike('emptyLike', tensor, options, 0)
+}
+
+/** One value in another tensor's shape and dtype. @example fullLike(ones([2]), 7) // [7, 7] */
 export function fullLike(tensor: Tensor, value: number, options: TensorOptions = {}): Tensor {
-  return full(tensor.shape, value, like(tensor, options))
+  return fillLike('fullLike', tensor, options, expectValue('fullLike', value))
 }
 
 /** start, start + step, … up to but without end: `arange(end)` or `arange(start, end, step)`; int64 when all are whole
@@ -86,7 +148,8 @@ export function arange(start: number, end: number, options?: TensorOptions): Ten
 export function arange(start: number, end: number, step: number, options?: TensorOptions): Tensor
 export function arange(first: number, ...rest: (number | TensorOptions | undefined)[]): Tensor {
   const numbers = [first, ...rest.filter((each): each is number => typeof each === 'number')]
-  const options = rest.find((each): each is TensorOptions => typeof each === 'object' && each !== null) ?? {}
+  const given = rest.find((each): each is TensorOptions => typeof each === 'object' && each !== null) ?? {}
+  const options = readOptions('arange', given, tensorOptions)
   const [start, end, step] = (numbers.length === 1 ? [0, first, 1] : [...numbers, 1]) as [number, number, number]
   const count = Math.ceil((end - start) / step)
   if (![start, end, step].every(Number.isFinite) || step === 0 || count < 0) {
@@ -103,6 +166,7 @@ export function arange(first: number, ...rest: (number | TensorOptions | undefin
 
 /** `steps` numbers from start to end, both included. @example linspace(0, 1, 3) // [0, 0.5, 1] */
 export function linspace(start: number, end: number, steps: number, options: TensorOptions = {}): Tensor {
+  readOptions('linspace', options, tensorOptions)
   const [count] = checkShape('linspace', steps) as [number]
   const code = options.dtype === undefined ? FLOAT32 : dtypeCode(options.dtype, 'linspace')
   const values = Float64Array.from({ length: count }, (_, i) =>
@@ -117,6 +181,7 @@ export function linspace(start: number, end: number, steps: number, options: Ten
 
 /** Ones on the diagonal of an [n, m] matrix of zeros. @example eye(2) // [[1, 0], [0, 1]] */
 export function eye(n: number, m: number = n, options: TensorOptions = {}): Tensor {
+  readOptions('eye', options, tensorOptions)
   const [rows, columns] = checkShape('eye', [n, m]) as [number, number]
   const code = options.dtype === undefined ? FLOAT32 : dtypeCode(options.dtype, 'eye')
   const values = new Float32Array(rows * columns)
@@ -175,6 +240,7 @@ export function fromTypedArray(
   shape: readonly number[] = [array.length],
   options: TensorOptions = {},
 ): Tensor {
+  readOptions('fromTypedArray', options, tensorOptions)
   if (!ArrayBuffer.isView(array) || array instanceof DataView) {
     throw new ArgumentError('fromTypedArray', {
       problem: 'not a typed array',
@@ -191,9 +257,9 @@ export function fromTypedArray(
       expected: `${count} elements`,
     })
   }
-  let source = array
+  let source: SourceArray = array instanceof Uint8Array ? asBytes(array) : array
   if (array instanceof Uint32Array) source = BigInt64Array.from(array, BigInt)
-  else if (!direct.has(array.constructor)) source = Int32Array.from(array as Int16Array)
+  else if (!direct.has(source.constructor)) source = Int32Array.from(array as Int16Array)
   let natural = direct.get(source.constructor)
   if (natural === undefined) {
     throw new DTypeError('fromTypedArray', { problem: 'no dtype for this array', got: describeValue(array) })
@@ -207,6 +273,10 @@ export function fromTypedArray(
   return finish(convert(upload(bytes, sizes, natural), wanted), options)
 }
 
+// Node's Buffer is a Uint8Array of another class.
+const asBytes = (array: Uint8Array): Uint8Array =>
+  array.constructor === Uint8Array ? array : new Uint8Array(array.buffer, array.byteOffset, array.byteLength)
+
 function shapeOf(data: unknown): number[] {
   const shape: number[] = []
   for (let level = data; Array.isArray(level); level = level[0]) {
@@ -218,6 +288,22 @@ function shapeOf(data: unknown): number[] {
   return shape
 }
 
+// As PyTorch: a value that does not fit is an error. Negative ones may wrap around to uint8, and fractions are cut off.
+const wholeRanges = new Map<number, readonly [low: number, high: number]>([
+  [INT32, [-(2 ** 31), 2 ** 31 - 1]],
+  [UINT8, [-255, 255]],
+])
+
+function expectWithin(dtype: DType, value: number, [low, high]: readonly [number, number]): void {
+  const whole = Math.trunc(value)
+  if (whole >= low && whole <= high) return
+  throw new DTypeError('tensor', {
+    problem: `an element does not fit ${dtype}`,
+    got: String(value),
+    expected: `${low} to ${high}`,
+  })
+}
+
 /** A tensor of a number, (nested) arrays of numbers or booleans, or a typed array. Numbers give float32 (int64 with
  *  `dtype`), booleans bool, BigInt int64.
  *  @throws ShapeError when rows differ in length; ArgumentError when an element is not a number
@@ -227,6 +313,7 @@ export function tensor(
   data: NestedArray | bigint | readonly (NestedArray | bigint)[] | SourceArray,
   options: TensorOptions = {},
 ): Tensor {
+  readOptions('tensor', options, tensorOptions)
   if (ArrayBuffer.isView(data)) return fromTypedArray(data as SourceArray, undefined, options)
   const shape = shapeOf(data)
   const flat: (number | boolean | bigint)[] = []
@@ -257,16 +344,21 @@ export function tensor(
   const code = dtypeCode(options.dtype ?? natural, 'tensor')
   if (code === INT64) {
     const values = BigInt64Array.from(flat, (value) => {
-      if (typeof value !== 'bigint' && !Number.isSafeInteger(Number(value))) {
+      if (typeof value === 'bigint' ? BigInt.asIntN(64, value) !== value : !Number.isSafeInteger(Number(value))) {
+        const fraction = typeof value === 'number' && !Number.isInteger(value)
         throw new DTypeError('tensor', {
-          problem: 'an element is not a whole number',
+          problem: fraction ? 'an element is not a whole number' : 'an element does not fit int64',
           got: String(value),
-          expected: 'whole numbers for int64',
+          expected: 'whole numbers for int64; beyond 2^53 as BigInt',
         })
       }
       return BigInt(value)
     })
     return fromTypedArray(values, shape, options)
+  }
+  const range = wholeRanges.get(code)
+  if (range !== undefined) {
+    for (const value of flat) expectWithin(options.dtype!, Number(value), range)
   }
   const values =
     isFloatingCode(code) && code !== FLOAT64 ? Float32Array.from(flat, Number) : Float64Array.from(flat, Number)

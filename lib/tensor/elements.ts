@@ -59,10 +59,10 @@ function bfloat16ToFloat32(words: Uint16Array): Float32Array {
   return new Float32Array(out.buffer)
 }
 
-function exact(value: bigint): number {
+function exact(value: bigint, op = 'array'): number {
   const number = Number(value)
   if (!Number.isSafeInteger(number)) {
-    throw new DTypeError('array', {
+    throw new DTypeError(op, {
       problem: 'an int64 element is not exact as a JavaScript number',
       got: `${value}n`,
       action: 'use data(), which gives BigInt',
@@ -72,9 +72,9 @@ function exact(value: bigint): number {
 }
 
 /** @internal The number of a one-element tensor. */
-export function scalar(data: TensorData, dtype: number): number {
+export function scalar(op: string, data: TensorData, dtype: number): number {
   const value = data[0]!
-  return typeof value === 'bigint' ? exact(value) : dtype === BOOL ? Number(value !== 0) : value
+  return typeof value === 'bigint' ? exact(value, op) : dtype === BOOL ? Number(value !== 0) : value
 }
 
 /** @internal Elements in row-major order as nested arrays. */

@@ -6,8 +6,9 @@
 import type { Node } from '../autograd/node'
 import { Device } from '../device'
 import { type DType, dtypeNames, isFloatingCode, itemSizes } from '../dtype'
-import { DTypeError, describeShape, StateError } from '../errors'
+import { DTypeError, describeShape, IndexError, StateError } from '../errors'
 import { binding, check, nativeError, scratch } from '../native'
+import { expectFunction } from '../options'
 import { hostTarget, type NestedArray, nest, scalar, type TensorData } from './elements'
 import { flushReleases, releaseTensor, track, yieldToCollector } from './memory'
 import { formatTensor } from './print'
@@ -15,8 +16,20 @@ import { formatTensor } from './print'
 /** Sizes of a tensor, outermost first. */
 export type Shape = readonly number[]
 
-/** A gradient hook: may return a replacement. */
+/** A gradient hook: may return a replacement of the same shape and dtype. */
 export type GradientHook = (grad: Tensor) => Tensor | undefined | void
+
+/** Takes a hook off when it is called, or its `remove`. */
+export interface HookHandle {
+  (): void
+  remove(): void
+}
+
+/** @internal */
+export function hookHandle(remove: () => unknown): HookHandle {
+  const handle = (): void => void remove()
+  return Object.assign(handle, { remove: handle })
+}
 
 /** @internal A cheap way to compute a tensor again from tensors that the tape holds anyway. */
 export interface Recipe {
@@ -40,8 +53,10 @@ export class Tensor {
   readonly _offset: number
   /** @internal the tensor whose storage this one views, and which counts its in-place changes */
   readonly _base: Tensor | null
-  /** @internal in-place changes of the storage; kept on the base */
+  /** @internal in-place changes of the storage; kept on the base. Of a view: those before it was taken */
   _version = 0
+  /** @internal `_version` when the tape last took it as an output: views taken earlier are not its views any more */
+  _recordedAt = 0
   /** @internal the operation that made it, when that is differentiable */
   _node: Node | null = null
   /** @internal which output of the node */
@@ -105,6 +120,7 @@ export class Tensor {
     const handle = scratch[0]!
     const contiguous = isContiguous(shape, strides)
     const view = new Tensor(handle, shape, source._dtype, source._base ?? source, contiguous ? null : strides, offset)
+    view._version = view._base!._version
     track(view)
     return view
   }
@@ -147,13 +163,17 @@ export class Tensor {
     return this._strides === null
   }
 
-  /** Size of one dim; negative dims count from the end. */
-  size(dim: number): number {
+  /** The shape, or the size of one dim; negative dims count from the end. @throws IndexError when there is no such dim */
+  size(): Shape
+  size(dim: number): number
+  size(dim?: number): Shape | number {
+    if (dim === undefined) return this.shape
     const size = this.shape[dim < 0 ? dim + this.shape.length : dim]
     if (size === undefined) {
-      throw new StateError('size', {
+      throw new IndexError('size', {
         problem: 'no such dim',
         got: `${dim} for a tensor of shape ${describeShape(this.shape)}`,
+        expected: `${-this.ndim} to ${this.ndim - 1}`,
       })
     }
     return size
@@ -206,20 +226,21 @@ export class Tensor {
     return this
   }
 
-  /** Calls `hook` with the gradient when backward has it; a returned tensor replaces it. Returns a function that
-   *  removes the hook. */
-  registerHook(hook: GradientHook): () => void {
+  /** Calls `hook` with the gradient when backward has it; a returned tensor of the same shape and dtype replaces it.
+   *  Returns what takes the hook off. */
+  registerHook(hook: GradientHook): HookHandle {
     this._alive('registerHook')
+    expectFunction('registerHook', hook)
     if (!this._requiresGrad) {
       throw new StateError('registerHook', { problem: 'the tensor does not require a gradient' })
     }
     this._hooks ??= []
     const hooks = this._hooks
     hooks.push(hook)
-    return () => {
+    return hookHandle(() => {
       const at = hooks.indexOf(hook)
       if (at >= 0) hooks.splice(at, 1)
-    }
+    })
   }
 
   /** @internal In-place changes of its storage so far. */
@@ -310,13 +331,13 @@ export class Tensor {
   /** The value of a one-element tensor; waits without blocking the event loop. */
   async item(): Promise<number> {
     this._single('item')
-    return scalar(await this.data(), this._dtype)
+    return scalar('item', await this.data(), this._dtype)
   }
 
   /** Like `item()`, but blocks. */
   itemSync(): number {
     this._single('itemSync')
-    return scalar(this.dataSync(), this._dtype)
+    return scalar('itemSync', this.dataSync(), this._dtype)
   }
 
   private _single(op: string): void {

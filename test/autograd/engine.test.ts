@@ -1,6 +1,19 @@
 import { describe, expect, it } from 'vitest'
 import { ACCUMULATED, Node } from '../../lib/autograd/node'
-import { autograd, memory, noGrad, ones, StateError, type Tensor, tensor, tidy, zeros } from '../../lib/index'
+import {
+  autograd,
+  full,
+  memory,
+  nn,
+  noGrad,
+  ones,
+  ops,
+  StateError,
+  type Tensor,
+  tensor,
+  tidy,
+  zeros,
+} from '../../lib/index'
 
 const values = (x: Tensor | null): unknown => x?.arraySync()
 
@@ -162,6 +175,114 @@ describe('backward', () => {
     pass()
     expect(x.grad).toBe(first)
     expect(values(x.grad)).toEqual([2])
+  })
+})
+
+describe('views', () => {
+  it('taken before a recorded in-place change of their base are refused, not differentiated wrongly', () => {
+    const x = tensor([1, 2], { requiresGrad: true })
+    const y = x.mul(1)
+    const before = y.narrow(0, 0, 1)
+    y.mul_(2)
+    expect(() => before.sum()).toThrow(
+      'sum: a view was taken before its base was changed in place: got a view of shape [1], expected one of the base as it is now; take the view again.',
+    )
+    expect(() => before.backward()).toThrow(StateError)
+    y.narrow(0, 0, 1).sum().backward()
+    expect(values(x.grad)).toEqual([2, 0])
+  })
+
+  it('may be used after changes that are not recorded', () => {
+    const x = tensor([1, 2], { requiresGrad: true })
+    const y = x.mul(1)
+    const view = y.narrow(0, 0, 1)
+    noGrad(() => y.add_(1))
+    view.sum().backward()
+    expect(values(x.grad)).toEqual([1, 0])
+  })
+})
+
+describe('arguments', () => {
+  const x = tensor([1, 2], { requiresGrad: true })
+
+  it('of backward: a gradient also by place, as in PyTorch, and several roots', () => {
+    x.grad = null
+    x.mul(2).backward(tensor([1, 10]))
+    expect(values(x.grad)).toEqual([2, 20])
+    autograd.backward([x.sum(), x.mul(2)], { gradient: [null, tensor([1, 1])] })
+    expect(values(x.grad)).toEqual([5, 23])
+  })
+
+  it('of the wrong kind are typed errors', () => {
+    expect(() => x.sum().backward({ gradient: 1 as never })).toThrow('backward: the gradient is not a tensor: got 1')
+    expect(() => x.sum().backward({ retain_graph: true } as never)).toThrow('write retainGraph.')
+    expect(() => autograd.backward(5 as never)).toThrow('backward: root 0 is not a tensor: got 5, expected a Tensor.')
+    expect(() => autograd.grad(3 as never, [x])).toThrow('grad: output 0 is not a tensor: got 3, expected a Tensor.')
+    expect(() => autograd.grad(x.sum(), null as never)).toThrow('grad: input 0 is not a tensor: got null')
+    expect(() => noGrad(3 as never)).toThrow('noGrad: not a function: got 3')
+    expect(() => autograd.detectAnomaly(3 as never)).toThrow('detectAnomaly: not a function: got 3')
+  })
+
+  it('of grad: an input twice gives its gradient twice; there is no graph of gradients', () => {
+    expect(autograd.grad(x.mul(3).sum(), [x, x]).map(values)).toEqual([
+      [3, 3],
+      [3, 3],
+    ])
+    expect(() => autograd.grad(x.sum(), x, { createGraph: true } as never)).toThrow(
+      'grad: gradients cannot be differentiated again: got createGraph true',
+    )
+  })
+
+  it('of gradcheck: one tensor or several, of which one requires a gradient', () => {
+    const input = tensor([1, 2], { dtype: 'float64', requiresGrad: true })
+    expect(autograd.gradcheck((y) => y.mul(y), input)).toBe(true)
+    expect(() => autograd.gradcheck((y) => y.mul(y), [input.detach()])).toThrow(
+      'gradcheck: no input requires a gradient',
+    )
+    expect(() => autograd.gradcheck(3 as never, [input])).toThrow('gradcheck: not a function: got 3')
+  })
+})
+
+describe('detectAnomaly', () => {
+  const bad = () => tensor([-1], { requiresGrad: true })
+
+  it("names the user's line, however deep in the library the operation stands", () => {
+    // twelve modules deep: more frames than a stack has by default
+    let deep: nn.Module = new nn.Softmax(0)
+    for (let i = 0; i < 12; i++) deep = new nn.Sequential(deep)
+    const call = () => (deep.forward as (x: Tensor) => Tensor)(bad().mul(Number.POSITIVE_INFINITY))
+    expect(() => autograd.detectAnomaly(call)).toThrow(/engine\.test\.ts:\d+/)
+    const inf = tensor([Number.POSITIVE_INFINITY], { requiresGrad: true })
+    expect(() => autograd.detectAnomaly(() => (deep.forward as (x: Tensor) => Tensor)(inf))).toThrow(
+      /Sequential\.0\.0.* at .*engine\.test\.ts:\d+/,
+    )
+  })
+
+  it('watches operations without a gradient, too: they may feed one that has', () => {
+    expect(() => autograd.detectAnomaly(() => tensor([-1]).log())).toThrow('log: the forward pass made the first NaN')
+    expect(() => noGrad(() => autograd.detectAnomaly(() => bad().log()))).toThrow(/^log: /)
+    const large = tensor([3e38])
+    expect(() => autograd.detectAnomaly(() => large.add(large))).toThrow(/^add: /)
+  })
+
+  it('blames who made it: not a mask of -Infinity, nor what only passes it on', () => {
+    autograd.detectAnomaly(() => {
+      const scores = ones([2, 2]).requiresGrad_()
+      const causal = full([2, 2], Number.NEGATIVE_INFINITY).triu(1)
+      scores.add(causal).softmax(-1).sum().backward()
+      const hidden = ones([2, 2], { dtype: 'bool' }).triu(1)
+      scores.maskedFill(hidden, Number.NEGATIVE_INFINITY).softmax(-1).sum().backward()
+      ops.where(hidden, Number.NEGATIVE_INFINITY, scores).softmax(-1).sum().backward()
+    })
+    const row = () => ones([1, 2]).maskedFill(ones([1, 2], { dtype: 'bool' }), Number.NEGATIVE_INFINITY)
+    expect(() => autograd.detectAnomaly(() => row().softmax(-1))).toThrow(/^softmax: /) // no key is left
+  })
+
+  it('says how to learn the line when only backward was watched', () => {
+    const loss = tensor([0], { requiresGrad: true }).sqrt().mul(0).sum()
+    expect(() => autograd.detectAnomaly(() => loss.backward())).toThrow(
+      'run the forward pass inside detectAnomaly as well to learn its line.',
+    )
   })
 })
 

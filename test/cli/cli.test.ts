@@ -53,6 +53,19 @@ test('gradus generate continues a text, the same with the same seed', () => {
   expect(`${prompt}${text}\n`).toBe(first)
 })
 
+test('gradus generate takes no prompt, a long one, and the likeliest characters', () => {
+  const run = join(folder, 'run')
+  const json = (...args: string[]) => gradus('generate', run, '--tokens', '5', '--json', ...args)
+  for (const args of [[], ['--prompt', ''], ['--prompt', 'the '.repeat(50)], ['--temperature', '0']]) {
+    const { status, stdout } = json(...args)
+    expect(status).toBe(0)
+    expect(JSON.parse(stdout).text).toHaveLength(5)
+  }
+  const { status, stderr } = json('--prompt', 'the \u2603')
+  expect(status).toBe(1)
+  expect(stderr).toContain('generate: the text that the model learnt has no such character: got "\u2603" in --prompt')
+})
+
 test('gradus train ends with a checkpoint at Ctrl-C, and resumes', async () => {
   const out = join(folder, 'stopped')
   const args = ['train', '--text', text, '--out', out, '--minutes', '5', '--json', ...small]

@@ -441,3 +441,22 @@ describe('DataLoader position', () => {
     )
   })
 })
+
+describe('DataLoader refuses', () => {
+  it('samplers and collate functions that are none', () => {
+    const make = (options: object) => () => new DataLoader([1, 2], options)
+    expect(make({ sampler: 7 })).toThrow('DataLoader: sampler gives no indices: got 7, expected something to iterate')
+    expect(make({ batchSampler: {} })).toThrow('DataLoader: batchSampler gives no indices: got an object')
+    expect(make({ collate: 5 })).toThrow('DataLoader: collate is not a function: got 5')
+  })
+
+  it('samples that contain themselves', async () => {
+    const cycle: Record<string, unknown> = { x: 1 }
+    cycle['self'] = cycle
+    const pass = async () => {
+      for await (const _ of new DataLoader([cycle, cycle], { batchSize: 2 })) break
+    }
+    await expect(pass()).rejects.toThrow('is nested too deep')
+    await expect(pass()).rejects.toThrow(ArgumentError)
+  })
+})

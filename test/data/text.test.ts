@@ -181,3 +181,17 @@ describe('tokenizeFile', () => {
     expect(() => new TextDataset(join(folder, 'empty.bin'), { blockSize: 1 })).toThrow(ArgumentError)
   })
 })
+
+describe('TextDataset refuses', () => {
+  it('folders, foreign sources and samples out of range', () => {
+    expect(() => new TextDataset(folder, { blockSize: 8 })).toThrow(FileError)
+    expect(() => new TextDataset(5 as never, { blockSize: 8 })).toThrow(
+      'TextDataset: not a source of tokens: got 5, expected the path of a token file, or a Uint8Array, Uint16Array, Uint32Array or Int32Array.',
+    )
+    const dataset = new TextDataset(file, { blockSize: 8 })
+    for (const index of [-1, 12, 1.5, Number.NaN]) {
+      expect(() => dataset.get(index, context(0))).toThrow(IndexError)
+    }
+    expect(() => dataset.get(12, context(0))).toThrow('TextDataset: no such sample: got 12, expected 0 to 11.')
+  })
+})

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { BpeTokenizer, ByteTokenizer, CharTokenizer, loadTokenizer, StreamDecoder } from '../../lib/data/index'
-import { ArgumentError, FileError, IndexError } from '../../lib/index'
+import { ArgumentError, FileError, IndexError, tensor } from '../../lib/index'
 
 const fixtures = join(__dirname, '../fixtures/bpe')
 const excerpt = readFileSync(join(fixtures, 'excerpt.txt'), 'utf8')
@@ -169,5 +169,33 @@ describe('StreamDecoder', () => {
     expect(decoder.push(240)).toBe('')
     expect(decoder.end()).toBe('\ufffd')
     expect(decoder.end()).toBe('')
+  })
+})
+
+describe('tokenizers refuse', () => {
+  const bpe = BpeTokenizer.train('abc', { vocabSize: 256 })
+  const char = CharTokenizer.fromText('abc')
+  const byte = new ByteTokenizer()
+
+  it('what is no text', () => {
+    for (const each of [bpe, char, byte]) {
+      for (const text of [5, null, undefined, ['a']]) expect(() => each.encode(text as never)).toThrow(ArgumentError)
+    }
+    expect(() => char.encode(5 as never)).toThrow('CharTokenizer.encode: not text: got 5, expected a string.')
+    expect(() => CharTokenizer.fromText(null as never)).toThrow('CharTokenizer.fromText: not text: got null')
+    expect(() => BpeTokenizer.train(null as never, { vocabSize: 300 })).toThrow(
+      'BpeTokenizer.train: not text: got null',
+    )
+    expect(() => BpeTokenizer.train([3] as never, { vocabSize: 300 })).toThrow('BpeTokenizer.train: not text: got 3')
+    expect(() => BpeTokenizer.train('a', undefined as never)).toThrow('the options are not an object: got undefined')
+  })
+
+  it('what is no list of ids, a tensor above all', () => {
+    for (const each of [bpe, char, byte]) {
+      for (const ids of [null, 5, tensor([1, 2])]) expect(() => each.decode(ids as never)).toThrow(ArgumentError)
+    }
+    expect(() => char.decode(tensor([0]) as never)).toThrow(
+      'CharTokenizer.decode: not a list of ids: got a Tensor, expected an array or a typed array; of a tensor pass await ids.data().',
+    )
   })
 })

@@ -277,6 +277,22 @@ describe('checkpoint', () => {
     await expect(io.saveCheckpoint(folder, { model: {} as Part }, { step: 1 })).rejects.toThrow(
       'model has no state: got an object',
     )
+    await expect(io.saveCheckpoint(folder, null as never, { step: 1 })).rejects.toThrow('no parts: got null')
+    await expect(io.saveCheckpoint(folder, {}, undefined as never)).rejects.toThrow('the options are not an object')
+    await expect(save({}, { keep_last: 2 } as never)).rejects.toThrow('write keepLast.')
     expect(readdirSync(folder)).toEqual([])
+  })
+})
+
+describe('a manifest', () => {
+  it('that lacks what it must have is a FileError', async () => {
+    const folder = fresh()
+    const manifest = join(folder, 'checkpoint.json')
+    for (const content of ['{"format":"gradus.checkpoint","version":1}', 'null', '[]', '{', '3']) {
+      writeFileSync(manifest, content)
+      await expect(io.loadCheckpoint(folder, {})).rejects.toThrow(FileError)
+    }
+    writeFileSync(manifest, '{"format":"gradus.checkpoint","version":1,"files":{},"parts":{}}')
+    await expect(io.loadCheckpoint(folder, {})).rejects.toThrow('is damaged: got no random, no tensorParts, no step')
   })
 })

@@ -13,7 +13,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, describe, expect, it } from 'vitest'
-import { DTypeError, FileError, fromTypedArray, IndexError, io, type Tensor, tensor } from '../../lib/index'
+import { DTypeError, FileError, fromTypedArray, IndexError, io, nn, type Tensor, tensor } from '../../lib/index'
 import { fromBytes } from '../../lib/tensor/create'
 
 // Written by the reference implementation (safetensors 0.8.0 for Python).
@@ -350,5 +350,10 @@ describe('safetensors: writing', () => {
     )
     await expect(io.saveFile({}, '/proc/none/a')).rejects.toThrow('io.saveFile: cannot write /proc/none/a: got ENOENT')
     await expect(io.saveFile({}, folder)).rejects.toThrow(FileError)
+    await expect(io.saveFile(null as never, fresh())).rejects.toThrow('io.saveFile: not tensors by name: got null')
+    await expect(io.saveFile(new nn.Linear(1, 1) as never, fresh())).rejects.toThrow(
+      'got a Linear, expected an object or a map of tensors; of a module pass model.stateDict().',
+    )
+    await expect(io.loadFile(3 as never)).rejects.toThrow('give the path as a string')
   })
 })

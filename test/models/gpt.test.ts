@@ -182,6 +182,27 @@ describe('GPT', () => {
     expect(() => model.forward({ inputIds, labels: 7 as never })).toThrow('labels is not a tensor')
   })
 
+  it("names the field that has Python's spelling", () => {
+    const model = new models.GPT(config)
+    const inputIds = ids([[1, 2]])
+    expect(() => model.forward({ inputIds, attention_mask: inputIds } as never)).toThrow(
+      'GPT: unknown option: got attention_mask, expected inputIds, attentionMask, labels, positionIds, outputAttentions, outputHiddenStates; write attentionMask.',
+    )
+    expect(() => model.forward({ input_ids: inputIds } as never)).toThrow('got input_ids')
+    expect(() => model.forward({ ids: inputIds } as never)).toThrow(
+      'GPT: the batch has no inputIds: got an object with ids, expected { inputIds, attentionMask?, labels? }',
+    )
+    expect(model.forward({ inputIds, source: 'book' } as never)).toHaveProperty('logits')
+    const bert = new models.BERT({
+      head: 'none',
+      hiddenSize: 4,
+      numHiddenLayers: 1,
+      numAttentionHeads: 1,
+      vocabSize: 8,
+    })
+    expect(() => bert.forward({ inputIds, token_type_ids: inputIds } as never)).toThrow('write tokenTypeIds.')
+  })
+
   it('learns with every part of nn around it', async () => {
     const model = new models.GPT({ ...config, dropout: 0.1 })
     nn.init.transformer(model)

@@ -38,13 +38,16 @@ describe('attention layers agree with PyTorch', () => {
       let out: Tensor
       let weights: Tensor | null = null
       if (each.layer === 'MultiheadAttention') {
-        const attention = new nn.MultiheadAttention(8, 2, each).to('float64')
+        const { batchFirst, bias } = each
+        const attention = new nn.MultiheadAttention(8, 2, { batchFirst, bias }).to('float64')
         layer = attention
         attention.loadStateDict(part('state'))
         const [query, key = query, value = key] = inputs as [Tensor, Tensor?, Tensor?]
         ;[out, weights] = attention.forward(query, key, value, { ...each.call, ...masks })
       } else {
-        const encoder = new nn.TransformerEncoderLayer(8, 2, { ...each, dimFeedforward: 12, dropout: 0 }).to('float64')
+        const { batchFirst, bias, normFirst = false, activation = 'relu' } = each
+        const options = { batchFirst, bias, normFirst, activation, dimFeedforward: 12, dropout: 0 }
+        const encoder = new nn.TransformerEncoderLayer(8, 2, options).to('float64')
         layer = encoder
         encoder.loadStateDict(part('state'))
         out = encoder.forward(inputs[0]!, masks)

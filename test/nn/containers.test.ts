@@ -43,3 +43,28 @@ describe('ModuleDict', () => {
     expect(() => dict.set('forward', new nn.Identity() as never)).toThrow("a word without '.'")
   })
 })
+
+describe('containers read like lists', () => {
+  it('by index, entries, extend and insert', () => {
+    const [a, b, c] = [new nn.ReLU(), new nn.GELU(), new nn.Tanh()]
+    const list = new nn.ModuleList<nn.Module>([a])
+    list.extend([c]).insert(1, b)
+    expect([...list]).toEqual([a, b, c])
+    expect(list[1]).toBe(b)
+    expect([...list.entries()].map(([i, module]) => [i, module])).toEqual([
+      [0, a],
+      [1, b],
+      [2, c],
+    ])
+    expect(() => list.insert(7, a)).toThrow(IndexError)
+    expect(() => list.extend(3 as never)).toThrow(ArgumentError)
+  })
+
+  it('Sequential gives a Tensor unless told otherwise, and names the way to spread an array', () => {
+    const model = new nn.Sequential(new nn.Linear(2, 3))
+    expect(model.forward(ones([1, 2])).shape).toEqual([1, 3])
+    expect(() => new nn.Sequential([new nn.ReLU()] as never)).toThrow(
+      'Sequential: not a module: got an array of length 1, expected an nn.Module; spread arrays: new Sequential(...modules).',
+    )
+  })
+})

@@ -166,3 +166,69 @@ describe('Module', () => {
     )
   })
 })
+
+describe('Module refuses what it would not find', () => {
+  const inField = (field: unknown) =>
+    class Holder extends nn.Module {
+      layers = field
+      forward(x: Tensor): Tensor {
+        return x
+      }
+    }
+
+  it('modules and parameters in arrays, maps and objects', () => {
+    for (const [field, kind] of [
+      [[new Scale(2)], 'an array'],
+      [new Map([['a', new Scale(2)]]), 'a Map'],
+      [{ a: new Scale(2) }, 'an object'],
+      [[[new Scale(2)]], 'an array'],
+    ]) {
+      const holder = new (inField(field))()
+      const text = `Holder: the field "layers" hides modules: got ${kind}, expected a module; use nn.ModuleList or nn.ModuleDict, or a #private field for what is not the module's own.`
+      expect(() => holder.parameters()).toThrow(text)
+      expect(() => holder.forward(ones([1]))).toThrow(text)
+    }
+    expect(() => new (inField([nn.parameter(ones([2]))]))().stateDict()).toThrow('hides parameters: got an array')
+    expect(new (inField([ones([2]), 3, null]))().parameters()).toEqual([])
+  })
+
+  it('a forward in a class field, at the first call of the module above it', () => {
+    class Arrow extends nn.Module {
+      forward = (x: Tensor): Tensor => x.mul(2)
+    }
+    expect(() => new nn.Sequential(new Arrow())).toThrow('Arrow: forward is a class field')
+    class Outer extends nn.Module {
+      arrow = new Arrow()
+      forward(x: Tensor): Tensor {
+        return this.arrow.forward(x)
+      }
+    }
+    expect(() => new Outer().forward(ones([1]))).toThrow('expected forward(...) { ... }; write it as a method.')
+  })
+
+  it('modules that hold themselves', () => {
+    const outer = new (inField(null))()
+    const inner = new (inField(outer))()
+    outer.layers = inner
+    for (const call of [() => outer.stateDict(), () => outer.apply(() => undefined), () => String(outer)]) {
+      expect(call).toThrow('Holder: the module stands below itself; keep the way up in a #private field.')
+    }
+    expect(outer.modules()).toHaveLength(2)
+  })
+
+  it('arguments of the wrong kind', () => {
+    expect(() => new Pair().apply(3 as never)).toThrow('apply: not a function: got 3')
+    expect(() => new Scale(2).to('int64')).toThrow(
+      'to: parameters have no gradients in this dtype: got int64, expected float32, float64, float16 or bfloat16.',
+    )
+    expect(() => new Scale(2).loadStateDict(null as never)).toThrow('loadStateDict: not a state dict: got null')
+  })
+})
+
+describe('forward pre-hooks', () => {
+  it('may return one input instead of a list, as in PyTorch', () => {
+    const scale = new Scale(2)
+    scale.registerForwardPreHook((_, [x]) => (x as Tensor).mul(10))
+    expect(scale.forward(ones([2])).arraySync()).toEqual([10, 10])
+  })
+})

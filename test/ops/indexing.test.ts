@@ -1,5 +1,16 @@
 import { describe, expect, it } from 'vitest'
-import { autograd, Device, type DType, DTypeError, ops, ShapeError, type Tensor, tensor, zeros } from '../../lib/index'
+import {
+  autograd,
+  Device,
+  type DType,
+  DTypeError,
+  IndexError,
+  ops,
+  ShapeError,
+  type Tensor,
+  tensor,
+  zeros,
+} from '../../lib/index'
 import { goldenCases } from '../support/golden'
 import { expectGolden, type GoldenCall, spread } from '../support/goldenOp'
 
@@ -219,5 +230,7 @@ describe('indexing', () => {
       'paddingIdx is out of range: got 4',
     )
     expect(() => ops.oneHot(index([0]), 0)).toThrow('oneHot: not a number of classes: got 0')
+    expect(() => ops.oneHot(index([0, 3]), 3).arraySync()).toThrow(IndexError)
+    expect(() => ops.oneHot(index([-1]), 3).arraySync()).toThrow('got -1 at position 0, expected 0 to 2')
   })
 })

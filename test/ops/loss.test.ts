@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { autograd, type DType, DTypeError, IndexError, ops, type Tensor, tensor } from '../../lib/index'
+import { autograd, type DType, DTypeError, IndexError, ops, type Tensor, tensor, zeros } from '../../lib/index'
 import { expectClose, goldenCases, goldenTensors } from '../support/golden'
 
 // A linear congruence: the same values everywhere, without the library's own generator.
@@ -248,5 +248,11 @@ describe('losses', () => {
       0.125, 2.5,
     ])
     expect(() => ops.mseLoss(tensor([1]), tensor([1]), { reduction: 'max' as never })).toThrow(/unknown reduction/)
+  })
+
+  it('binaryCrossEntropyWithLogits: does not broadcast, as in PyTorch', () => {
+    expect(() => ops.binaryCrossEntropyWithLogits(zeros([2, 1]), zeros([2]))).toThrow(
+      'binaryCrossEntropyWithLogits: input and target differ in shape: got input [2, 1] and target [2], expected equal shapes',
+    )
   })
 })

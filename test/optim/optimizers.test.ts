@@ -169,6 +169,46 @@ describe('Optimizer', () => {
   })
 })
 
+describe('Optimizer refuses', () => {
+  const withGrad = () => {
+    const param = nn.parameter(tensor([1, 2]))
+    param.grad = tensor([1, 1])
+    return param
+  }
+
+  it('the state of another kind of optimizer, and options that make no sense', () => {
+    const sgd = new optim.SGD([withGrad()], { momentum: 0.9 })
+    sgd.step()
+    const adamw = new optim.AdamW([withGrad()])
+    expect(() => adamw.loadStateDict(sgd.stateDict() as never)).toThrow(
+      'AdamW.loadStateDict: the state is that of another optimizer: got options lr, momentum, dampening, weightDecay, nesterov, maximize, expected lr, betas, eps, weightDecay, amsgrad, maximize.',
+    )
+    const state = adamw.stateDict()
+    state.paramGroups[0]!['lr'] = 'fast'
+    expect(() => adamw.loadStateDict(state)).toThrow('AdamW: lr is out of range: got "fast"')
+    expect(adamw.paramGroups[0]!.lr).toBe(1e-3)
+  })
+
+  it('a rate that became NaN, before anything is changed', () => {
+    const param = withGrad()
+    const adamw = new optim.AdamW([param])
+    adamw.paramGroups[0]!.lr = Number.NaN
+    expect(() => adamw.step()).toThrow('AdamW: lr is out of range: got NaN, expected a number of at least 0.')
+    expect(param.arraySync()).toEqual([1, 2])
+  })
+
+  it('gradients that are no tensors or do not fit', () => {
+    const param = withGrad()
+    const adamw = new optim.AdamW([param])
+    param.grad = 4 as never
+    expect(() => adamw.step()).toThrow('AdamW: the gradient of a parameter is not a tensor: got 4')
+    param.grad = zeros([3])
+    expect(() => adamw.step()).toThrow('AdamW: a gradient has another shape than its parameter: got [3], expected [2].')
+    param.grad = zeros([2])
+    adamw.step()
+  })
+})
+
 describe('paramGroupsWithDecay', () => {
   class Embedding extends nn.Module {
     weight = parameter(zeros([5, 2]))

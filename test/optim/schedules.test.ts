@@ -5,6 +5,23 @@ import { expectClose, goldenCases, goldenTensors } from '../support/golden'
 const twoGroups = (rates = [0.1, 0.3]): optim.SGD =>
   new optim.SGD(rates.map((lr) => ({ params: [nn.parameter(tensor([1]))], lr })))
 
+describe('schedules refuse', () => {
+  it('rates that are no rates, naming the step', () => {
+    expect(() => new optim.LambdaLR(twoGroups(), () => Number.NaN)).toThrow(
+      'LambdaLR: not a learning rate: got NaN for group 0 at step 0, expected a finite number of at least 0.',
+    )
+    const schedule = new optim.LambdaLR(twoGroups(), (step) => (step < 1 ? 1 : -1))
+    expect(() => schedule.step()).toThrow('got -0.1 for group 0 at step 1')
+  })
+
+  it('what is no optimizer, and a width of 0', () => {
+    expect(() => optim.inverseSqrt(null as never)).toThrow('inverseSqrt: not an optimizer: got null')
+    expect(() => optim.inverseSqrt(twoGroups(), { dModel: 0 })).toThrow(
+      'inverseSqrt: dModel is not a width: got 0, expected a number above 0.',
+    )
+  })
+})
+
 const makers: Record<string, (optimizer: optim.SGD, params: Record<string, number>) => optim.LRScheduler> = {
   lambda_linear: (optimizer, { warmup, total }) =>
     new optim.LambdaLR(optimizer, (s) =>

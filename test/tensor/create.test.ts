@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import {
   ArgumentError,
   arange,
+  DeviceError,
   DTypeError,
   empty,
   eye,
@@ -10,9 +11,12 @@ import {
   linspace,
   ones,
   onesLike,
+  rand,
+  randn,
   ShapeError,
   tensor,
   zeros,
+  zerosLike,
 } from '../../lib/index'
 
 describe('tensor', () => {
@@ -94,6 +98,43 @@ describe('filled tensors', () => {
     }
     expect(() => zeros([1], { dtype: 'float31' as never })).toThrow(DTypeError)
     expect(() => ones([1], { dtype: 'int64', requiresGrad: true })).toThrow('only floating tensors have gradients')
+  })
+})
+
+describe('sizes', () => {
+  it('stand in an array or one by one, as in PyTorch', () => {
+    for (const make of [zeros, ones, empty, rand, randn]) {
+      expect(make([2, 3]).shape).toEqual([2, 3])
+      expect(make(2, 3).shape).toEqual([2, 3])
+      expect(make(2, 3, 4, { dtype: 'float64' }).dtype).toBe('float64')
+      expect(make(3, { dtype: 'float64' }).shape).toEqual([3])
+    }
+  })
+
+  it('are refused under the name of the function that was called', () => {
+    expect(() => zeros(2, -3)).toThrow('zeros: not a shape: got [2, -3], expected up to 8 whole numbers of at least 0.')
+    expect(() => ones([Number.NaN])).toThrow('ones: not a shape: got [NaN]')
+    expect(() => zeros(...([[2], {}, 3] as unknown as [number]))).toThrow('zeros: not a shape and options')
+    expect(() => zerosLike(3 as never)).toThrow('zerosLike: not a tensor: got 3, expected a Tensor.')
+    expect(() => rand([2], { device: 'cuda' as never })).toThrow(DeviceError)
+  })
+})
+
+describe('elements', () => {
+  it('that do not fit their dtype are refused, as by PyTorch', () => {
+    expect(() => tensor([2 ** 31], { dtype: 'int32' })).toThrow(
+      'tensor: an element does not fit int32: got 2147483648, expected -2147483648 to 2147483647.',
+    )
+    expect(() => tensor([Number.NaN], { dtype: 'int32' })).toThrow('does not fit int32: got NaN')
+    expect(() => tensor([256], { dtype: 'uint8' })).toThrow(DTypeError)
+    expect(tensor([-1, 2.9], { dtype: 'uint8' }).arraySync()).toEqual([255, 2])
+    expect(() => tensor([2 ** 60], { dtype: 'int64' })).toThrow('does not fit int64: got 1152921504606847000')
+    expect(() => tensor([2n ** 63n])).toThrow('does not fit int64: got 9223372036854775808')
+  })
+
+  it("of Node's Buffer are bytes", () => {
+    expect(fromTypedArray(Buffer.from([1, 255])).dtype).toBe('uint8')
+    expect(fromTypedArray(Buffer.from([1, 255])).arraySync()).toEqual([1, 255])
   })
 })
 

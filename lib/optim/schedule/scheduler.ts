@@ -10,6 +10,16 @@ export interface SchedulerState {
   lastLr: number[]
 }
 
+/** @internal */
+export function expectOptimizer(op: string, optimizer: unknown): void {
+  if (optimizer instanceof Optimizer) return
+  throw new ArgumentError(op, {
+    problem: 'not an optimizer',
+    got: describeValue(optimizer),
+    expected: 'an optim.Optimizer',
+  })
+}
+
 /** Base of the learning-rate schedules. Made with step 0's rate set; each `step()` sets the next one's. */
 export abstract class LRScheduler {
   /** Steps taken. */
@@ -18,13 +28,7 @@ export abstract class LRScheduler {
   baseLrs: number[]
 
   constructor(readonly optimizer: Optimizer<{ lr: number }>) {
-    if (!(optimizer instanceof Optimizer)) {
-      throw new ArgumentError(new.target.name, {
-        problem: 'not an optimizer',
-        got: describeValue(optimizer),
-        expected: 'an optim.Optimizer',
-      })
-    }
+    expectOptimizer(new.target.name, optimizer)
     for (const group of optimizer.paramGroups) group.initialLr ??= group.lr
     this.baseLrs = optimizer.paramGroups.map((group) => group.initialLr!)
   }
@@ -71,6 +75,14 @@ export abstract class LRScheduler {
   /** @internal */
   protected apply(): void {
     const rates = this.rates()
+    rates.forEach((rate, i) => {
+      if (Number.isFinite(rate) && rate >= 0) return
+      throw new ArgumentError(this.constructor.name, {
+        problem: 'not a learning rate',
+        got: `${describeValue(rate)} for group ${i} at step ${this.lastEpoch}`,
+        expected: 'a finite number of at least 0',
+      })
+    })
     this.optimizer.paramGroups.forEach((group, i) => {
       // a group that was added later keeps its own rate until then
       group.lr = rates[i] ?? group.lr

@@ -1,8 +1,10 @@
 // Schedules that begin with a warmup, as transformers are trained.
 
 import { ArgumentError, describeValue } from '../../errors'
+import { readOptions } from '../../options'
 import type { Optimizer } from '../optimizer'
 import { LambdaLR } from './lambda'
+import { expectOptimizer } from './scheduler'
 
 /** Options of warmups with an end. */
 export interface WarmupOptions {
@@ -35,7 +37,7 @@ const progress = (step: number, { warmupSteps, totalSteps }: WarmupOptions): num
  *  @see transformers, get_linear_schedule_with_warmup
  *  @example optim.linearWarmup(optimizer, { warmupSteps: 500, totalSteps: 10_000 }) */
 export function linearWarmup(optimizer: Optimizer<{ lr: number }>, options: WarmupOptions): LambdaLR {
-  const { warmupSteps, totalSteps } = options
+  const { warmupSteps, totalSteps } = readOptions('linearWarmup', options, ['warmupSteps', 'totalSteps'])
   expectSteps('linearWarmup', { warmupSteps, totalSteps })
   return new LambdaLR(optimizer, (step) => (step < warmupSteps ? rise(step, warmupSteps) : 1 - progress(step, options)))
 }
@@ -48,7 +50,8 @@ export function cosineWarmup(
   optimizer: Optimizer<{ lr: number }>,
   options: WarmupOptions & { numCycles?: number },
 ): LambdaLR {
-  const { warmupSteps, totalSteps, numCycles = 0.5 } = options
+  const names = ['warmupSteps', 'totalSteps', 'numCycles'] as const
+  const { warmupSteps, totalSteps, numCycles = 0.5 } = readOptions('cosineWarmup', options, names)
   expectSteps('cosineWarmup', { warmupSteps, totalSteps, numCycles })
   return new LambdaLR(optimizer, (step) =>
     step < warmupSteps
@@ -81,9 +84,18 @@ export interface InverseSqrtOptions {
  *  @see Vaswani et al. 2017, arXiv:1706.03762, eq. 3; transformers, get_inverse_sqrt_schedule
  *  @example optim.inverseSqrt(optimizer, { warmupSteps: 4000, dModel: 512 }) */
 export function inverseSqrt(optimizer: Optimizer<{ lr: number }>, options: InverseSqrtOptions = {}): LambdaLR {
-  const { warmupSteps = 4000, dModel = 1, scale = 1, mode = 'noam' } = options
+  const names = ['warmupSteps', 'dModel', 'scale', 'mode', 'timescale'] as const
+  const { warmupSteps = 4000, dModel = 1, scale = 1, mode = 'noam' } = readOptions('inverseSqrt', options, names)
   const timescale = options.timescale ?? (warmupSteps || 10_000)
-  expectSteps('inverseSqrt', { warmupSteps, dModel, scale, timescale })
+  expectOptimizer('inverseSqrt', optimizer)
+  expectSteps('inverseSqrt', { warmupSteps, scale, timescale })
+  if (!(dModel > 0)) {
+    throw new ArgumentError('inverseSqrt', {
+      problem: 'dModel is not a width',
+      got: describeValue(dModel),
+      expected: 'a number above 0',
+    })
+  }
   if (mode === 'noam') {
     // LambdaLR multiplies the base rate, which this one replaces
     for (const group of optimizer.paramGroups) group.initialLr = 1
