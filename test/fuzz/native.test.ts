@@ -140,6 +140,6 @@ describe('hostile calls of the addon', () => {
     const last = onlySeed === undefined ? rounds : first
     for (let seed = first; seed <= last; seed++) ran += attempt(id, seed) ? 1 : 0
     expect(await tensor([1, 2]).add(1).array()).toEqual([2, 3])
-    if (onlySeed === undefined && rounds >= 40) expect(ran).toBeGreaterThan(0) // else the recipe tests nothing
+    if (onlySeed === undefined && rounds >= 40) expect(ran).toBeGreaterThan(rounds / 20) // else the recipe tests nothing
   })
 })

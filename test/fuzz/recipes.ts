@@ -489,7 +489,7 @@ export function recipeOf(
   // Of what is left, the gradients and functions of one operand take as many, the others one operand or two.
   if (op.mostInputs > 2) throw new Error(`${op.name}: test/fuzz/recipes.ts has no recipe`)
   const attributes = op.attributes === '' ? 0 : op.attributes.split(',').length
-  const truth = /^(eq|ne|lt|le|gt|ge|logical|is)/.test(op.name)
+  const truth = /^((eq|ne|lt|le|gt|ge)$|logical|is)/.test(op.name)
   const result = truth ? [bool] : r.chance(0.6) ? floating : every
   return (op.fewestInputs < op.mostInputs ? binary : pointwise.bind(null, op.fewestInputs))(attributes, result)(r)
 }
