@@ -10,6 +10,6 @@ export default defineConfig({
     // every fork has its own pool of kernel threads: more forks than this only take time from each other
     maxWorkers: 2,
     minWorkers: 1,
-    env: { GRADUS_NUM_THREADS: '2' },
+    env: { GRADUS_NUM_THREADS: process.env.GRADUS_NUM_THREADS ?? '2' },
   },
 })

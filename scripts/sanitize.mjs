@@ -1,32 +1,78 @@
-// Builds the addon with AddressSanitizer and UndefinedBehaviorSanitizer and runs the fast suites on it. An out-of-bounds
-// access, a use after free or undefined behaviour ends the process with a report, and so fails the run.
+// Builds the addon with sanitizers and runs suites on it. An access out of bounds, a use after free, undefined behaviour
+// or a data race ends the process with a report, and so fails the run.
+//
+//   npm run test:sanitize [-- suites...]             AddressSanitizer and UndefinedBehaviorSanitizer
+//   npm run test:sanitize -- --thread [suites...]    ThreadSanitizer: what JavaScript threads and the executor share
+//
+// Fuzz tests make fewer rounds here than under npm test; GRADUS_FUZZ_ROUNDS sets another number.
 
-import { execFileSync, spawnSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { root } from './sources.mjs'
 
-const build = join(root, 'build', 'sanitize')
-mkdirSync(build, { recursive: true })
-const run = (command, args, env = {}) => {
-  const { status } = spawnSync(command, args, { cwd: root, stdio: 'inherit', env: { ...process.env, ...env } })
-  if (status !== 0) process.exit(status ?? 1)
+const modes = {
+  memory: {
+    flags: 'address,undefined',
+    runtimes: ['libasan.so', 'libubsan.so'],
+    suites: ['test/ops', 'test/tensor', 'test/autograd', 'test/nn', 'test/optim', 'test/native', 'test/fuzz'],
+    env: {
+      // Node itself never frees what it keeps until it ends, so leaks are measured by the soak instead.
+      ASAN_OPTIONS: 'detect_leaks=0:abort_on_error=1:allocator_may_return_null=1',
+      UBSAN_OPTIONS: 'halt_on_error=1:print_stacktrace=1',
+    },
+  },
+  thread: {
+    flags: 'thread',
+    runtimes: ['libtsan.so'],
+    suites: ['test/native', 'test/autograd', 'test/data'],
+    env: {
+      // Node and libgomp are not instrumented: their own locks are unknown, so only our accesses count, and kernels
+      // run on the executor alone.
+      TSAN_OPTIONS: 'halt_on_error=1:abort_on_error=1:ignore_noninstrumented_modules=1:report_signal_unsafe=0',
+      GRADUS_NUM_THREADS: '1',
+      OMP_NUM_THREADS: '1',
+    },
+  },
 }
 
-run('cmake', ['-S', root, '-B', build, '-DCMAKE_BUILD_TYPE=RelWithDebInfo', '-DGRADUS_SANITIZE=address,undefined'])
-run('cmake', ['--build', build, '--parallel', '2'])
+/** Runs a command to its end and takes with it what it leaves behind: a fork of vitest does not end with its parent. */
+function run(command, args, env = {}) {
+  const child = spawn(command, args, { cwd: root, stdio: 'inherit', detached: true, env: { ...process.env, ...env } })
+  const end = () => {
+    try {
+      process.kill(-child.pid, 'SIGKILL')
+    } catch {
+      // all gone already
+    }
+  }
+  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1))
+  process.once('exit', end)
+  return new Promise((resolve) => {
+    child.on('error', () => process.exit(1))
+    child.on('exit', (status) => {
+      end()
+      process.removeListener('exit', end)
+      if (status !== 0) process.exit(status ?? 1)
+      resolve()
+    })
+  })
+}
 
-const runtime = ['libasan.so', 'libubsan.so'].map((name) =>
-  execFileSync('g++', [`-print-file-name=${name}`], { encoding: 'utf8' }).trim(),
-)
-const suites =
-  process.argv.length > 2
-    ? process.argv.slice(2)
-    : ['test/ops', 'test/tensor', 'test/autograd', 'test/nn', 'test/native', 'test/fuzz']
-run('npx', ['vitest', 'run', ...suites], {
-  LD_PRELOAD: runtime.join(':'),
+const given = process.argv.slice(2)
+const { flags, runtimes, suites, env } = modes[given.includes('--thread') ? 'thread' : 'memory']
+const wanted = given.filter((argument) => argument !== '--thread')
+
+const build = join(root, 'build', `sanitize-${flags.split(',')[0]}`)
+mkdirSync(build, { recursive: true })
+await run('cmake', ['-S', root, '-B', build, '-DCMAKE_BUILD_TYPE=RelWithDebInfo', `-DGRADUS_SANITIZE=${flags}`])
+await run('cmake', ['--build', build, '--parallel', String(availableParallelism())])
+
+const preload = runtimes.map((name) => execFileSync('g++', [`-print-file-name=${name}`], { encoding: 'utf8' }).trim())
+await run('npx', ['vitest', 'run', '--testTimeout', '180000', ...(wanted.length > 0 ? wanted : suites)], {
+  GRADUS_FUZZ_ROUNDS: process.env.GRADUS_FUZZ_ROUNDS ?? '20',
   GRADUS_ADDON: join(build, 'Release', 'gradus.node'),
-  // Node itself never frees what it keeps until it ends, so leaks are measured by the soak instead.
-  ASAN_OPTIONS: 'detect_leaks=0:abort_on_error=1:allocator_may_return_null=1',
-  UBSAN_OPTIONS: 'halt_on_error=1:print_stacktrace=1',
+  LD_PRELOAD: preload.join(':'),
+  ...env,
 })

@@ -29,22 +29,20 @@ DType readDType(double value) {
 void setLayout(TensorView& view, DType dtype, int rank, const double* sizes) {
   view.dtype = dtype;
   view.rank = static_cast<int8_t>(rank);
-  int64_t numel = 1;
+  // Strides as if empty dims were 1, as everywhere else. The limit holds for them too, so that no product of some of
+  // the sizes overflows in a rule or a kernel.
+  int64_t stride = 1;
+  bool empty = false;
   for (int d = rank - 1; d >= 0; --d) {
     const int64_t size = readSize(sizes[d], "tensor");
     view.sizes[d] = size;
-    view.strides[d] = numel;
-    GRADUS_CHECK(!__builtin_mul_overflow(numel, size, &numel) && numel <= (int64_t{1} << 48), ErrorCode::kShape,
-                 "tensor: too many elements: a size of the shape is %lld", static_cast<long long>(size));
+    view.strides[d] = stride;
+    empty |= size == 0;
+    GRADUS_CHECK(!__builtin_mul_overflow(stride, std::max<int64_t>(size, 1), &stride) && stride <= (int64_t{1} << 48),
+                 ErrorCode::kShape, "tensor: too many elements: a size of the shape is %lld",
+                 static_cast<long long>(size));
   }
-  if (numel == 0) {  // strides as if empty dims were 1, as everywhere else
-    int64_t stride = 1;
-    for (int d = rank - 1; d >= 0; --d) {
-      view.strides[d] = stride;
-      stride *= view.sizes[d] > 0 ? view.sizes[d] : 1;
-    }
-  }
-  view.numel = numel;
+  view.numel = empty ? 0 : stride;
   view.contiguous = true;
 }
 
@@ -108,6 +106,33 @@ class FreshOutputs {
   bool kept_ = false;
 };
 
+// Threads would write different values to one element of an expanded view. Dims in the order of their strides must each
+// step over all that the smaller ones span; every slice, transpose and flip of a tensor does.
+void checkTarget(const OpInfo& info, const TensorView& view) {
+  if (view.contiguous || view.numel <= 1) return;
+  int64_t steps[kMaxRank], spans[kMaxRank];
+  int rank = 0;
+  for (int d = 0; d < view.rank; ++d) {
+    if (view.sizes[d] == 1) continue;
+    const int64_t step = std::abs(view.strides[d]);
+    int at = rank++;
+    for (; at > 0 && steps[at - 1] > step; --at) {
+      steps[at] = steps[at - 1];
+      spans[at] = spans[at - 1];
+    }
+    steps[at] = step;
+    spans[at] = step * (view.sizes[d] - 1);
+  }
+  int64_t span = 0;
+  for (int i = 0; i < rank; ++i) {
+    GRADUS_CHECK(steps[i] > span, ErrorCode::kShape,
+                 "%s: the output is an expanded view: got stride %lld, expected memory of its own for every element; "
+                 "clone() it first",
+                 info.name, static_cast<long long>(steps[i]));
+    span += spans[i];
+  }
+}
+
 constexpr int kMany = 4096;
 
 void dispatchCall(Environment& environment) {
@@ -146,6 +171,7 @@ void dispatchCall(Environment& environment) {
     if (kind > 0) {
       out[i] = environment.find(kind, info.name);
       existing[i] = true;
+      checkTarget(info, out[i]->view);
     } else {
       const DType dtype = readDType(cursor.next());
       out[i] = newTensor();
@@ -176,6 +202,7 @@ void dispatchCall(Environment& environment) {
   std::copy_n(cursor.take(nAttr), nAttr, attributes);
   const OpCall call{info.name, inViews.data(), outViews.data(), attributes, nIn, nOut, nAttr, nullptr};
   info.rule(call);
+  environment.handles.makeRoom(nOut);
   double* result = environment.scratch;
   for (int i = 0; i < nOut; ++i) {
     if (!existing[i]) *result++ = environment.handles.add(out[i]);
@@ -213,7 +240,7 @@ void makeView(Environment& environment) {
   GRADUS_CHECK(view.numel == 0 || (lowest >= 0 && highest < elements), ErrorCode::kShape,
                "view: leaves its storage: elements %lld to %lld of %lld", static_cast<long long>(lowest),
                static_cast<long long>(highest), static_cast<long long>(elements));
-  tensor->offset = offset;
+  tensor->offset = view.numel > 0 ? offset : 0;  // of an empty view it may lie outside
   tensor->storage = base->storage;
   const double handle = environment.handles.add(tensor.get());
   base->storage->references.fetch_add(1, std::memory_order_relaxed);

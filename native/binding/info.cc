@@ -1,5 +1,6 @@
 // What the addon says about itself, and its settings.
 #include <algorithm>
+#include <cmath>
 
 #include "environment.h"
 
@@ -61,6 +62,7 @@ napi_value memoryControl(napi_env env, napi_callback_info info) {
     double value = 0;
     napi_get_value_int32(env, args[0], &what);
     napi_get_value_double(env, args[1], &value);
+    GRADUS_CHECK(std::abs(value) < 0x1p63, ErrorCode::kNative, "memoryControl: not a number of bytes: got %g", value);
     int64_t total;
     switch (what) {
       case 0:

@@ -26,11 +26,12 @@ const OpInfo& opInfo(int id);
 struct Backend {
   int version;                // kBackendVersion of the core it was built with
   const OpFunction* kernels;  // kNumOps of them
+  void (*begin)();            // before each kernel, on the executor: what was set since then is in force now
   int (*numThreads)();
   void (*setNumThreads)(int);
   const char* (*describe)();  // one JSON object: SIMD target, library versions
 };
-constexpr int kBackendVersion = 1;
+constexpr int kBackendVersion = 2;
 
 // Loads gradus_cpu.so from beside the addon, once a process. Throws Error(kNative) with what the loader said.
 const Backend& cpuBackend();

@@ -2,8 +2,8 @@
 // another tensor, so a mistake in JavaScript is an error and not a wild pointer.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
-#include <deque>
 #include <vector>
 
 #include "storage.h"
@@ -12,14 +12,21 @@ namespace gradus {
 
 class HandleTable {
  public:
+  // After it, `count` calls of add() succeed. So several are added or none.
+  void makeRoom(size_t count) {
+    if (free_.size() >= count) return;
+    const size_t needed = slots_.size() + count - free_.size();
+    GRADUS_CHECK(needed <= kIndexLimit, ErrorCode::kState,
+                 "tensor: too many live tensors: got %zu, expected at most %u; release some with dispose() or tidy()",
+                 live_ + count, kIndexLimit);
+    if (needed > slots_.capacity()) slots_.reserve(std::max(needed, 2 * slots_.capacity()));
+  }
+
   double add(Tensor* tensor) {
+    makeRoom(1);
     uint32_t index;
     if (free_.empty()) {
       index = static_cast<uint32_t>(slots_.size());
-      GRADUS_CHECK(
-          index < kIndexLimit, ErrorCode::kState,
-          "tensor: too many live tensors: got %u, expected fewer than %u; release some with dispose() or tidy()", index,
-          kIndexLimit);
       slots_.push_back({});
     } else {
       index = free_.back();
@@ -46,9 +53,10 @@ class HandleTable {
     if (tensor == nullptr) return nullptr;
     const uint64_t index = static_cast<uint64_t>(handle) % kIndexLimit;
     slots_[index].tensor = nullptr;
-    ++slots_[index].generation;
-    free_.push_back(static_cast<uint32_t>(index));
     --live_;
+    // A slot is used again at once, so a long training takes one through all its generations: then it retires, because
+    // the next handle would not be exact.
+    if (++slots_[index].generation < kGenerationLimit) free_.push_back(static_cast<uint32_t>(index));
     return tensor;
   }
 
@@ -67,6 +75,7 @@ class HandleTable {
 
  private:
   static constexpr uint32_t kIndexLimit = 1 << 24;
+  static constexpr uint32_t kGenerationLimit = 1 << 29;  // 2^24 * 2^29 is the first number that is not exact
   struct Slot {
     Tensor* tensor = nullptr;
     uint32_t generation = 1;  // so that 0 is never a handle

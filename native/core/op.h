@@ -9,6 +9,7 @@
 // nor that an output does not alias an input with the identical view (elementwise operators must work in place).
 #pragma once
 
+#include <cmath>
 #include <cstring>
 
 #include "dtype.h"
@@ -55,7 +56,8 @@ struct OpCall {
   Workspace* workspace;  // null while rules run
 
   bool flag(int i) const { return attr[i] != 0; }
-  int64_t integer(int i) const { return static_cast<int64_t>(attr[i]); }
+  // 0 for what no integer can hold: attributes come from JavaScript, and a rule need not ask for a range.
+  int64_t integer(int i) const { return std::abs(attr[i]) < 0x1p63 ? static_cast<int64_t>(attr[i]) : 0; }
   template <class T>
   T* scratch(size_t count) const {
     return static_cast<T*>(workspace->take(count * sizeof(T)));

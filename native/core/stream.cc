@@ -9,7 +9,7 @@ namespace gradus {
 
 namespace {
 
-constexpr size_t kAlign = 16;
+constexpr size_t kAlign = 32;  // of commands: also what is left at the end of the ring has room for a header
 constexpr auto kSpin = std::chrono::microseconds(20);  // a producer queues small operations 0.3 us apart
 constexpr auto kIdle = std::chrono::seconds(10);       // then unused memory goes back to the system
 
@@ -36,11 +36,14 @@ class CallWorkspace final : public Workspace {
   std::vector<Allocation> taken_;
 };
 
+// Where a tensor without memory lies: kernels compute addresses before they know that there is nothing to do, and from
+// a null pointer that is not allowed.
+alignas(64) char emptyMemory[64];
+
 void fill(TensorView& view, const Tensor& tensor) {
   view = tensor.view;
-  view.data = tensor.storage->memory.data ? static_cast<char*>(tensor.storage->memory.data) +
-                                                tensor.offset * static_cast<int64_t>(itemSize(view.dtype))
-                                          : nullptr;
+  char* memory = tensor.storage->memory.data ? static_cast<char*>(tensor.storage->memory.data) : emptyMemory;
+  view.data = memory + tensor.offset * static_cast<int64_t>(itemSize(view.dtype));
 }
 
 std::shared_ptr<const Failure> describeCurrentException(uint32_t context) {
@@ -73,6 +76,7 @@ char* Stream::reserve(size_t bytes) {
   uint64_t tail = tail_.load(std::memory_order_relaxed);
   const size_t at = tail % kRing;
   const size_t pad = at + bytes > kRing ? kRing - at : 0;
+  static_assert(sizeof(Header) <= kAlign && kRing % kAlign == 0);
   if (tail + pad + bytes - head_.load(std::memory_order_acquire) > kRing) {
     std::unique_lock lock(sleep_);
     full_.store(true);
@@ -98,6 +102,13 @@ void Stream::publish(size_t bytes) {
 
 namespace {
 constexpr size_t aligned(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+
+// Writes an array into a command; an empty one may be null, which memcpy does not allow.
+template <class T>
+char* append(char* at, const T* from, size_t count) {
+  if (count > 0) std::memcpy(at, from, count * sizeof(T));
+  return at + count * sizeof(T);
+}
 }  // namespace
 
 void Stream::run(Account* account, int op, uint32_t context, Tensor* const* in, int nIn, Tensor* const* out,
@@ -112,14 +123,10 @@ void Stream::run(Account* account, int op, uint32_t context, Tensor* const* in, 
                   static_cast<uint16_t>(nAttr),
                   context,
                   account};
-  at += sizeof(Header);
-  std::memcpy(at, in, nIn * sizeof(Tensor*));
-  at += nIn * sizeof(Tensor*);
-  std::memcpy(at, out, nOut * sizeof(Tensor*));
-  at += nOut * sizeof(Tensor*);
-  std::memcpy(at, attr, nAttr * sizeof(double));
-  at += nAttr * sizeof(double);
-  std::memcpy(at, existing, nOut);
+  at = append(at + sizeof(Header), in, nIn);
+  at = append(at, out, nOut);
+  at = append(at, attr, nAttr);
+  append(at, existing, nOut);
   publish(bytes);
 }
 
@@ -252,6 +259,7 @@ void Stream::executeRun(const Header& header, const char* body) {
       CallWorkspace workspace(header.context);
       const OpCall call{opInfo(header.op).name, inViews_.data(), outViews_.data(), attr, header.nIn, header.nOut,
                         header.nAttr,           &workspace};
+      cpuBackend().begin();
       cpuBackend().kernels[header.op](call);
       return;
     } catch (...) {
@@ -288,6 +296,7 @@ void Stream::executeRead(const Header& header, const char* body) {
       try {
         CallWorkspace workspace(header.context);
         const OpCall call{"copy", &from, &to, nullptr, 1, 1, 0, &workspace};
+        cpuBackend().begin();
         cpuBackend().kernels[static_cast<int>(OpId::copy)](call);
       } catch (...) {
         failure = describeCurrentException(header.context);

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdio>
+#include <string>
 
 #include "parallel.h"
 
@@ -23,10 +24,24 @@ constexpr OpFunction kKernels[] = {
 #undef GRADUS_OP
 };
 
-std::atomic<int> threads{0};  // 0 until lib/native.ts has set it
+// A kernel asks for its scratch memory and starts its threads by the same number, so that one may not change on the
+// way: what JavaScript wants comes into force between two kernels.
+std::atomic<int> wanted{0};  // 0 until lib/native.ts has set it
+std::atomic<int> inForce{1};
 
-const char* describe() {
-  static char text[256];
+// OpenMP's setting is the calling thread's own, and oneDNN reads it: so it is applied where kernels run.
+void begin() {
+  const int n = wanted.load(std::memory_order_relaxed);
+  if (n == inForce.load(std::memory_order_relaxed) || n == 0) return;
+  omp_set_num_threads(n);
+  inForce.store(n, std::memory_order_relaxed);
+}
+
+int wantedThreads() { return wanted.load(std::memory_order_relaxed); }
+void setWantedThreads(int n) { wanted.store(n, std::memory_order_relaxed); }
+
+std::string description() {
+  char text[256];
   const dnnl_version_t* v = dnnl_version();
   const int64_t targets = hwy::SupportedTargets();
   snprintf(text, sizeof text, "{\"simd\":\"%s\",\"onednn\":\"%d.%d.%d\",\"openmp\":%d}",
@@ -34,25 +49,20 @@ const char* describe() {
   return text;
 }
 
-}  // namespace
-
-// OpenMP's setting is the calling thread's own, and oneDNN reads it: so it is applied where kernels run.
-int numThreads() {
-  static thread_local int applied = 0;
-  const int n = threads.load(std::memory_order_relaxed);
-  if (applied != n) {
-    omp_set_num_threads(n);
-    applied = n;
-  }
-  return n;
+const char* describe() {
+  static const std::string text = description();
+  return text.c_str();
 }
 
-void setNumThreads(int n) { threads.store(n, std::memory_order_relaxed); }
+}  // namespace
+
+int numThreads() { return inForce.load(std::memory_order_relaxed); }
 
 }  // namespace gradus::cpu
 
 extern "C" GRADUS_API const gradus::Backend* gradusCpuBackend() {
   using namespace gradus;
-  static const Backend backend{kBackendVersion, cpu::kKernels, cpu::numThreads, cpu::setNumThreads, cpu::describe};
+  static const Backend backend{kBackendVersion,    cpu::kKernels,         cpu::begin,
+                               cpu::wantedThreads, cpu::setWantedThreads, cpu::describe};
   return &backend;
 }

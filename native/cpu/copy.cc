@@ -12,7 +12,12 @@ constexpr int64_t kGrain = 65536;
 void copyDense(const TensorView& in, const TensorView& out) {
   const auto* from = in.as<const char>();
   auto* to = out.as<char>();
-  parallelFor(static_cast<int64_t>(in.bytes()), 4 * kGrain,
+  const auto bytes = static_cast<int64_t>(in.bytes());
+  if (from < to + bytes && to < from + bytes) {  // a view of what is copied
+    std::memmove(to, from, bytes);
+    return;
+  }
+  parallelFor(bytes, 4 * kGrain,
               [&](int64_t begin, int64_t end) { std::memcpy(to + begin, from + begin, end - begin); });
 }
 
@@ -79,8 +84,9 @@ void copyRuns(const Loop& loop, size_t itemSize, char* from, char* to) {
       if (rows) {
         int64_t offsets[2];
         n = std::min(end - at, loop.inner() - loop.seek(at, offsets, 2));
-        std::memcpy(to + offsets[0] * static_cast<int64_t>(itemSize),
-                    from + offsets[1] * static_cast<int64_t>(itemSize), n * itemSize);
+        // both may be views of the same memory
+        std::memmove(to + offsets[0] * static_cast<int64_t>(itemSize),
+                     from + offsets[1] * static_cast<int64_t>(itemSize), n * itemSize);
         continue;
       }
       n = std::min(kTile, end - at);

@@ -129,6 +129,16 @@ void visitNumbers(DType dtype, const Body& body) {
 template <class T>
 using Sum = std::conditional_t<std::is_integral_v<T>, T, Compute<T>>;
 
+// sum + factor * x; integers wrap, as PyTorch's do.
+template <class S, class X>
+S addTo(S sum, S factor, X x) {
+  if constexpr (std::is_integral_v<S>) {
+    return static_cast<S>(static_cast<uint64_t>(sum) + static_cast<uint64_t>(factor) * static_cast<uint64_t>(x));
+  } else {
+    return sum + factor * x;
+  }
+}
+
 // x copied to where sums are made: the output itself, or float32 scratch for 16-bit floats.
 TensorView startSum(const OpCall& call) {
   const TensorView& x = call.in[0];
@@ -162,7 +172,7 @@ void selectRows(const void* x, const int64_t* index, void* out, const Around& at
   parallelFor(rows, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, at.inner)), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const char* from = static_cast<const char*>(x) + (r / n * at.size + index[r % n]) * bytes;
-      std::memcpy(static_cast<char*>(out) + r * bytes, from, bytes);
+      std::memmove(static_cast<char*>(out) + r * bytes, from, bytes);  // the output may be a view of the table
     }
   });
 }
@@ -171,7 +181,10 @@ template <class T>
 void addRows(Sum<T>* out, const int64_t* index, const T* source, const Around& at, int64_t n, double alpha) {
   constexpr int64_t kPiece = 512;  // of a row: what a task owns in every row
   const int64_t pieces = (at.inner + kPiece - 1) / kPiece, length = std::min(kPiece, at.inner);
-  const auto factor = static_cast<Sum<T>>(alpha);
+  const Sum<T> factor = [&] {
+    if constexpr (std::is_integral_v<T>) return static_cast<T>(toInteger(alpha));
+    return static_cast<Sum<T>>(alpha);
+  }();
   const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, n * length));
   parallelFor(at.outer * pieces, grain, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
@@ -179,7 +192,7 @@ void addRows(Sum<T>* out, const int64_t* index, const T* source, const Around& a
       for (int64_t i = 0; i < n; ++i) {
         Sum<T>* to = out + (o * at.size + index[i]) * at.inner + first;
         const T* from = source + (o * n + i) * at.inner + first;
-        for (int64_t j = 0; j < count; ++j) to[j] = static_cast<Sum<T>>(to[j] + factor * widen(from[j]));
+        for (int64_t j = 0; j < count; ++j) to[j] = addTo<Sum<T>>(to[j], factor, widen(from[j]));
       }
     }
   });
@@ -250,7 +263,8 @@ void run_scatterAdd(const OpCall& call) {
     using T = decltype(tag);
     forParts(box, dim, [&](const Box& part) {
       forChosen(part, to, index, box.strides, [&](int64_t place, int64_t, int64_t j, const int64_t* at) {
-        sum.as<Sum<T>>()[place] += widen(source.as<T>()[dot(at, source.strides, box.rank) + j]);
+        Sum<T>& to = sum.as<Sum<T>>()[place];
+        to = addTo<Sum<T>>(to, 1, widen(source.as<T>()[dot(at, source.strides, box.rank) + j]));
       });
     });
   });

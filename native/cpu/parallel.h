@@ -9,8 +9,7 @@
 
 namespace gradus::cpu {
 
-int numThreads();  // what kernels may use now; set by gradus.setNumThreads
-void setNumThreads(int n);
+int numThreads();  // what kernels may use, by gradus.setNumThreads; does not change while one runs
 
 // Splits [0, n) into one contiguous range a thread: the same split for the same n and thread count, so results are
 // reproducible. Runs on one thread when n < grain (fork and join cost 2 to 5 us). body(begin, end) must not throw.

@@ -2,17 +2,9 @@
 // typed error; afterwards the library must still compute.
 import { describe, expect, it } from 'vitest'
 import * as gradus from '../../lib/index'
+import { generator } from './random'
 
 const { GradusError, ops, Tensor, tensor, tidy } = gradus
-
-// A small generator of our own, so that a failure can be repeated by its seed.
-function generator(seed: number): () => number {
-  let state = seed
-  return () => {
-    state = (Math.imul(state ^ (state >>> 15), 0x2c1b3c6d) + 0x9e3779b9) >>> 0
-    return ((state ^ (state >>> 13)) >>> 0) / 2 ** 32
-  }
-}
 
 const dtypes = ['float32', 'float64', 'float16', 'bfloat16', 'int64', 'int32', 'uint8', 'bool'] as const
 const shapes = [

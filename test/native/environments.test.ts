@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest'
 import { memory, ones } from '../../lib/index'
 import { binding } from '../../lib/native'
 
-const addon = join(__dirname, '../../build/Release/gradus.node')
+const addon = process.env.GRADUS_ADDON ?? join(__dirname, '../../build/Release/gradus.node')
 
 const worker = (body: string): Worker =>
   new Worker(
