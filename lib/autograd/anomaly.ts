@@ -1,5 +1,6 @@
 // Finding the operation that made the first NaN or infinity.
 
+import { BOOL, isFloatingCode } from '../dtype'
 import { NativeError } from '../errors'
 import { describeContext } from '../native'
 import { currentContext, native, run } from '../tensor/dispatch'
@@ -15,10 +16,10 @@ const isfinite = native('isfinite')
 const all = native('all', 'dims')
 
 function allFinite(tensor: Tensor): boolean {
-  if (tensor._dtype > 3 || tensor.numel === 0) return true
+  if (!isFloatingCode(tensor._dtype) || tensor.numel === 0) return true
   return scoped('detectAnomaly()', null, () => {
-    const finite = run(isfinite, [tensor], tensor.shape, 7)
-    return run(all, [finite], [], 7, [2 ** tensor.ndim - 1]).itemSync() === 1
+    const finite = run(isfinite, [tensor], tensor.shape, BOOL)
+    return run(all, [finite], [], BOOL, [2 ** tensor.ndim - 1]).itemSync() === 1
   })
 }
 
