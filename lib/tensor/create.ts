@@ -56,24 +56,28 @@ export function ones(shape: readonly number[] | number, options: TensorOptions =
   return full(shape, 1, options)
 }
 
-/** A tensor for contents that are written later; gradus fills it with zeros, so nothing is ever uninitialized. */
+/** A tensor for contents that are written later; gradus fills it with zeros, so nothing is ever uninitialized.
+ *  @example empty([2, 3]).shape // [2, 3] */
 export function empty(shape: readonly number[] | number, options: TensorOptions = {}): Tensor {
   return full(shape, 0, options)
 }
 
 const like = (tensor: Tensor, options: TensorOptions): TensorOptions => ({ dtype: tensor.dtype, ...options })
 
-/** Zeros of another tensor's shape and dtype. */
+/** Zeros of another tensor's shape and dtype.
+ *  @example zerosLike(ones([2])) // [0, 0] */
 export function zerosLike(tensor: Tensor, options: TensorOptions = {}): Tensor {
   return full(tensor.shape, 0, like(tensor, options))
 }
 
-/** Ones of another tensor's shape and dtype. */
+/** Ones of another tensor's shape and dtype.
+ *  @example onesLike(zeros([2])) // [1, 1] */
 export function onesLike(tensor: Tensor, options: TensorOptions = {}): Tensor {
   return full(tensor.shape, 1, like(tensor, options))
 }
 
-/** One value in another tensor's shape and dtype. */
+/** One value in another tensor's shape and dtype.
+ *  @example fullLike(zeros([2]), 7) // [7, 7] */
 export function fullLike(tensor: Tensor, value: number, options: TensorOptions = {}): Tensor {
   return full(tensor.shape, value, like(tensor, options))
 }
