@@ -1,6 +1,7 @@
 // Finding the operation that made the first NaN or infinity.
 
 import { dirname, sep } from 'node:path'
+import { BOOL, isFloatingCode } from '../dtype'
 import { NativeError } from '../errors'
 import { describeContext } from '../native'
 import { expectFunction } from '../options'
@@ -19,10 +20,10 @@ const all = native('all', 'dims')
 const any = native('any', 'dims')
 
 function allFinite(tensor: Tensor): boolean {
-  if (tensor._dtype > 3 || tensor.numel === 0) return true
+  if (!isFloatingCode(tensor._dtype) || tensor.numel === 0) return true
   return scoped('detectAnomaly()', null, () => {
-    const finite = run(isfinite, [tensor], tensor.shape, 7)
-    return run(all, [finite], [], 7, [2 ** tensor.ndim - 1]).itemSync() === 1
+    const finite = run(isfinite, [tensor], tensor.shape, BOOL)
+    return run(all, [finite], [], BOOL, [2 ** tensor.ndim - 1]).itemSync() === 1
   })
 }
 

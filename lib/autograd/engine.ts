@@ -6,7 +6,7 @@ import { readOptions } from '../options'
 import { native, run, runInto, runLike } from '../tensor/dispatch'
 import { flushReleases, leaveToCollector, releaseTensor } from '../tensor/memory'
 import { capture, unscoped } from '../tensor/scope'
-import { Tensor } from '../tensor/tensor'
+import { sameShape, Tensor } from '../tensor/tensor'
 import { checkAnomaly, isAnomalyEnabled } from './anomaly'
 import { withoutGrad } from './mode'
 import { type InputGradient, isStale, type Node, setTargetFinder, staleView } from './node'
@@ -110,7 +110,7 @@ function checkGradient(root: Tensor, gradient: Tensor | null | undefined): Tenso
     })
   }
   gradient._alive('backward')
-  if (describeShape(gradient.shape) !== describeShape(root.shape) || gradient._dtype !== root._dtype) {
+  if (!sameShape(gradient.shape, root.shape) || gradient._dtype !== root._dtype) {
     throw new ShapeError('backward', {
       problem: 'the gradient does not fit the tensor',
       got: `${gradient.dtype} ${describeShape(gradient.shape)}`,
@@ -127,8 +127,25 @@ interface Sink {
   readonly collected: (Tensor | null)[]
 }
 
+/** Throws unless a gradient, of a formula or a hook, is shaped like what it is the gradient of. */
+function expectFit(source: string, gradient: Tensor, of: Tensor): void {
+  if (sameShape(gradient.shape, of.shape)) return
+  throw new ShapeError('backward', {
+    problem: `${source} gave a gradient of another shape`,
+    got: describeShape(gradient.shape),
+    expected: describeShape(of.shape),
+  })
+}
+
+/** A leaf whose hooks are to see the sum of what arrives. */
+interface Hooked {
+  awaited: number
+  grad: Tensor | null
+}
+
 class Pass {
   private readonly ledger = new Ledger()
+  private readonly hooked = new Map<Tensor, Hooked>()
 
   constructor(
     private readonly retainGraph: boolean,
@@ -138,15 +155,23 @@ class Pass {
 
   run(roots: readonly Tensor[], gradients: readonly Tensor[]): void {
     const nodes = reachable(roots.flatMap((root) => root._node ?? []))
+    for (const node of nodes) for (const next of node.next) this.await(next)
+    for (const root of roots) if (root._node === null) this.await(root)
     try {
       roots.forEach((root, i) => {
         const gradient = gradients[i]!
         this.ledger.hold(gradient)
         this.ledger.hold(gradient) // the caller's own hold, so that it is never taken or released here
-        if (root._node === null) this.arriveAtLeaf(root, gradient)
-        else this.arriveAtNode(root._node, root._output, gradient)
+        if (root._node !== null) this.arriveAtNode(root._node, root._output, gradient)
+        else {
+          this.arriveAtLeaf(root, gradient)
+          this.settle(root)
+        }
       })
-      for (const node of nodes) this.visit(node)
+      for (const node of nodes) {
+        this.visit(node)
+        if (this.hooked.size > 0) for (const next of node.next) this.settle(next)
+      }
     } catch (error) {
       for (const node of nodes) node.grads = []
       this.ledger.releaseAll(gradients)
@@ -155,27 +180,50 @@ class Pass {
   }
 
   private arriveAtNode(node: Node, output: number, gradient: Tensor): void {
-    const present = node.grads[output]
-    if (present === undefined || present === null) {
-      node.grads[output] = gradient
-      return
-    }
+    node.grads[output] = this.plus(node.grads[output] ?? null, gradient)
+  }
+
+  private plus(present: Tensor | null, gradient: Tensor): Tensor {
+    if (present === null) return gradient
     // A sum that only this place holds is added into; anything else may still be read elsewhere.
     if (this.isOurs(present)) {
       runInto(add, [present, gradient], present, [0, 0, 1])
       this.ledger.release(gradient)
-    } else {
-      const sum = runLike(add, present, gradient, present._dtype, 3, 0, 0, 1)
-      this.ledger.hold(sum)
-      this.ledger.release(present)
-      this.ledger.release(gradient)
-      node.grads[output] = sum
+      return present
     }
+    const sum = runLike(add, present, gradient, present._dtype, 3, 0, 0, 1)
+    this.ledger.hold(sum)
+    this.ledger.release(present)
+    this.ledger.release(gradient)
+    return sum
+  }
+
+  private await(next: Node | Tensor | null): void {
+    if (!(next instanceof Tensor) || next._hooks === null) return
+    const hooked = this.hooked.get(next)
+    if (hooked === undefined) this.hooked.set(next, { awaited: 1, grad: null })
+    else hooked.awaited++
+  }
+
+  /** One use of a leaf is dealt with: after the last one its hooks get the sum. */
+  private settle(next: Node | Tensor | null): void {
+    if (!(next instanceof Tensor)) return
+    const hooked = this.hooked.get(next)
+    if (hooked === undefined || --hooked.awaited > 0) return
+    this.hooked.delete(next)
+    let { grad } = hooked
+    if (grad === null) return
+    for (const hook of next._hooks ?? []) grad = this.replaced(grad, hook(grad))
+    this.deliver(next, grad)
   }
 
   private arriveAtLeaf(leaf: Tensor, gradient: Tensor): void {
-    let grad = gradient
-    for (const hook of leaf._hooks ?? []) grad = this.replaced(grad, hook(grad))
+    const hooked = this.hooked.get(leaf)
+    if (hooked === undefined) this.deliver(leaf, gradient)
+    else hooked.grad = this.plus(hooked.grad, gradient)
+  }
+
+  private deliver(leaf: Tensor, grad: Tensor): void {
     const at = this.sink.wanted?.get(leaf)
     if (this.sink.wanted !== null) {
       if (at !== undefined) this.collect(at, grad)
@@ -186,7 +234,7 @@ class Pass {
     if (present !== null && present._released === null) {
       runInto(add, [present, grad], present, [0, 0, 1])
       this.ledger.release(grad)
-    } else if (this.isOurs(grad)) {
+    } else if (this.isOurs(grad) && grad._dtype === leaf._dtype) {
       this.ledger.drop(grad)
       leaveToCollector(grad)
       leaf.grad = grad
@@ -298,8 +346,14 @@ class Pass {
       if (!(result instanceof Tensor)) continue
       const next = node.next[i]
       if (next === null || next === undefined) this.ledger.release(result)
-      else if (next instanceof Tensor) this.arriveAtLeaf(next, result)
-      else this.arriveAtNode(next, node.nextOutput[i]!, result)
+      else if (next instanceof Tensor) {
+        expectFit(node.name, result, next)
+        this.arriveAtLeaf(next, result)
+      } else {
+        const output = node.nextOutput[i]!
+        if (!next.freed) expectFit(node.name, result, next.outputs[output]!) // a freed one refuses when it is visited
+        this.arriveAtNode(next, output, result)
+      }
     }
   }
 }

@@ -1,5 +1,6 @@
 // Operations with a gradient of the user's own.
 
+import { isFloatingCode } from '../dtype'
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
 import { native, run } from '../tensor/dispatch'
 import { Tensor } from '../tensor/tensor'
@@ -124,7 +125,7 @@ export function customFunction<Inputs extends unknown[], Output extends Tensor |
     )
     outputs.forEach((each, i) => {
       node.outputs.push(each)
-      if (each._dtype > 3) return
+      if (!isFloatingCode(each._dtype)) return
       each._node = node
       each._output = i
       each._requiresGrad = true

@@ -1,5 +1,6 @@
 // Gradient formulas against numerical derivatives.
 
+import { FLOAT64 } from '../dtype'
 import { ArgumentError, GradusError } from '../errors'
 import { expectFunction, readOptions } from '../options'
 import { fromTypedArray } from '../tensor/create'
@@ -66,7 +67,7 @@ function check(
     }
   }
   const floating = (result: Tensor | readonly Tensor[]): Tensor[] =>
-    (result instanceof Tensor ? [result] : [...result]).filter((each) => each._dtype === 1)
+    (result instanceof Tensor ? [result] : [...result]).filter((each) => each._dtype === FLOAT64)
   // Weights that differ by element, so that a gradient sent to the wrong element shows.
   const weight = (like: Tensor, k: number): Tensor =>
     fromTypedArray(
@@ -77,8 +78,8 @@ function check(
     tidy(() =>
       withoutGrad(() =>
         floating(fn(...inputs)).reduce((total, out, k) => {
-          const weighted = runLike(mul, out, weight(out, k), 1, 2)
-          return total + run(sum, [weighted], [], 1, [2 ** out.ndim - 1]).itemSync()
+          const weighted = runLike(mul, out, weight(out, k), FLOAT64, 2)
+          return total + run(sum, [weighted], [], FLOAT64, [2 ** out.ndim - 1]).itemSync()
         }, 0),
       ),
     )

@@ -1,5 +1,6 @@
 // BERT.
 
+import { isFloatingCode } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, ShapeError } from '../errors'
 import { Dropout } from '../nn/dropout'
 import { isSkipped, skipped } from '../nn/init/basic'
@@ -201,7 +202,7 @@ export class BERT extends Module {
 
   private classLoss(logits: Tensor, labels: Tensor): Tensor {
     const [B, classes] = logits.shape as [number, number]
-    if (labels._dtype > 3) {
+    if (!isFloatingCode(labels._dtype)) {
       if (classes === 1) {
         throw new DTypeError('BERT', {
           problem: 'a regression (numLabels 1) needs labels with fractions',

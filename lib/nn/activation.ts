@@ -9,7 +9,8 @@ import { Module } from './module'
 /** Formula of GELU: 'none' is the exact one with erf, 'tanh' the approximation of GPT-2. */
 export type GeluApproximation = 'none' | 'tanh'
 
-/** x Φ(x). @see Hendrycks & Gimpel 2016, arXiv:1606.08415 */
+/** x Φ(x). @see Hendrycks & Gimpel 2016, arXiv:1606.08415
+ *  @example new nn.GELU().forward(tensor([0, 1])) // [0, 0.8413] */
 export class GELU extends Module {
   readonly approximate: GeluApproximation
 
@@ -28,35 +29,40 @@ export class GELU extends Module {
   }
 }
 
-/** max(0, x). */
+/** max(0, x).
+ *  @example new nn.ReLU().forward(tensor([-1, 2])) // [0, 2] */
 export class ReLU extends Module {
   forward(x: Tensor): Tensor {
     return relu(x)
   }
 }
 
-/** x σ(x). @see Elfwing et al. 2017, arXiv:1702.03118 */
+/** x σ(x). @see Elfwing et al. 2017, arXiv:1702.03118
+ *  @example new nn.SiLU().forward(tensor([0])) // [0] */
 export class SiLU extends Module {
   forward(x: Tensor): Tensor {
     return silu(x)
   }
 }
 
-/** tanh(x). */
+/** tanh(x).
+ *  @example new nn.Tanh().forward(tensor([0])) // [0] */
 export class Tanh extends Module {
   forward(x: Tensor): Tensor {
     return tanh(x)
   }
 }
 
-/** 1 / (1 + exp(-x)). */
+/** 1 / (1 + exp(-x)).
+ *  @example new nn.Sigmoid().forward(tensor([0])) // [0.5] */
 export class Sigmoid extends Module {
   forward(x: Tensor): Tensor {
     return sigmoid(x)
   }
 }
 
-/** log(1 + exp(beta x)) / beta, and x itself where beta x > threshold. */
+/** log(1 + exp(beta x)) / beta, and x itself where beta x > threshold.
+ *  @example new nn.Softplus().forward(tensor([0])) // [0.6931] */
 export class Softplus extends Module {
   readonly beta: number
   readonly threshold: number
@@ -77,7 +83,8 @@ export class Softplus extends Module {
   }
 }
 
-/** exp(x) / sum(exp(x)) along a dim. */
+/** exp(x) / sum(exp(x)) along a dim.
+ *  @example new nn.Softmax(-1).forward(tensor([0, 0])) // [0.5, 0.5] */
 export class Softmax extends Module {
   constructor(readonly dim: number) {
     super()
@@ -92,7 +99,8 @@ export class Softmax extends Module {
   }
 }
 
-/** log(softmax(x)) along a dim, without overflow. */
+/** log(softmax(x)) along a dim, without overflow.
+ *  @example new nn.LogSoftmax(-1).forward(tensor([0, 0])) // [-0.6931, -0.6931] */
 export class LogSoftmax extends Module {
   constructor(readonly dim: number) {
     super()

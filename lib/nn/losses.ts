@@ -49,7 +49,8 @@ export class CrossEntropyLoss extends Module {
 }
 
 /** Negative log likelihood of log-probabilities, as logSoftmax gives them.
- *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html */
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html
+ *  @example new nn.NLLLoss().forward(ops.logSoftmax(logits, 1), targets) */
 export class NLLLoss extends Module {
   readonly ignoreIndex: number
   readonly reduction: Reduction
@@ -70,7 +71,8 @@ export class NLLLoss extends Module {
   }
 }
 
-/** (input - target)². @see https://docs.pytorch.org/docs/stable/generated/torch.nn.MSELoss.html */
+/** (input - target)². @see https://docs.pytorch.org/docs/stable/generated/torch.nn.MSELoss.html
+ *  @example new nn.MSELoss().forward(tensor([1, 2]), tensor([1, 4])) // 2 */
 export class MSELoss extends Module {
   readonly reduction: Reduction
 
@@ -85,7 +87,8 @@ export class MSELoss extends Module {
   }
 }
 
-/** |input - target|. @see https://docs.pytorch.org/docs/stable/generated/torch.nn.L1Loss.html */
+/** |input - target|. @see https://docs.pytorch.org/docs/stable/generated/torch.nn.L1Loss.html
+ *  @example new nn.L1Loss().forward(tensor([1, 2]), tensor([1, 4])) // 1 */
 export class L1Loss extends Module {
   readonly reduction: Reduction
 
@@ -100,7 +103,8 @@ export class L1Loss extends Module {
   }
 }
 
-/** Squared below beta, linear above. @see https://docs.pytorch.org/docs/stable/generated/torch.nn.SmoothL1Loss.html */
+/** Squared below beta, linear above. @see https://docs.pytorch.org/docs/stable/generated/torch.nn.SmoothL1Loss.html
+ *  @example new nn.SmoothL1Loss().forward(tensor([0.5]), tensor([0])) // 0.125 */
 export class SmoothL1Loss extends Module {
   readonly reduction: Reduction
   readonly beta: number
@@ -118,7 +122,8 @@ export class SmoothL1Loss extends Module {
 }
 
 /** Binary cross entropy of sigmoid(input), without overflow; posWeight multiplies the positive examples' part.
- *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html */
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html
+ *  @example new nn.BCEWithLogitsLoss().forward(tensor([0]), tensor([1])) // 0.6931 */
 export class BCEWithLogitsLoss extends Module {
   readonly reduction: Reduction
   weight: Tensor | null = null
@@ -140,7 +145,8 @@ export class BCEWithLogitsLoss extends Module {
 }
 
 /** target (log target - input), where input holds log-probabilities; 'batchmean' divides by the first dim.
- *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.KLDivLoss.html */
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.KLDivLoss.html
+ *  @example new nn.KLDivLoss({ reduction: 'batchmean' }).forward(ops.logSoftmax(x, 1), ops.softmax(y, 1)) */
 export class KLDivLoss extends Module {
   readonly reduction: Reduction | 'batchmean'
   readonly logTarget: boolean

@@ -6,7 +6,7 @@
 
 import { withoutGrad } from '../autograd/mode'
 import type { Device, DeviceName } from '../device'
-import type { DType } from '../dtype'
+import { type DType, isFloatingCode } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, GradusError, ShapeError, StateError } from '../errors'
 import { to } from '../ops/shape'
 import { expectFunction, readOptions } from '../options'
@@ -15,7 +15,7 @@ import { adopt } from '../tensor/memory'
 import { forEachTensor, scoped, tidy } from '../tensor/scope'
 import { type HookHandle, hookHandle, Tensor } from '../tensor/tensor'
 import { newContext, pathOf } from './context'
-import { isParameter, parameter } from './parameter'
+import { clearGradients, isParameter, parameter } from './parameter'
 
 /** Names and tensors: parameters and persistent buffers. */
 export type StateDict = Record<string, Tensor>
@@ -404,7 +404,7 @@ export class Module {
     withoutGrad(() => {
       for (const tensor of new Set([...this.parameters(), ...this.namedBuffers().map(([, b]) => b)])) {
         const dtypeOnly = typeof target === 'string' && !/^(cpu|cuda)/.test(target)
-        if (dtypeOnly && tensor._dtype > 3) continue
+        if (dtypeOnly && !isFloatingCode(tensor._dtype)) continue
         const moved = to(tensor, target)
         if (moved !== tensor) {
           adopt(tensor, moved)
@@ -441,17 +441,9 @@ export class Module {
     return this
   }
 
-  /** Drops the gradients, or fills them with zeros. */
+  /** Forgets the gradients, or with `setToNone: false` sets them to 0. */
   zeroGrad({ setToNone = true }: { setToNone?: boolean } = {}): void {
-    for (const p of this.parameters()) {
-      if (p.grad === null) continue
-      if (setToNone) {
-        p.grad.dispose()
-        p.grad = null
-      } else {
-        p.grad.zero_()
-      }
-    }
+    clearGradients(this.parameters(), setToNone)
   }
 
   /** What stands between the parentheses of the printed tree. */

@@ -1,6 +1,7 @@
 // Parameters: leaves that modules own and optimizers change.
 
 import { ArgumentError, describeValue } from '../errors'
+import { flushReleases, releaseTensor } from '../tensor/memory'
 import { Tensor } from '../tensor/tensor'
 
 const parameters = new WeakSet<Tensor>()
@@ -24,6 +25,21 @@ export const Parameter = makeParameter as unknown as new (data: Tensor, requires
  *  @throws ArgumentError when data is not a tensor
  *  @example nn.parameter(zeros([2])).requiresGrad // true */
 export const parameter: (data: Tensor, requiresGrad?: boolean) => Tensor = makeParameter
+
+/** @internal Forgets gradients, or sets them to 0. Their memory is given back at once and does not wait for the garbage
+ *  collector; keep() exempts one. */
+export function clearGradients(params: Iterable<Tensor>, setToNone: boolean): void {
+  for (const param of params) {
+    if (param.grad === null) continue
+    if (setToNone) {
+      if (!param.grad._kept) releaseTensor(param.grad, 'zeroGrad()')
+      param.grad = null
+    } else {
+      param.grad.zero_()
+    }
+  }
+  flushReleases()
+}
 
 /** Whether the value is a parameter.
  *  @example nn.isParameter(zeros([2])) // false */

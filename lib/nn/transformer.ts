@@ -1,7 +1,7 @@
 // The encoder of "Attention is all you need".
 
 import { ArgumentError, describeValue } from '../errors'
-import { dropoutAdd, gelu, mlp, relu } from '../ops/index'
+import { add, dropoutAdd, gelu, mlp, relu } from '../ops/index'
 import { readOptions } from '../options'
 import type { TensorOptions } from '../tensor/create'
 import type { Tensor } from '../tensor/tensor'
@@ -130,23 +130,32 @@ export class TransformerEncoderLayer extends Module {
         needWeights: false,
         isCausal,
       })[0]
-    const { training } = this
+    const { dropout1, dropout2 } = this
     if (this.normFirst) {
-      const x = dropoutAdd(attend(this.norm1.forward(src)), src, this.dropout1.p, training)
-      return dropoutAdd(this.feedForward(this.norm2.forward(x)), x, this.dropout2.p, training)
+      const x = addDropped(src, attend(this.norm1.forward(src)), dropout1)
+      return addDropped(x, this.feedForward(this.norm2.forward(x)), dropout2)
     }
-    const x = this.norm1.forward(dropoutAdd(attend(src), src, this.dropout1.p, training))
-    return this.norm2.forward(dropoutAdd(this.feedForward(x), x, this.dropout2.p, training))
+    const x = this.norm1.forward(addDropped(src, attend(src), dropout1))
+    return this.norm2.forward(addDropped(x, this.feedForward(x), dropout2))
   }
 
   private feedForward(x: Tensor): Tensor {
-    const { linear1, linear2 } = this
-    const drops = this.training && this.dropout.p > 0
-    if (this.#gelu && !drops && linear1.bias !== null && linear2.bias !== null && isFusable(linear1, linear2)) {
+    const { linear1, linear2, dropout } = this
+    const idle = isPlain(dropout) && !(dropout.training && dropout.p > 0)
+    if (this.#gelu && idle && linear1.bias !== null && linear2.bias !== null && isFusable(linear1, linear2)) {
       return mlp(x, linear1.weight, linear1.bias, linear2.weight, linear2.bias, { approximate: 'none' })
     }
-    return linear2.forward(this.dropout.forward(this.#activation(linear1.forward(x))))
+    return linear2.forward(dropout.forward(this.#activation(linear1.forward(x))))
   }
+}
+
+/** Whether a dropout may become part of a fused operator: nobody replaced or watches it. */
+const isPlain = (module: Dropout): boolean => module.constructor === Dropout && !module.hasHooks
+
+/** residual + dropout(x), in one pass over memory where nobody looks between. */
+function addDropped(residual: Tensor, x: Tensor, dropout: Dropout): Tensor {
+  if (isPlain(dropout)) return dropoutAdd(x, residual, dropout.p, dropout.training)
+  return add(residual, dropout.forward(x))
 }
 
 function readActivation(activation: EncoderActivation): (x: Tensor) => Tensor {

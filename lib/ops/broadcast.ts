@@ -1,16 +1,10 @@
 // Broadcasting: the shape of an operation between tensors, and the way back for gradients.
 
 import { describeShape, ShapeError } from '../errors'
-import type { Shape, Tensor } from '../tensor/tensor'
+import { type Shape, sameShape, type Tensor } from '../tensor/tensor'
 import { native, run } from './registry'
 
-/** @internal */
-export function sameShape(a: Shape, b: Shape): boolean {
-  if (a === b) return true
-  if (a.length !== b.length) return false
-  for (let d = 0; d < a.length; d++) if (a[d] !== b[d]) return false
-  return true
-}
+export { sameShape }
 
 /** The common shape of two operands: trailing dims aligned, sizes equal or 1.
  *  @throws ShapeError naming both shapes and the dim

@@ -59,7 +59,8 @@ export function logicalNot(x: Tensor): Tensor {
   return runLike(notOp, x, null, BOOL, 0)
 }
 
-/** Whether two tensors have the same shape and elements; waits, blocking. */
+/** Whether two tensors have the same shape and elements; waits, blocking.
+ *  @example equal(ones([2]), ones([2])) // true */
 export function equal(a: Tensor, b: Tensor): boolean {
   expectTensor('equal', 'a', a)
   expectTensor('equal', 'b', b)
@@ -86,7 +87,8 @@ const isnanOp = native('isnan')
 const isfiniteOp = native('isfinite')
 
 /** Elementwise |a - b| <= atol + rtol * |b|, or a == b, as bool.
- *  @see https://docs.pytorch.org/docs/stable/generated/torch.isclose.html */
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.isclose.html
+ *  @example isclose(tensor([1, 2]), tensor([1, 2.1])) // [true, false] */
 export function isclose(a: Tensor, b: Tensor, options: CloseOptions = {}): Tensor {
   const names = ['rtol', 'atol', 'equalNan'] as const
   const { rtol = 1e-5, atol = 1e-8, equalNan = false } = readOptions('isclose', options, names)
@@ -104,7 +106,8 @@ export function isclose(a: Tensor, b: Tensor, options: CloseOptions = {}): Tenso
 }
 
 /** Whether all elements are close; waits, blocking.
- *  @see https://docs.pytorch.org/docs/stable/generated/torch.allclose.html */
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.allclose.html
+ *  @example allclose(ones([2]), ones([2])) // true */
 export function allclose(a: Tensor, b: Tensor, options: CloseOptions = {}): boolean {
   const near = isclose(a, b, options)
   return near.numel === 0 || run(allOp, [near], [], BOOL, [2 ** near.ndim - 1]).itemSync() === 1

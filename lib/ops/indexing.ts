@@ -136,7 +136,8 @@ export function scatterAdd(x: Tensor, dim: number, index: Tensor, source: Tensor
   return writeAdd(x, dim, index, source, fresh(scatterAddOp, x))
 }
 
-/** `scatterAdd` in place. */
+/** `scatterAdd` in place.
+ *  @example zeros([3]).scatterAdd_(0, tensor([2, 2], { dtype: 'int64' }), ones([2])) // [0, 0, 2] */
 export function scatterAdd_(x: Tensor, dim: number, index: Tensor, source: Tensor): Tensor {
   return writeAdd(x, dim, index, source, inPlace(scatterAddOp, x, [source]))
 }
@@ -172,7 +173,8 @@ export function scatter(x: Tensor, dim: number, index: Tensor, source: Tensor | 
   return writeValues(x, dim, index, source, fresh(scatterOp, x))
 }
 
-/** `scatter` in place. */
+/** `scatter` in place.
+ *  @example zeros([3]).scatter_(0, tensor([2], { dtype: 'int64' }), 7) // [0, 0, 7] */
 export function scatter_(x: Tensor, dim: number, index: Tensor, source: Tensor | number): Tensor {
   return writeValues(x, dim, index, source, inPlace(scatterOp, x, typeof source === 'number' ? [] : [source]))
 }
@@ -267,7 +269,8 @@ export function indexAdd(
   return writeRows(x, dim, index, source, alpha, fresh(indexAddOp, x))
 }
 
-/** `indexAdd` in place. */
+/** `indexAdd` in place.
+ *  @example zeros([3]).indexAdd_(0, [1, 1], ones([2])) // [0, 2, 0] */
 export function indexAdd_(
   x: Tensor,
   dim: number,
@@ -278,7 +281,8 @@ export function indexAdd_(
   return writeRows(x, dim, index, source, alpha, inPlace(indexAddOp, x, [source]))
 }
 
-/** How many elements are not zero, int64 of rank 0. */
+/** How many elements are not zero, int64 of rank 0.
+ *  @example countNonzero(tensor([0, 5, 6])) // 2 */
 export function countNonzero(x: Tensor): Tensor {
   expectTensor('countNonzero', 'x', x)
   return run(countNonzeroOp, [x], [], INT64)

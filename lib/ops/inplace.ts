@@ -95,21 +95,24 @@ function addInto(op: NativeOp, name: string, x: Tensor, other: Operand, alpha: n
 }
 
 /** x += alpha * other; other must broadcast to x.
- *  @throws ShapeError when the result does not fit; StateError for a leaf that requires a gradient */
+ *  @throws ShapeError when the result does not fit; StateError for a leaf that requires a gradient
+ *  @example tensor([1, 2]).add_(10) // [11, 12] */
 export function add_(x: Tensor, other: Operand, options?: { alpha?: number }): Tensor {
   const alpha = readAlpha('add_', options)
   return addInto(addOp, 'add_', x, other, alpha, alpha)
 }
 
 /** x -= alpha * other; other must broadcast to x.
- *  @throws ShapeError when the result does not fit; StateError for a leaf that requires a gradient */
+ *  @throws ShapeError when the result does not fit; StateError for a leaf that requires a gradient
+ *  @example tensor([1, 2]).sub_(1) // [0, 1] */
 export function sub_(x: Tensor, other: Operand, options?: { alpha?: number }): Tensor {
   const alpha = readAlpha('sub_', options)
   return addInto(subOp, 'sub_', x, other, alpha, -alpha)
 }
 
 /** x *= other; other must broadcast to x.
- *  @throws ShapeError when the result does not fit; StateError for a leaf that requires a gradient */
+ *  @throws ShapeError when the result does not fit; StateError for a leaf that requires a gradient
+ *  @example tensor([1, 2]).mul_(3) // [3, 6] */
 export function mul_(x: Tensor, other: Operand): Tensor {
   const old = before(x, tensorOf(other))
   const y = binaryInto(mulOp, 'mul_', x, other, hasFraction(other), [])
@@ -123,7 +126,8 @@ export function mul_(x: Tensor, other: Operand): Tensor {
 const mulRecord: OpRecord = { name: 'mul_', autocast: 'keep', backward: () => null }
 
 /** x /= other; other must broadcast to x.
- *  @throws ShapeError when the result does not fit; DTypeError for an integer x */
+ *  @throws ShapeError when the result does not fit; DTypeError for an integer x
+ *  @example tensor([1, 2]).div_(4) // [0.25, 0.5] */
 export function div_(x: Tensor, other: Operand): Tensor {
   const old = before(x, tensorOf(other))
   const y = binaryInto(divOp, 'div_', x, other, true, [])
@@ -145,7 +149,8 @@ const divRecord: OpRecord = { name: 'div_', autocast: 'keep', backward: () => nu
 const addcmulOp = native('addcmul', 'value')
 
 /** x += value * a * b; a and b must broadcast to x. Default value 1.
- *  @throws ShapeError when the result does not fit */
+ *  @throws ShapeError when the result does not fit
+ *  @example tensor([1]).addcmul_(tensor([2]), tensor([3])) // [7] */
 export function addcmul_(x: Tensor, a: Tensor, b: Tensor, { value = 1 }: { value?: number } = {}): Tensor {
   expectTensor('addcmul_', 'the tensor', x)
   expectTensor('addcmul_', 'a', a)
@@ -166,7 +171,8 @@ const addcmulRecord: OpRecord = { name: 'addcmul_', autocast: 'keep', backward: 
 const maskedFillOp = native('maskedFill', 'value')
 
 /** Writes `value` where the mask, which must broadcast to x, is true.
- *  @throws DTypeError when the mask is not bool; ShapeError when it does not broadcast to x */
+ *  @throws DTypeError when the mask is not bool; ShapeError when it does not broadcast to x
+ *  @example tensor([1, 2]).maskedFill_(tensor([true, false]), 0) // [0, 2] */
 export function maskedFill_(x: Tensor, mask: Tensor, value: number): Tensor {
   expectTensor('maskedFill_', 'the tensor', x)
   expectTensor('maskedFill_', 'the mask', mask)
@@ -185,7 +191,8 @@ const clampOp = native('clamp', 'min,max')
 const clampBackward = native('clampBackward', 'min,max')
 
 /** x = min(max(x, lowest), highest); null leaves a side open.
- *  @throws ArgumentError when neither bound is given */
+ *  @throws ArgumentError when neither bound is given
+ *  @example tensor([-2, 2]).clamp_(-1, 1) // [-1, 1] */
 export function clamp_(x: Tensor, lowest?: Bound, highest?: Bound): Tensor {
   expectTensor('clamp_', 'the tensor', x)
   const [min, max] = clampBounds('clamp_', lowest, highest)

@@ -171,7 +171,8 @@ export function mm(a: Tensor, b: Tensor): Tensor {
 }
 
 /** Products of equally many matrices: a [B, M, K], b [B, K, N] -> [B, M, N].
- *  @see https://docs.pytorch.org/docs/stable/generated/torch.bmm.html */
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.bmm.html
+ *  @example bmm(ones([5, 2, 3]), ones([5, 3, 4])).shape // [5, 2, 4] */
 export function bmm(a: Tensor, b: Tensor): Tensor {
   ofRank('bmm', 3, { a, b })
   if (a.shape[0] !== b.shape[0]) {
@@ -185,7 +186,8 @@ export function bmm(a: Tensor, b: Tensor): Tensor {
   return product({ ...matmulRecord, name: 'bmm' }, a, b)
 }
 
-/** Product of a matrix [M, K] and a vector [K] -> [M]. */
+/** Product of a matrix [M, K] and a vector [K] -> [M].
+ *  @example mv(tensor([[1, 2], [3, 4]]), tensor([1, 1])) // [3, 7] */
 export function mv(a: Tensor, x: Tensor): Tensor {
   ofRank('mv', 2, { a })
   ofRank('mv', 1, { x })
@@ -205,7 +207,8 @@ export function outer(a: Tensor, b: Tensor): Tensor {
 }
 
 /** beta * input + alpha * a @ b in one kernel; input broadcasts to [M, N]. Defaults 1. With beta 0 the input is not read.
- *  @see https://docs.pytorch.org/docs/stable/generated/torch.addmm.html */
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.addmm.html
+ *  @example addmm(zeros([4]), ones([2, 3]), ones([3, 4])).shape // [2, 4] */
 export function addmm(
   input: Tensor,
   a: Tensor,
@@ -216,7 +219,8 @@ export function addmm(
   return addProduct('addmm', input, a, b, alpha, beta)
 }
 
-/** beta * input + alpha * a @ b for batches: a [B, M, K], b [B, K, N]. */
+/** beta * input + alpha * a @ b for batches: a [B, M, K], b [B, K, N].
+ *  @example baddbmm(zeros([4]), ones([5, 2, 3]), ones([5, 3, 4])).shape // [5, 2, 4] */
 export function baddbmm(
   input: Tensor,
   a: Tensor,

@@ -1,5 +1,6 @@
 // Normalization over the last dims.
 
+import { FLOAT32, FLOAT64 } from '../dtype'
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
 import type { Shape, Tensor } from '../tensor/tensor'
 import { readShape } from './arguments'
@@ -106,7 +107,7 @@ export function layerNorm(
   const sizes = readNormalized('layerNorm', x, normalizedShape, weight, bias)
   const normDims = sizes.length
   const rows = x.shape.slice(0, x.ndim - normDims).reduce((n, size) => n * size, 1)
-  const statistic = x._dtype === 1 ? 1 : 0
+  const statistic = x._dtype === FLOAT64 ? FLOAT64 : FLOAT32
   const attrs = [expectEps('layerNorm', eps), normDims]
   const forward = (input: Tensor, w: Tensor | null, b: Tensor | null): [Tensor, Tensor, Tensor] =>
     runMany(
@@ -172,7 +173,7 @@ export function rmsNorm(
       [input, w],
       [
         [x.shape, x._dtype],
-        [[rows], x._dtype === 1 ? 1 : 0],
+        [[rows], x._dtype === FLOAT64 ? FLOAT64 : FLOAT32],
       ],
       attrs,
     ) as [Tensor, Tensor]

@@ -1,12 +1,12 @@
 // Steps of the optimizers and what is done to all gradients at once: one native call over many tensors. They write in
 // place, outside of the graph.
 
+import { FLOAT32, isFloatingCode } from '../dtype'
 import { ArgumentError, DTypeError, describeValue } from '../errors'
 import type { Tensor } from '../tensor/tensor'
 import { plain } from './matmul'
 import { expectTensor, native, run, runMany } from './registry'
 
-const FLOAT32 = 0
 // Operands of one native call; the kernels take 4096, and a step has up to five tensors a parameter.
 const MOST = 768
 
@@ -128,7 +128,7 @@ export function adagradStep(operands: StepOperands, a: AdagradAttributes, t: num
 function expectPlain(op: string, tensors: readonly Tensor[]): void {
   for (const each of tensors) {
     expectTensor(op, 'a gradient', each)
-    if (each._dtype > 3 || each._strides !== null) {
+    if (!isFloatingCode(each._dtype) || each._strides !== null) {
       throw new DTypeError(op, {
         problem: 'a tensor cannot be changed in place here',
         got: `${each.dtype}${each._strides === null ? '' : ', not contiguous'}`,

@@ -98,13 +98,15 @@ export function randn(...args: NewArguments<Options>): Tensor {
   return withGrad(run(normalOp, [], sizes, code, [...draw('randn', count(sizes), options.generator), 0, 1]), options)
 }
 
-/** `rand` in another tensor's shape and dtype. */
+/** `rand` in another tensor's shape and dtype.
+ *  @example randLike(zeros([2, 3])).shape // [2, 3] */
 export function randLike(x: Tensor, options: Options = {}): Tensor {
   expectTensor('randLike', 'x', x)
   return rand(x.shape, { dtype: x.dtype, ...options })
 }
 
-/** `randn` in another tensor's shape and dtype. */
+/** `randn` in another tensor's shape and dtype.
+ *  @example randnLike(zeros([2, 3])).shape // [2, 3] */
 export function randnLike(x: Tensor, options: Options = {}): Tensor {
   expectTensor('randnLike', 'x', x)
   return randn(x.shape, { dtype: x.dtype, ...options })
@@ -148,7 +150,8 @@ export function randperm(n: number, { generator }: RandomOptions = {}): Tensor {
 }
 
 /** 1 with the probability that x holds, else 0; x's shape and dtype, no gradient.
- *  @see https://docs.pytorch.org/docs/stable/generated/torch.bernoulli.html */
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.bernoulli.html
+ *  @example bernoulli(tensor([0, 1])) // [0, 1] */
 export function bernoulli(x: Tensor, { generator }: RandomOptions = {}): Tensor {
   expectTensor('bernoulli', 'x', x)
   expectFloating('bernoulli', 'x', x)
@@ -199,7 +202,8 @@ function fillRandom(op: string, x: Tensor, fill: (target: Tensor) => Tensor): Te
 }
 
 /** Sets every element to a uniform number in [low, high); default [0, 1).
- *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.uniform_.html */
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.uniform_.html
+ *  @example zeros([2]).uniform_(5, 6).floor() // [5, 5] */
 export function uniform_(x: Tensor, low = 0, high = 1, { generator }: RandomOptions = {}): Tensor {
   const range = [expectNumber('uniform_', 'bound', low), expectNumber('uniform_', 'bound', high)]
   return fillRandom('uniform_', x, (target) =>
@@ -208,7 +212,8 @@ export function uniform_(x: Tensor, low = 0, high = 1, { generator }: RandomOpti
 }
 
 /** Sets every element to a normal number; default mean 0, standard deviation 1.
- *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.normal_.html */
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.normal_.html
+ *  @example zeros([2]).normal_(5, 0) // [5, 5] */
 export function normal_(x: Tensor, mean = 0, std = 1, { generator }: RandomOptions = {}): Tensor {
   const form = [expectNumber('normal_', 'mean', mean), expectNumber('normal_', 'standard deviation', std)]
   if (std < 0) {
@@ -252,7 +257,8 @@ export function dropout(x: Tensor, p = 0.5, training = true, { generator }: Rand
 }
 
 /** `residual + dropout(x, p)` in one pass over memory.
- *  x and residual of one shape and dtype -> the same. */
+ *  x and residual of one shape and dtype -> the same.
+ *  @example dropoutAdd(tensor([1, 2]), tensor([3, 4]), 0.1, false) // [4, 6] */
 export function dropoutAdd(
   x: Tensor,
   residual: Tensor,

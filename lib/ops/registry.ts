@@ -6,7 +6,7 @@
 import { checkAnomaly, forwardTrace, isAnomalyEnabled } from '../autograd/anomaly'
 import { isGradEnabled } from '../autograd/mode'
 import { type Backward, Node } from '../autograd/node'
-import { dtypeNames } from '../dtype'
+import { dtypeNames, isFloatingCode } from '../dtype'
 import { DTypeError, describeValue, StateError } from '../errors'
 import { releasedError, type Shape, Tensor } from '../tensor/tensor'
 import { wordError } from './guard'
@@ -64,7 +64,7 @@ export function record<O extends Tensor | Tensor[]>(
 
 function attach(node: Node, output: Tensor, index: number): void {
   node.outputs.push(output)
-  if (output._dtype > 3) return // indices and masks have no gradient
+  if (!isFloatingCode(output._dtype)) return // indices and masks have no gradient
   output._node = node
   output._output = index
   output._requiresGrad = true
@@ -128,7 +128,7 @@ export function expectTensor(op: string, name: string, value: unknown): asserts 
 
 /** Throws unless the tensor has a floating dtype. */
 export function expectFloating(op: string, name: string, x: Tensor): void {
-  if (x._dtype > 3) {
+  if (!isFloatingCode(x._dtype)) {
     throw new DTypeError(op, {
       problem: `${name} has no fractions`,
       got: dtypeNames[x._dtype]!,

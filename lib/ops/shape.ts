@@ -95,7 +95,8 @@ export function view(x: Tensor, ...sizes: (number | readonly number[])[]): Tenso
 }
 
 /** Like `view`, but copies when the strides allow no view.
- *  @see https://docs.pytorch.org/docs/stable/generated/torch.reshape.html */
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.reshape.html
+ *  @example arange(6).view(2, 3).transpose(0, 1).reshape(6) // [0, 3, 1, 4, 2, 5] */
 export function reshape(x: Tensor, ...sizes: (number | readonly number[])[]): Tensor {
   const shape = inferShape('reshape', x, readSizes('reshape', sizes))
   const strides = viewStrides(x, shape)
@@ -122,7 +123,8 @@ export function unflatten(x: Tensor, dim: number, sizes: readonly number[]): Ten
 }
 
 /** Dims in another order: `permute(2, 0, 1)`.
- *  @see https://docs.pytorch.org/docs/stable/generated/torch.permute.html */
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.permute.html
+ *  @example zeros([2, 3, 4]).permute(2, 0, 1).shape // [4, 2, 3] */
 export function permute(x: Tensor, ...dims: (number | readonly number[])[]): Tensor {
   const order = readSizes('permute', dims).map((dim) => normalizeDim('permute', dim, x.ndim))
   if (order.length !== x.ndim || new Set(order).size !== x.ndim) {
@@ -157,7 +159,8 @@ export function transpose(x: Tensor, dim0: number, dim1: number): Tensor {
   return recordView('transpose', x, shape, strides, x._offset, (_, g) => transpose(g, a, b))
 }
 
-/** The transpose of a matrix; tensors of lower rank come back as they are. */
+/** The transpose of a matrix; tensors of lower rank come back as they are.
+ *  @example zeros([2, 3]).t().shape // [3, 2] */
 export function t(x: Tensor): Tensor {
   if (x.ndim > 2) {
     throw new ShapeError('t', {
@@ -169,7 +172,8 @@ export function t(x: Tensor): Tensor {
   return x.ndim < 2 ? view(x, x.shape) : transpose(x, 0, 1)
 }
 
-/** A dim of size 1 inserted before `dim`. */
+/** A dim of size 1 inserted before `dim`.
+ *  @example zeros([2, 3]).unsqueeze(1).shape // [2, 1, 3] */
 export function unsqueeze(x: Tensor, dim: number): Tensor {
   const at = normalizeDim('unsqueeze', dim, x.ndim + 1)
   const shape = [...x.shape]
@@ -179,7 +183,8 @@ export function unsqueeze(x: Tensor, dim: number): Tensor {
   return recordView('unsqueeze', x, shape, strides, x._offset, reshapeBack(x.shape))
 }
 
-/** Without its dims of size 1, or without `dim` (one or several) where that has size 1. */
+/** Without its dims of size 1, or without `dim` (one or several) where that has size 1.
+ *  @example zeros([2, 1, 3]).squeeze().shape // [2, 3] */
 export function squeeze(x: Tensor, dim?: number | readonly number[]): Tensor {
   const named =
     dim === undefined ? null : (typeof dim === 'number' ? [dim] : dim).map((d) => normalizeDim('squeeze', d, x.ndim))
@@ -196,7 +201,8 @@ export function squeeze(x: Tensor, dim?: number | readonly number[]): Tensor {
 }
 
 /** Dims of size 1 repeated to `sizes` without a copy; -1 keeps a size, new dims come in front.
- *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.expand.html */
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.expand.html
+ *  @example tensor([[1], [2]]).expand(-1, 3) // [[1, 1, 1], [2, 2, 2]] */
 export function expand(x: Tensor, ...sizes: (number | readonly number[])[]): Tensor {
   const wanted = readSizes('expand', sizes)
   const extra = wanted.length - x.ndim
@@ -221,32 +227,37 @@ export function expand(x: Tensor, ...sizes: (number | readonly number[])[]): Ten
   )
 }
 
-/** `expand` to the shape of another tensor. */
+/** `expand` to the shape of another tensor.
+ *  @example tensor([1]).expandAs(zeros([2, 2])) // [[1, 1], [1, 1]] */
 export function expandAs(x: Tensor, other: Tensor): Tensor {
   return expand(x, other.shape)
 }
 
-/** Itself when the elements lie in row-major order, else a copy in which they do. */
+/** Itself when the elements lie in row-major order, else a copy in which they do.
+ *  @example zeros([2, 3]).t().contiguous().strides // [2, 1] */
 export function contiguous(x: Tensor): Tensor {
   x._alive('contiguous')
   return x._strides === null ? x : clone(x)
 }
 
-/** A copy of the elements. */
+/** A copy of the elements.
+ *  @example tensor([1, 2]).clone() // [1, 2] */
 export function clone(x: Tensor): Tensor {
   x._alive('clone')
   return record(cloneRecord, run(copyOp, [x], x.shape, x._dtype), [x], [])
 }
 const cloneRecord = { name: 'clone', autocast: 'keep', backward: (_: unknown, g: Tensor) => g } as const
 
-/** The same elements, outside of the graph. */
+/** The same elements, outside of the graph.
+ *  @example ones([2], { requiresGrad: true }).mul(2).detach().requiresGrad // false */
 export function detach(x: Tensor): Tensor {
   x._alive('detach')
   return Tensor._view(x, x.shape, x.strides, x._offset)
 }
 
 /** In another dtype or on another device; itself when it is so already.
- *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.to.html */
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.to.html
+ *  @example tensor([1.7]).to('int32') // [1] */
 export function to(
   x: Tensor,
   target: DType | DeviceName | Device | { dtype?: DType; device?: DeviceName | Device },
@@ -272,7 +283,8 @@ export function to(
   )
 }
 
-/** Copies the elements of another tensor, which broadcasts, into this one. */
+/** Copies the elements of another tensor, which broadcasts, into this one.
+ *  @example zeros([2, 2]).copy_(tensor([1, 2])) // [[1, 2], [1, 2]] */
 export function copy_(x: Tensor, source: Tensor): Tensor {
   expectTensor('copy_', 'the source', source)
   expectWritable('copy_', x, [source])
@@ -285,7 +297,8 @@ export function copy_(x: Tensor, source: Tensor): Tensor {
 }
 const copyRecord = { name: 'copy_', autocast: 'keep', backward: () => null } as const
 
-/** Sets every element. */
+/** Sets every element.
+ *  @example zeros([2]).fill_(7) // [7, 7] */
 export function fill_(x: Tensor, value: number): Tensor {
   if (typeof value !== 'number') throw new ArgumentError('fill_', { problem: 'not a value', got: describeValue(value) })
   expectWritable('fill_', x)
@@ -294,7 +307,8 @@ export function fill_(x: Tensor, value: number): Tensor {
 }
 const fillRecord = { name: 'fill_', autocast: 'keep', backward: () => null } as const
 
-/** Sets every element to 0. */
+/** Sets every element to 0.
+ *  @example ones([2]).zero_() // [0, 0] */
 export function zero_(x: Tensor): Tensor {
   return fill_(x, 0)
 }

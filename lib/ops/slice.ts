@@ -76,7 +76,8 @@ export function slice(x: Tensor, dim: number, start?: number | null, end?: numbe
   )
 }
 
-/** `length` elements of a dim from `start` on. */
+/** `length` elements of a dim from `start` on.
+ *  @example arange(5).narrow(0, 1, 3) // [1, 2, 3] */
 export function narrow(x: Tensor, dim: number, start: number, length: number): Tensor {
   const at = normalizeDim('narrow', dim, x.ndim)
   const size = x.shape[at] ?? 0

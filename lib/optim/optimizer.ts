@@ -1,7 +1,7 @@
 // What all optimizers share: parameter groups, states, and their form on disk.
 
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError, StateError } from '../errors'
-import { isParameter } from '../nn/parameter'
+import { clearGradients, isParameter } from '../nn/parameter'
 import { sameShape } from '../ops/broadcast'
 import type { StepOperands } from '../ops/optim'
 import { readOptions, refuseSnakeCase } from '../options'
@@ -91,19 +91,7 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
 
   /** Forgets the gradients, or with `setToNone: false` sets them to 0. */
   zeroGrad({ setToNone = true }: { setToNone?: boolean } = {}): void {
-    for (const { params } of this.paramGroups) {
-      for (const param of params) {
-        if (param.grad === null) continue
-        if (setToNone) {
-          // At once: the memory of gradients must not wait for the garbage collector. keep() exempts one.
-          if (!param.grad._kept) releaseTensor(param.grad, 'zeroGrad()')
-          param.grad = null
-        } else {
-          param.grad.zero_()
-        }
-      }
-    }
-    flushReleases()
+    for (const { params } of this.paramGroups) clearGradients(params, setToNone)
   }
 
   /** Adds parameters with options of their own, for instance layers that are unfrozen during training. */
@@ -202,7 +190,8 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
     return { state, paramGroups }
   }
 
-  /** Takes over options and states of an optimizer with equal groups. Tensors are copied and converted.
+  /** Takes over options and states of an optimizer with equal groups. Tensors are copied and converted;
+   *  a step count that is a tensor, as in PyTorch's files, is waited for.
    *  @throws ShapeError when groups or states do not fit the parameters, StateError for another kind of optimizer's;
    *  nothing is changed then */
   loadStateDict(dict: OptimizerState): void {

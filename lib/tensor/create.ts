@@ -104,7 +104,8 @@ export function ones(...args: NewArguments): Tensor {
   return fill('ones', readNew('ones', args), 1)
 }
 
-/** A tensor for contents that are written later; gradus fills it with zeros, so nothing is ever uninitialized. */
+/** A tensor for contents that are written later; gradus fills it with zeros, so nothing is ever uninitialized.
+ *  @example empty([2, 3]).shape // [2, 3] */
 export function empty(shape: readonly number[] | number, options?: TensorOptions): Tensor
 export function empty(...sizes: number[]): Tensor
 export function empty(...sizes: [...sizes: number[], options: TensorOptions]): Tensor
@@ -120,7 +121,8 @@ function fillLike(op: string, tensor: Tensor, options: TensorOptions, value: num
   return fill(op, readNew(op, [tensor.shape, { dtype, ...rest }]), value)
 }
 
-/** Zeros of another tensor's shape and dtype. @example zerosLike(ones([2, 3])).shape // [2, 3] */
+/** Zeros of another tensor's shape and dtype.
+ *  @example zerosLike(ones([2])) // [0, 0] */
 export function zerosLike(tensor: Tensor, options: TensorOptions = {}): Tensor {
   return fillLike('zerosLike', tensor, options, 0)
 }

@@ -368,6 +368,14 @@ export function releasedError(op: string, tensor: Tensor): StateError {
   })
 }
 
+/** @internal */
+export function sameShape(a: Shape, b: Shape): boolean {
+  if (a === b) return true
+  if (a.length !== b.length) return false
+  for (let d = 0; d < a.length; d++) if (a[d] !== b[d]) return false
+  return true
+}
+
 /** @internal Row-major strides. */
 export function contiguousStrides(shape: Shape): number[] {
   const strides = new Array<number>(shape.length)

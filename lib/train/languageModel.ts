@@ -82,7 +82,7 @@ const weightDecay = 0.1
 const maxNorm = 1
 const sampleLength = 320
 
-/** Matrices decay, vectors (biases and norms) and embeddings do not. */
+/** Matrices decay, embeddings among them as in nanoGPT; vectors (biases and norms) do not. */
 function decayGroups(model: GPT): { params: ReturnType<GPT['parameters']>; weightDecay: number }[] {
   const parameters = model.parameters()
   return [

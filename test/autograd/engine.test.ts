@@ -143,6 +143,35 @@ describe('backward', () => {
     expect(values(x.grad)).toEqual([60])
   })
 
+  it('shows the hooks of a leaf the sum of what its uses give, once', () => {
+    const x = tensor([1], { requiresGrad: true })
+    const seen: unknown[] = []
+    x.registerHook((g) => {
+      seen.push(values(g))
+      return g.mul(10)
+    })
+    x.mul(2).add(x.mul(3)).backward()
+    expect(seen).toEqual([[5]])
+    expect(values(x.grad)).toEqual([50])
+    const [direct] = autograd.grad([x.mul(2), x], x, { gradOutputs: [ones([1]), ones([1])] })
+    expect(seen).toEqual([[5], [3]])
+    expect(values(direct!)).toEqual([30])
+  })
+
+  it('refuses gradients of another shape, from a formula or a hook', () => {
+    const x = ones([2, 3], { requiresGrad: true })
+    const total = autograd.customFunction({ name: 'total', forward: (_, a: Tensor) => a.sum(), backward: (_, g) => g })
+    expect(() => total(x).backward()).toThrow(
+      'backward of total: gradient 0 does not fit its input: got [], expected [2, 3].',
+    )
+    const y = x.mul(2)
+    y.registerHook((g) => g.sum())
+    expect(() => y.sum().backward()).toThrow(
+      'registerHook: the hook changed what the gradient is: got float32 [], expected float32 [2, 3].',
+    )
+    expect(x.grad).toBeNull()
+  })
+
   it('keeps the gradient of an intermediate tensor on request', () => {
     const x = tensor([1], { requiresGrad: true })
     const y = x.mul(2).retainGrad()

@@ -452,7 +452,7 @@ describe('DataLoader refuses', () => {
 
   it('samples that contain themselves', async () => {
     const cycle: Record<string, unknown> = { x: 1 }
-    cycle['self'] = cycle
+    cycle.self = cycle
     const pass = async () => {
       for await (const _ of new DataLoader([cycle, cycle], { batchSize: 2 })) break
     }

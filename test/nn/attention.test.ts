@@ -154,6 +154,27 @@ describe('TransformerEncoder', () => {
     expect(seen).toEqual([2048])
   })
 
+  it('asks its dropout modules: their own mode, their hooks, and what takes their place', async () => {
+    const layer = new nn.TransformerEncoderLayer(8, 2, { batchFirst: true, activation: 'gelu' }).eval()
+    const x = ones([1, 3, 8])
+    const still = layer.forward(x).arraySync()
+    expect(layer.forward(x).arraySync()).toEqual(still)
+    for (const dropout of [layer.dropout, layer.dropout1, layer.dropout2]) {
+      dropout.train()
+      expect(layer.forward(x).arraySync()).not.toEqual(still)
+      dropout.eval()
+      let calls = 0
+      const remove = dropout.registerForwardHook(() => void calls++)
+      layer.forward(x)
+      expect(calls).toBe(1)
+      remove()
+    }
+    layer.train()
+    Object.assign(layer, { dropout: new nn.Identity(), dropout1: new nn.Identity(), dropout2: new nn.Identity() })
+    layer.self_attn.eval()
+    await expectClose(layer.forward(x), (still as number[][][]).flat(2), { rtol: 1e-5, atol: 1e-6 })
+  })
+
   it('has right gradients in float64', () => {
     const layer = new nn.TransformerEncoderLayer(4, 2, { dimFeedforward: 6, batchFirst: true, dropout: 0 }).to(
       'float64',

@@ -184,7 +184,7 @@ describe('Optimizer refuses', () => {
       'AdamW.loadStateDict: the state is that of another optimizer: got options lr, momentum, dampening, weightDecay, nesterov, maximize, expected lr, betas, eps, weightDecay, amsgrad, maximize.',
     )
     const state = adamw.stateDict()
-    state.paramGroups[0]!['lr'] = 'fast'
+    state.paramGroups[0]!.lr = 'fast'
     expect(() => adamw.loadStateDict(state)).toThrow('AdamW: lr is out of range: got "fast"')
     expect(adamw.paramGroups[0]!.lr).toBe(1e-3)
   })

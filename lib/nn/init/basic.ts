@@ -14,27 +14,32 @@ export type Nonlinearity = 'linear' | 'sigmoid' | 'tanh' | 'relu' | 'leakyRelu' 
 /** Which of the two sizes the variance of a kaiming initialization keeps. */
 export type FanMode = 'fanIn' | 'fanOut'
 
-/** Fills with U(low, high). @see https://docs.pytorch.org/docs/stable/nn.init.html */
+/** Fills with U(low, high). @see https://docs.pytorch.org/docs/stable/nn.init.html
+ *  @example nn.init.uniform_(zeros([2]), 5, 6).floor() // [5, 5] */
 export function uniform_(tensor: Tensor, low = 0, high = 1): Tensor {
   return withoutGrad(() => uniformOp(tensor, low, high))
 }
 
-/** Fills with N(mean, std²). */
+/** Fills with N(mean, std²).
+ *  @example nn.init.normal_(zeros([2]), 5, 0) // [5, 5] */
 export function normal_(tensor: Tensor, mean = 0, std = 1): Tensor {
   return withoutGrad(() => normalOp(tensor, mean, std))
 }
 
-/** Fills with one value. */
+/** Fills with one value.
+ *  @example nn.init.constant_(zeros([2]), 7) // [7, 7] */
 export function constant_(tensor: Tensor, value: number): Tensor {
   return withoutGrad(() => fillOp(tensor, value))
 }
 
-/** Fills with zeros. */
+/** Fills with zeros.
+ *  @example nn.init.zeros_(ones([2])) // [0, 0] */
 export function zeros_(tensor: Tensor): Tensor {
   return constant_(tensor, 0)
 }
 
-/** Fills with ones. */
+/** Fills with ones.
+ *  @example nn.init.ones_(zeros([2])) // [1, 1] */
 export function ones_(tensor: Tensor): Tensor {
   return constant_(tensor, 1)
 }
@@ -78,14 +83,16 @@ function fans(op: string, tensor: Tensor): { fanIn: number; fanOut: number } {
   return { fanIn: into * area, fanOut: out * area }
 }
 
-/** U(-a, a) with a = gain * sqrt(6 / (fanIn + fanOut)). @see Glorot & Bengio 2010 */
+/** U(-a, a) with a = gain * sqrt(6 / (fanIn + fanOut)). @see Glorot & Bengio 2010
+ *  @example nn.init.xavierUniform_(zeros([4, 8])).shape // [4, 8] */
 export function xavierUniform_(tensor: Tensor, gain = 1): Tensor {
   const { fanIn, fanOut } = fans('xavierUniform_', tensor)
   const bound = gain * Math.sqrt(6 / (fanIn + fanOut))
   return uniform_(tensor, -bound, bound)
 }
 
-/** N(0, std²) with std = gain * sqrt(2 / (fanIn + fanOut)). @see Glorot & Bengio 2010 */
+/** N(0, std²) with std = gain * sqrt(2 / (fanIn + fanOut)). @see Glorot & Bengio 2010
+ *  @example nn.init.xavierNormal_(zeros([4, 8])).shape // [4, 8] */
 export function xavierNormal_(tensor: Tensor, gain = 1): Tensor {
   const { fanIn, fanOut } = fans('xavierNormal_', tensor)
   return normal_(tensor, 0, gain * Math.sqrt(2 / (fanIn + fanOut)))
@@ -110,13 +117,15 @@ function kaimingStd(op: string, tensor: Tensor, options: KaimingOptions): number
   return calculateGain(nonlinearity, a) / Math.sqrt(fan)
 }
 
-/** U(-a, a) with the variance of `kaimingNormal_`. @see He et al. 2015, arXiv:1502.01852 */
+/** U(-a, a) with the variance of `kaimingNormal_`. @see He et al. 2015, arXiv:1502.01852
+ *  @example nn.init.kaimingUniform_(zeros([4, 8]), { nonlinearity: 'relu' }).shape // [4, 8] */
 export function kaimingUniform_(tensor: Tensor, options: KaimingOptions = {}): Tensor {
   const bound = Math.sqrt(3) * kaimingStd('kaimingUniform_', tensor, options)
   return uniform_(tensor, -bound, bound)
 }
 
-/** N(0, std²) with std = gain / sqrt(fan). @see He et al. 2015, arXiv:1502.01852 */
+/** N(0, std²) with std = gain / sqrt(fan). @see He et al. 2015, arXiv:1502.01852
+ *  @example nn.init.kaimingNormal_(zeros([4, 8])).shape // [4, 8] */
 export function kaimingNormal_(tensor: Tensor, options: KaimingOptions = {}): Tensor {
   return normal_(tensor, 0, kaimingStd('kaimingNormal_', tensor, options))
 }
@@ -126,7 +135,8 @@ function write(tensor: Tensor, values: Float64Array): Tensor {
   return tensor
 }
 
-/** N(mean, std²) cut off at [a, b], by the inverse distribution function of uniform numbers. Waits for them. */
+/** N(mean, std²) cut off at [a, b], by the inverse distribution function of uniform numbers. Waits for them.
+ *  @example nn.init.truncNormal_(zeros([4]), { mean: 5, std: 0.1, a: 4.6, b: 5.4 }).round() // [5, 5, 5, 5] */
 export function truncNormal_(tensor: Tensor, { mean = 0, std = 1, a = -2, b = 2 } = {}): Tensor {
   if (!(a < b) || !(std > 0)) {
     throw new ArgumentError('truncNormal_', {
@@ -195,7 +205,8 @@ function inverseNormalCdf(p: number): number {
 }
 
 /** A (semi-)orthogonal matrix, uniformly distributed; dims after the first count as one. Waits for the random numbers,
- *  and takes cubic time on the calling thread. @see Saxe et al. 2013, arXiv:1312.6120 */
+ *  and takes cubic time on the calling thread. @see Saxe et al. 2013, arXiv:1312.6120
+ *  @example nn.init.orthogonal_(zeros([4, 8])).shape // [4, 8] */
 export function orthogonal_(tensor: Tensor, gain = 1): Tensor {
   if (tensor.ndim < 2) {
     throw new ShapeError('orthogonal_', {
