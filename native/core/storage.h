@@ -7,6 +7,7 @@
 
 #include "allocator.h"
 #include "op.h"
+#include "recycled.h"
 
 namespace gradus {
 
@@ -17,7 +18,7 @@ struct Failure {
   uint32_t context;  // module path of the operation, known to JavaScript
 };
 
-struct Storage {
+struct Storage : Recycled<Storage> {
   Allocation memory;  // empty until the operation that makes it runs
   size_t bytes = 0;
   std::atomic<int32_t> references{1};
@@ -27,7 +28,7 @@ struct Storage {
 
 // Owned by its slot in a handle table. Operations are queued in order and releasing is one of them, so a tensor
 // outlives every queued use of it without being counted.
-struct Tensor {
+struct Tensor : Recycled<Tensor> {
   TensorView view;  // data is filled in when an operation runs
   int64_t offset = 0;
   Storage* storage = nullptr;
