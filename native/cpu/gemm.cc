@@ -181,9 +181,13 @@ class Product {
       visitOperand<T>(GemmOperand{g_.gradientAt, g_.gradientDType, 0, 0, g_.gradientOf}, [&](auto* x, auto kind) {
         if constexpr (kind() != Activation::kNone) {
           scaleByGradient<kind()>(c, stride, x + m0 * g_.gradientRowStride + column, g_.gradientRowStride, rows, cols,
-                                  g_.activated ? static_cast<T*>(g_.activated) + m0 * g_.cRowStride + column : nullptr,
-                                  g_.cRowStride);
+                                  activatedAt(m0, column), g_.activatedRowStride);
         }
+      });
+    }
+    if (last && g_.activated && !g_.gradientAt) {
+      visitOperand<T>(GemmOperand{c, plan_.own, 0, 0, g_.gradientOf}, [&](auto* x, auto kind) {
+        activateRows<kind()>(x, stride, rows, cols, activatedAt(m0, column), g_.activatedRowStride);
       });
     }
     if (plan_.direct) return;
@@ -195,6 +199,10 @@ class Product {
                    g_.cColStride, rows, cols, beta);
       }
     });
+  }
+
+  T* activatedAt(int64_t row, int64_t column) const {
+    return g_.activated ? static_cast<T*>(g_.activated) + row * g_.activatedRowStride + column : nullptr;
   }
 
   void computeEmpty(int64_t m0, int64_t rows, int64_t column, int64_t cols, T* c, int64_t stride) {
@@ -273,7 +281,7 @@ namespace {
 // Tiles run along rows of C: a C whose columns are contiguous is computed as C' = B' A'. So is one with few columns,
 // because the width of a tile is fixed and its height is not.
 bool wantsTransposed(const Gemm& g) {
-  if (g.bias || g.gradientAt || g.rowSum) return false;
+  if (g.bias || g.gradientAt || g.activated || g.rowSum) return false;
   if (g.cColStride != 1 && g.cRowStride == 1) return true;
   return g.n < 8 && g.m > g.n;
 }
@@ -302,7 +310,8 @@ bool fitsOneDnn(const Gemm& g) {
   const auto plain = [](const GemmOperand& x) {
     return x.dtype == DType::kFloat32 && std::min(x.rowStride, x.colStride) == 1 && x.activation == Activation::kNone;
   };
-  if (g.cDType != DType::kFloat32 || g.cColStride != 1 || g.bias || g.gradientAt || !plain(g.a) || !plain(g.b)) {
+  if (g.cDType != DType::kFloat32 || g.cColStride != 1 || g.bias || g.gradientAt || g.activated || !plain(g.a) ||
+      !plain(g.b)) {
     return false;
   }
   return std::max(g.a.rowStride, g.a.colStride) >= (g.a.colStride == 1 ? g.k : g.m) &&

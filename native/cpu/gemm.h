@@ -31,7 +31,10 @@ struct Gemm {
   int64_t gradientRowStride = 0;
   DType gradientDType = DType::kFloat32;
   Activation gradientOf = Activation::kNone;
-  void* activated = nullptr;  // activation(x) for the same x, in compute precision and laid out as C; null: not wanted
+  // activation(x) for the same x, or without gradientAt gradientOf(C); compute precision, rows contiguous; null: not
+  // wanted
+  void* activated = nullptr;
+  int64_t activatedRowStride = 0;
   // sums over k of A's rows are added to rowSum [m]: the bias gradient, while dW = g' x packs g'. float64 for float64
   // operands, else float32.
   void* rowSum = nullptr;

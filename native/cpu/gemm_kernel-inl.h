@@ -159,6 +159,12 @@ HWY_INLINE void scaleByGradient(T* c, int64_t cStride, const S* x, int64_t xStri
   }
 }
 
+// to = activation(x) over [rows, cols].
+template <Activation kind, class T, class S>
+HWY_INLINE void activateRows(const S* x, int64_t xStride, int64_t rows, int64_t cols, T* to, int64_t toStride) {
+  for (int64_t r = 0; r < rows; ++r) packRow<kind>(x + r * xStride, cols, to + r * toStride);
+}
+
 // c = narrow(block + beta * c): blocks of other dtypes and strides than the compute type's rows.
 template <class T, class S>
 HWY_INLINE void storeBlock(const T* block, int64_t blockStride, S* c, int64_t rowStride, int64_t colStride,

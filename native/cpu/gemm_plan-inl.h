@@ -28,9 +28,10 @@ struct Plan {
   bool rowMajorA;
   bool readsA;  // whole panels of A are read where they lie, too
 
+  static constexpr DType own = sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
+
   Plan(const Gemm& g, int threads) {
     constexpr int64_t mr = Tile<T>::kRows, nr = Tile<T>::kCols;
-    const DType own = sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
     direct = g.cDType == own && (g.cColStride == 1 || g.n == 1);
     // A block that is rounded to 16 bits is rounded once, so its k stays whole.
     superK = std::max<int64_t>(1, direct ? std::min(g.k, kMostK) : g.k);

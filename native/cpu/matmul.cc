@@ -222,13 +222,32 @@ void run_linearBackwardWeight(const OpCall& call) {
 
 void run_mlp(const OpCall& call) {
   const Matrix x(call.in[0]), w1(call.in[1]), w2(call.in[3]), out(call.out[0]), pre(call.out[1]);
-  Gemm up = productOf(x.operand(), w1.transposed(), x.cols, pre);
-  up.bias = call.in[2].data;
-  gemm(up, call);
-  Gemm down = productOf(pre.operand(), w2.transposed(), pre.cols, out);
-  down.a.activation = geluOf(call.flag(0));
-  down.bias = call.in[4].data;
-  gemm(down, call);
+  const Activation gelu = geluOf(call.flag(0));
+  const int64_t hidden = pre.cols, stride = scratchStride(hidden);
+  // Hidden values are activated before a block of them leaves the cache. Those that are rounded first, and few rows,
+  // are activated when the second product packs them.
+  const bool atOnce = !isHalf(pre.dtype) && x.rows >= 64;
+  const int64_t most =
+      std::max<int64_t>(1024, (int64_t{64} << 20) / std::max<int64_t>(1, stride * itemSize(pre.dtype)));
+  const int64_t chunk = atOnce ? most : std::max<int64_t>(1, x.rows);
+  void* activated = atOnce ? call.workspace->take(std::min(chunk, x.rows) * stride * itemSize(pre.dtype)) : nullptr;
+  for (int64_t row = 0; row < x.rows; row += chunk) {
+    const int64_t count = std::min(chunk, x.rows - row);
+    const Matrix z = pre.rowsFrom(row, count);
+    Gemm up = productOf(x.rowsFrom(row, count).operand(), w1.transposed(), x.cols, z);
+    up.bias = call.in[2].data;
+    if (atOnce) {
+      up.gradientOf = gelu;
+      up.activated = activated;
+      up.activatedRowStride = stride;
+    }
+    gemm(up, call);
+    const GemmOperand h = atOnce ? GemmOperand{activated, pre.dtype, stride, 1, Activation::kNone}
+                                 : GemmOperand{z.data, z.dtype, z.rowStride, z.colStride, gelu};
+    Gemm down = productOf(h, w2.transposed(), hidden, out.rowsFrom(row, count));
+    down.bias = call.in[4].data;
+    gemm(down, call);
+  }
 }
 
 void run_mlpBackward(const OpCall& call) {
@@ -264,6 +283,7 @@ void run_mlpBackward(const OpCall& call) {
     step.gradientDType = z.dtype;
     step.gradientOf = gelu;
     step.activated = activated;
+    step.activatedRowStride = stride;
     gemm(step, call);
 
     const GemmOperand h{activated, compute, stride, 1, Activation::kNone};

@@ -56,6 +56,8 @@ describe('linear', () => {
   })
 })
 
+type Five = [Tensor, Tensor, Tensor, Tensor, Tensor]
+
 describe('mlp', () => {
   const shapes = [[3, 4], [6, 4], [6], [5, 6], [5]]
 
@@ -73,7 +75,6 @@ describe('mlp', () => {
 
   it('agrees with float64 in the other dtypes, over several blocks of rows, accumulated', async () => {
     const sizes = [[1100, 40], [72, 40], [72], [36, 72], [36]]
-    type Five = [Tensor, Tensor, Tensor, Tensor, Tensor]
     for (const dtype of ['float32', 'bfloat16', 'float16'] as const) {
       const bound = { float32: 2e-5, bfloat16: 4e-2, float16: 6e-3 }[dtype]
       const given = sizes.map((shape, i) => leaf(shape, i + 2, dtype)) as Five
@@ -89,6 +90,18 @@ describe('mlp', () => {
       await expectClose(run(given, gradient), expected, { rtol: bound, atol: bound * 2 })
       for (const [i, each] of given.entries()) {
         await expectClose(each.grad!, exact[i]!.grad!, { rtol: bound, atol: bound * 4 })
+      }
+    }
+  })
+
+  it('is linear, gelu and linear, however many rows there are', async () => {
+    for (const rows of [1, 63, 64, 300]) {
+      for (const approximate of ['none', 'tanh'] as const) {
+        const sizes = [[rows, 40], [256, 40], [256], [36, 256], [36]]
+        const [x, w1, b1, w2, b2] = sizes.map((shape, i) => filled(shape, i + 2, 'float64')) as Five
+        const expected = ops.linear(ops.gelu(ops.linear(x, w1, b1), { approximate }), w2, b2)
+        const single = [x, w1, b1, w2, b2].map((each) => each.to('float32')) as Five
+        await expectClose(ops.mlp(...single, { approximate }), expected, { rtol: 2e-5, atol: 4e-5 })
       }
     }
   })
