@@ -314,6 +314,7 @@ bool fitsOneDnn(const Gemm& g) {
       !plain(g.b)) {
     return false;
   }
+  if (g.rowSum && g.a.rowStride != 1) return false;
   return std::max(g.a.rowStride, g.a.colStride) >= (g.a.colStride == 1 ? g.k : g.m) &&
          std::max(g.b.rowStride, g.b.colStride) >= (g.b.colStride == 1 ? g.n : g.k) && g.cRowStride >= g.n;
 }

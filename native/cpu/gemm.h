@@ -15,7 +15,7 @@ struct GemmOperand {
   const void* data = nullptr;
   DType dtype = DType::kFloat32;
   int64_t rowStride = 0, colStride = 0;
-  Activation activation = Activation::kNone;  // applied while packing, so an activated operand is never stored
+  Activation activation = Activation::kNone;  // applied while packing
 };
 
 struct Gemm {
@@ -56,7 +56,8 @@ int gemmThreads(const Gemm& g);
 // Deterministic: the order of every sum depends on the sizes only. scratch: gemmScratch bytes, 64-byte aligned.
 void gemm(const Gemm& g, int threads, void* scratch);
 
-// The plain float32 product of oneDNN, for those that fit it: nothing fused but rowSum. On all of its threads.
+// The plain float32 product of oneDNN, for those that fit it: nothing fused but rowSum of a column-major A. On all of
+// its threads.
 bool fitsOneDnn(const Gemm& g);
 void gemmByOneDnn(const Gemm& g);
 

@@ -62,20 +62,15 @@ HWY_INLINE void packRow(const S* source, int64_t count, T* to) {
 
 // [k][width] from a source whose elements along the panel's width are neighbours.
 template <int width, Activation kind, class T, class S>
-void packSteps(const S* source, int64_t kStride, int64_t depth, int64_t count, bool mayOverread, T* to) {
+void packSteps(const S* source, int64_t kStride, int64_t depth, int64_t count, T* to) {
   const hn::ScalableTag<T> d;
-  constexpr int lanes = Tile<T>::kLanes, vectors = (width + lanes - 1) / lanes;
-  if (count == width) {
-    // A vector may overhang a step on both sides: what it writes too far the next step overwrites; what it reads too
-    // far must belong to the matrix, so the last steps are left to the careful loop below.
-    const int64_t safe = width % lanes == 0 || mayOverread ? depth : kStride > 0 ? depth - lanes : 0;
-    int64_t k = 0;
-    for (; k < safe; ++k) {
-      for (int v = 0; v < vectors; ++v) {
-        hn::StoreU(activate<kind>(d, vec::load(d, source + k * kStride + v * lanes)), d, to + k * width + v * lanes);
+  constexpr int lanes = Tile<T>::kLanes;
+  if (count == width && width % lanes == 0) {
+    for (int64_t k = 0; k < depth; ++k) {
+      for (int v = 0; v < width; v += lanes) {
+        hn::StoreU(activate<kind>(d, vec::load(d, source + k * kStride + v)), d, to + k * width + v);
       }
     }
-    for (; k < depth; ++k) packRow<kind>(source + k * kStride, width, to + k * width);
     return;
   }
   for (int64_t k = 0; k < depth; ++k) {
@@ -191,7 +186,7 @@ void packPanels(const S* source, int64_t kStride, int64_t depth, int64_t panels,
 template <int width, Activation kind, class T, class S>
 HWY_INLINE void packPanel(const S* source, const GemmOperand& b, int64_t depth, int64_t count, T* to) {
   if (b.colStride == 1)
-    packSteps<width, kind>(source, b.rowStride, depth, count, true, to);
+    packSteps<width, kind>(source, b.rowStride, depth, count, to);
   else if (b.rowStride == 1)
     packTransposed<width, kind>(source, b.colStride, depth, count, to);
   else
@@ -263,7 +258,7 @@ HWY_NOINLINE void packA(const GemmOperand& a, int64_t m, int64_t m0, int64_t cou
       T* panel = to + r / rows * Tile<T>::kPanelA;
       const int64_t height = std::min<int64_t>(rows, count - r);
       if (!rowMajor) {
-        a.rowStride == 1 ? packSteps<rows, kind()>(from, a.colStride, depth, height, false, panel)
+        a.rowStride == 1 ? packSteps<rows, kind()>(from, a.colStride, depth, height, panel)
                          : packAny<rows, kind()>(from, a.rowStride, a.colStride, depth, height, panel);
         continue;
       }

@@ -18,9 +18,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace gradus::cpu::HWY_NAMESPACE {
 
-constexpr int64_t kLogitBytes = int64_t{256}
-                                << 20;  // of a chunk: every chunk reads the weight twice and its gradient once
-constexpr int64_t kClassBlock = 1024;   // 2048 took 1.08 of the time, 512 1.05
+// Of a chunk: every chunk reads the weight twice and its gradient once.
+constexpr int64_t kLogitBytes = int64_t{256} << 20;
+constexpr int64_t kClassBlock = 1024;  // 2048 took 1.08 of the time, 512 1.05
 
 template <class T>
 constexpr DType dtypeOf() {
@@ -88,7 +88,8 @@ class LinearCrossEntropy {
     gemmMemory_ = call_.scratch<char>(bytes);
   }
 
-  // On such blocks oneDNN's product takes 0.82 of gemm's time, but it would wake its threads for any size.
+  // Nothing is fused into these products, so oneDNN makes the large ones; it would wake its threads for small ones,
+  // too.
   void multiply(const Gemm& product) {
     const int threads = std::min(numThreads(), gemmThreads(product));
     threads > 1 && fitsOneDnn(product) ? gemmByOneDnn(product) : gemm(product, threads, gemmMemory_);
