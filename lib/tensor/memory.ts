@@ -54,15 +54,33 @@ const registry = new FinalizationRegistry<Collected>(({ handle, bytes }) => {
 
 let collectable = 0
 let reported = 0
+let lowest = 0 // of `collectable` since the last report
+let grown = 0
 const reportStep = 1 << 20
+const reportWindow = 16 << 20
 
-// V8 schedules collections by what it knows: tensors that only it can release are reported as external memory.
+// V8 schedules collections by what it knows: tensors that only it can release are reported as external memory. It
+// starts one as soon as that grows by 64 MB, so a large tensor that the next line disposes must not be reported: what
+// counts is what stayed while another 16 MB came.
 function reportBytes(delta: number): void {
-  collectable += delta
-  if (Math.abs(collectable - reported) > reportStep) {
-    check(binding.memoryControl(3, collectable - reported))
-    reported = collectable
+  if (delta > 0) {
+    grown += delta
+    collectable += delta
+    if (grown < reportWindow) return
+    report(lowest)
+    grown = 0
+    lowest = collectable
+  } else {
+    collectable += delta
+    lowest = Math.min(lowest, collectable)
+    if (collectable < reported) report(collectable)
   }
+}
+
+function report(bytes: number): void {
+  if (Math.abs(bytes - reported) < reportStep) return
+  check(binding.memoryControl(3, bytes - reported))
+  reported = bytes
 }
 
 function bytesOf(tensor: Tensor): number {

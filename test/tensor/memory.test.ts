@@ -23,29 +23,34 @@ describe('memory', () => {
     expect(memory.tensors()).toBe(before)
   })
 
-  it('makes V8 collect for what only V8 can free, not for what was disposed of', async () => {
-    const collections = async (step: () => void): Promise<number> => {
-      await collect()
-      let major = 0
-      const observer = new PerformanceObserver((list) => {
-        for (const entry of list.getEntries()) {
-          const { kind } = (entry as unknown as { detail: { kind: number } }).detail
-          if (kind === constants.NODE_PERFORMANCE_GC_MAJOR) major++
-        }
-      })
-      observer.observe({ entryTypes: ['gc'] })
-      for (let i = 0; i < 400; i++) {
-        step()
-        await new Promise((resolve) => setImmediate(resolve))
+  async function majorCollections(turns: number, step: () => void): Promise<number> {
+    await collect()
+    let major = 0
+    const observer = new PerformanceObserver((list) => {
+      for (const entry of list.getEntries()) {
+        const { kind } = (entry as unknown as { detail: { kind: number } }).detail
+        if (kind === constants.NODE_PERFORMANCE_GC_MAJOR) major++
       }
-      await new Promise((resolve) => setTimeout(resolve, 20))
-      observer.disconnect()
-      return major
+    })
+    observer.observe({ entryTypes: ['gc'] })
+    for (let i = 0; i < turns; i++) {
+      step()
+      await new Promise((resolve) => setImmediate(resolve))
     }
-    const dropped = await collections(() => void ones([1 << 20]))
-    const disposed = await collections(() => ones([1 << 20]).dispose())
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    observer.disconnect()
+    return major
+  }
+
+  it('makes V8 collect for what only V8 can free, not for what was disposed of', async () => {
+    const dropped = await majorCollections(400, () => void ones([1 << 20]))
+    const disposed = await majorCollections(400, () => ones([1 << 20]).dispose())
     expect(dropped).toBeGreaterThan(4)
     expect(disposed).toBeLessThan(dropped / 2)
+  })
+
+  it("causes no collection by a tensor above V8's own bound that the next line disposes of", async () => {
+    expect(await majorCollections(30, () => ones([1 << 25]).dispose())).toBeLessThan(4)
   })
 
   it('keeps parameters that were converted when the tensors between are collected', async () => {
