@@ -35,7 +35,10 @@ export interface CrossEntropyOptions {
 
 const crossEntropyOp = native('crossEntropy', 'ignoreIndex,labelSmoothing,reduction')
 const crossEntropyBackwardOp = native('crossEntropyBackward', 'ignoreIndex,labelSmoothing,reduction')
-const linearCrossEntropyOp = native('linearCrossEntropy', 'ignoreIndex,labelSmoothing,reduction,gradients,skipIgnored')
+const linearCrossEntropyOp = native(
+  'linearCrossEntropy',
+  'ignoreIndex,labelSmoothing,reduction,gradients,skipIgnored,inBFloat16',
+)
 const scaleOp: NativeOp = native('scaleByScalar')
 const copyOp = native('copy')
 
@@ -252,7 +255,7 @@ export function linearCrossEntropy(
     linearCrossEntropyOp,
     inputs,
     [[[], statistics], [[], statistics], ...gradients],
-    [ignoreIndex, labelSmoothing, reduction, wanted ? 1 : 0, skipIgnored ? 1 : 0],
+    [ignoreIndex, labelSmoothing, reduction, wanted ? 1 : 0, skipIgnored ? 1 : 0, 0],
   ) as [Tensor, Tensor, Tensor, Tensor]
   divisor.dispose()
   if (labels !== target) labels.dispose()

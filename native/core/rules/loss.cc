@@ -72,7 +72,8 @@ void rule_crossEntropy(const OpCall& call) {
   checkClassWeight(call, 2, logits.size(1));
   checkOptions(call, true);
   GRADUS_CHECK(call.attr[2] == 0 ? isRows(call.out[0], rows, logits.dtype) : isScalar(call.out[0], logits.dtype),
-               ErrorCode::kNative, "crossEntropy: the loss must be [] or, without reduction, [N], of the logits' dtype");
+               ErrorCode::kNative,
+               "crossEntropy: the loss must be [] or, without reduction, [N], of the logits' dtype");
   GRADUS_CHECK(isRows(call.out[1], rows, statistics) && call.out[1].contiguous && isScalar(call.out[2], statistics),
                ErrorCode::kNative, "crossEntropy: logsumexp must be a contiguous %s [N] and the divisor %s []",
                dtypeName(statistics), dtypeName(statistics));
@@ -99,8 +100,11 @@ void rule_crossEntropyBackward(const OpCall& call) {
 void rule_linearCrossEntropy(const OpCall& call) {
   checkPresent(call, 3);
   const TensorView &x = call.in[0], &weight = call.in[1];
-  GRADUS_CHECK(isFloating(x.dtype) && weight.dtype == x.dtype, ErrorCode::kDType,
-               "linearCrossEntropy: dtypes differ: got input %s and weight %s, expected one floating dtype",
+  const bool isDouble = x.dtype == DType::kFloat64;
+  GRADUS_CHECK(isFloating(x.dtype) && isFloating(weight.dtype) && (weight.dtype == DType::kFloat64) == isDouble,
+               ErrorCode::kDType,
+               "linearCrossEntropy: dtypes do not fit: got input %s and weight %s, expected floating ones, and float64 "
+               "with float64",
                dtypeName(x.dtype), dtypeName(weight.dtype));
   GRADUS_CHECK(x.rank == 2 && weight.rank == 2 && x.size(1) == weight.size(1) && weight.size(0) > 0, ErrorCode::kShape,
                "linearCrossEntropy: shapes do not match: got input of rank %d ending in %lld and weight of rank %d "
