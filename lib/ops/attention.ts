@@ -21,8 +21,8 @@ import {
 } from './registry'
 import { reshape } from './shape'
 
-const attentionOp = native('attention', 'scale,causal,seed,offset,p')
-const attentionBackwardOp = native('attentionBackward', 'scale,causal,seed,offset,p,fused')
+const attentionOp = native('attention', 'scale,causal,seed,offset,p,left,right,blockQueries,blockKeys')
+const attentionBackwardOp = native('attentionBackward', 'scale,causal,seed,offset,p,left,right,blockQueries,blockKeys,fused')
 const copyOp = native('copy')
 const ropeOp = native('rope', 'interleaved,inverse')
 
@@ -254,7 +254,7 @@ export function scaledDotProductAttention(
   const E = value.shape[3]!
   if (attnMask !== null) expectMask(op, attnMask, [B, H, L, S])
   const random = dropoutP > 0 ? defaultGenerator.take(B * H * L * S) : { seed: 0, offset: 0 }
-  const attrs = [factor, isCausal ? 1 : 0, random.seed, random.offset, dropoutP]
+  const attrs = [factor, isCausal ? 1 : 0, random.seed, random.offset, dropoutP, -1, -1, 1, 1]
   const statistics = query._dtype === FLOAT64 ? FLOAT64 : FLOAT32
   const inputs = attnMask === null ? [query, key, value] : [query, key, value, attnMask]
   const [merged, logsumexp] = runMany(

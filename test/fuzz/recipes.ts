@@ -234,27 +234,47 @@ const mlp =
   }
 
 const attention =
-  (backward: boolean): Make =>
+  (kind: 'forward' | 'backward' | 'statistics' | 'weights'): Make =>
   (r) => {
-    const fused = backward && r.chance(0.3)
+    const packed = r.chance(0.2)
+    const fused = kind === 'backward' && r.chance(0.3)
     const dtype = r.pick(floating)
-    const [b, kvHeads, d, length] = [r.pick(smallest), r.pick(smallest), size(r), r.pick(r.chance(0.3) ? wide : small)]
+    const [kvHeads, d, length] = [r.pick(smallest), size(r), packed ? r.below(2) : r.pick(r.chance(0.3) ? wide : small)]
+    const b = packed ? 1 : r.pick(smallest)
     const heads = fused ? kvHeads : kvHeads * (1 + r.below(3))
-    const keys = fused ? length : r.pick(r.chance(0.3) ? wide : small)
+    const keys = fused ? length : packed ? r.below(2) : r.pick(r.chance(0.3) ? wide : small)
     const valueDim = fused ? d : size(r)
     const q: Spec = [[b, heads, length, d], dtype]
     const k: Spec = [[b, kvHeads, keys, d], dtype]
     const v: Spec = [[b, kvHeads, keys, valueDim], dtype]
     const out: Spec = [[b, length, heads, valueDim], dtype]
     const logsumexp: Spec = [[b, heads, length], statistics(dtype)]
-    const mask: Spec = r.chance(0.6) ? null : [narrower(r, [b, heads, length, keys]), r.pick([0, 1, 2, 3, 7])]
-    const attributes = [0.3, flag(r), ...stream(r), r.pick([0, 0, 0.2, 1])]
-    if (!backward) return { inputs: [q, k, v, mask], outputs: [out, logsumexp], attributes }
+    const block = [r.pick([1, 3, 16, 64, 100]), r.pick([1, 3, 16, 64, 100])] as const
+    const blocks = [b, heads, Math.ceil(length / block[0]), Math.ceil(keys / block[1])]
+    const lengths = r.pick([i64, 5])
+    const masks: Spec[] = packed
+      ? [null, [[2], lengths], [[2], lengths], null]
+      : [
+          r.chance(0.6) ? null : [narrower(r, [b, heads, length, keys]), r.pick([0, 1, 2, 3, 7])],
+          null,
+          r.chance(0.7) ? null : [[b], lengths],
+          r.chance(0.7) ? null : [blocks.slice(r.below(3)), bool],
+        ]
+    const window = (): number => r.pick([-1, -1, 0, 1, 5, 70])
+    const attributes = [0.3, flag(r), ...stream(r), r.pick([0, 0, 0.2, 1]), window(), window(), ...block]
+    if (kind === 'forward') return { inputs: [q, k, v, ...masks], outputs: [out, logsumexp], attributes }
+    if (kind === 'statistics') {
+      const received: Spec = [[b, heads, keys], statistics(dtype)]
+      return { inputs: [q, k, logsumexp, ...masks], outputs: [logsumexp, received], attributes }
+    }
+    if (kind === 'weights') {
+      return { inputs: [q, k, logsumexp, ...masks], outputs: [[[b, heads, length, keys], dtype]], attributes }
+    }
     const g: Spec = [[b, heads, length, valueDim], dtype]
     const merged = ([[batch, h, t, width]]: Spec & object): Spec => [[batch!, t!, h!, width!], dtype]
     const empty: Spec = [[0], dtype]
     return {
-      inputs: [g, q, k, v, g, logsumexp, mask],
+      inputs: [g, q, k, v, g, logsumexp, ...masks],
       outputs: fused ? [[[b, length, 3, heads, d], dtype], empty, empty] : [merged(q), merged(k), merged(v)],
       attributes: [...attributes, fused ? 1 : 0],
     }
@@ -442,8 +462,10 @@ const recipes: Record<string, Make> = {
   linearBackwardWeight,
   mlp: mlp(false),
   mlpBackward: mlp(true),
-  attention: attention(false),
-  attentionBackward: attention(true),
+  attention: attention('forward'),
+  attentionBackward: attention('backward'),
+  attentionStatistics: attention('statistics'),
+  attentionWeights: attention('weights'),
   rope,
   crossEntropy: crossEntropy(false),
   crossEntropyBackward: crossEntropy(true),
