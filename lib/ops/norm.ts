@@ -1,9 +1,11 @@
 // Normalization over the last dims.
 
+import { autocasting } from '../autograd/autocast'
 import { FLOAT32, FLOAT64 } from '../dtype'
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
 import type { Shape, Tensor } from '../tensor/tensor'
 import { readShape } from './arguments'
+import { autocast } from './autocast'
 import { sameShape } from './broadcast'
 import {
   ACCUMULATED,
@@ -104,6 +106,7 @@ export function layerNorm(
   bias: Tensor | null = null,
   eps = 1e-5,
 ): Tensor {
+  if (autocasting) x = autocast('layerNorm', x)
   const sizes = readNormalized('layerNorm', x, normalizedShape, weight, bias)
   const normDims = sizes.length
   const rows = x.shape.slice(0, x.ndim - normDims).reduce((n, size) => n * size, 1)
@@ -163,6 +166,7 @@ export function rmsNorm(
   weight: Tensor | null = null,
   eps: number | null = null,
 ): Tensor {
+  if (autocasting) x = autocast('rmsNorm', x)
   const sizes = readNormalized('rmsNorm', x, normalizedShape, weight, null)
   const normDims = sizes.length
   const rows = x.shape.slice(0, x.ndim - normDims).reduce((n, size) => n * size, 1)

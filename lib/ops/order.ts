@@ -1,10 +1,12 @@
 // Order along one dim: extrema with their places, sorting, and running sums. Indices are int64.
 
+import { autocasting } from '../autograd/autocast'
 import { INT64, isFloatingCode } from '../dtype'
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
 import { readOptions } from '../options'
 import type { Shape, Tensor } from '../tensor/tensor'
 import { normalizeDim } from './arguments'
+import { autocast } from './autocast'
 import { amax, amin, type ReduceOptions, reduceOptions } from './reduce'
 import {
   type Backward,
@@ -186,6 +188,7 @@ const cumsumOp = native('cumsum', 'dim,reverse')
  *  @example cumsum(tensor([1, 2, 3]), 0) // [1, 3, 6] */
 export function cumsum(x: Tensor, dim: number): Tensor {
   expectTensor('cumsum', 'the operand', x)
+  if (autocasting) x = autocast('cumsum', x)
   const along = normalizeDim('cumsum', dim, x.ndim)
   const out = run(cumsumOp, [x], x.shape, isFloatingCode(x._dtype) ? x._dtype : INT64, [along, 0])
   if (!needsGrad([x])) return out

@@ -1,10 +1,12 @@
 // Elementwise arithmetic of two operands.
 
 import { isAnomalyEnabled } from '../autograd/anomaly'
+import { autocasting } from '../autograd/autocast'
 import { isFloatingCode, promote } from '../dtype'
 import { ArgumentError, describeValue } from '../errors'
 import { readOptions } from '../options'
 import { Tensor } from '../tensor/tensor'
+import { autocast } from './autocast'
 import { broadcastShapes } from './broadcast'
 import {
   binary,
@@ -185,6 +187,10 @@ const remainderRecord: OpRecord = { name: 'remainder', autocast: 'promote', back
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.pow.html
  *  @example pow(tensor([2, 3]), 2) // [4, 9] */
 export function pow(a: Operand, b: Operand): Tensor {
+  if (autocasting) {
+    if (a instanceof Tensor) a = autocast('pow', a)
+    if (b instanceof Tensor) b = autocast('pow', b)
+  }
   if (a instanceof Tensor && typeof b === 'number' && b < 0 && Number.isInteger(b) && !isFloatingCode(a._dtype)) {
     throw new ArgumentError('pow', {
       problem: 'an integer to a negative power is a fraction',
