@@ -39,7 +39,7 @@ const crossEntropyOp = native('crossEntropy', 'ignoreIndex,labelSmoothing,reduct
 const crossEntropyBackwardOp = native('crossEntropyBackward', 'ignoreIndex,labelSmoothing,reduction')
 const linearCrossEntropyOp = native(
   'linearCrossEntropy',
-  'ignoreIndex,labelSmoothing,reduction,gradients,skipIgnored,bfloat16',
+  'ignoreIndex,labelSmoothing,reduction,gradients,skipIgnored,inBFloat16',
 )
 const scaleOp: NativeOp = native('scaleByScalar')
 const copyOp = native('copy')

@@ -5,9 +5,6 @@
 // Within a chunk the classes pass in blocks that fit the second-level cache: a block of logits is summed up as soon as
 // it is made, and later turned into a block of gradients that both products read from cache. So the chunk's logits
 // cross the memory bus twice, and dlogits never. Ignored rows are left out of the products.
-//
-// Under autocast logits and dlogits are bfloat16, which makes the products ones of bfloat16 whatever x and weight are;
-// the sums over a row and both gradients stay in float32.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "linear_loss.cc"
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
@@ -27,14 +24,13 @@ constexpr int64_t kClassBlock = 1024;  // 2048 took 1.08 of the time, 512 1.05
 
 template <class T>
 constexpr DType dtypeOf() {
-  return std::is_same_v<T, BFloat16> ? DType::kBFloat16 : sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
+  return sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
 }
 
-// L: logits and their gradients.
-template <class L>
+template <class E>
 class LinearCrossEntropy {
  public:
-  using T = Compute<L>;
+  using T = Compute<E>;
 
   explicit LinearCrossEntropy(const OpCall& call)
       : call_(call),
@@ -63,7 +59,7 @@ class LinearCrossEntropy {
     if (count_ > 0) {
       takeScratch();
       for (int64_t first = 0; first < count_; first += chunk_) total += chunk(first, std::min(chunk_, count_ - first));
-      if (dweightSum_) narrowRows(dweightSum_, classes_, call_.out[3], [](int64_t row) { return row; });
+      if (dweightSum_) narrowWeightGradient();
     }
     writeScalar(call_.out[1], divisor);
     writeScalar(call_.out[0], total / divisor);
@@ -73,19 +69,19 @@ class LinearCrossEntropy {
   static void zero(const TensorView& out) { std::memset(out.data, 0, out.bytes()); }
 
   void takeScratch() {
-    const int64_t most = std::max<int64_t>(1, kLogitBytes / (classes_ * static_cast<int64_t>(sizeof(L))));
+    const int64_t most = std::max<int64_t>(1, kLogitBytes / (classes_ * static_cast<int64_t>(sizeof(T))));
     const int64_t chunks = (count_ + most - 1) / most;
     chunk_ = (count_ + chunks - 1) / chunks;
     block_ = std::min(kClassBlock, classes_);
     stride_ = scratchStride(block_);
-    logits_ = call_.scratch<L>(chunk_ * classes_);
+    logits_ = call_.scratch<T>(chunk_ * classes_);
     sums_ = call_.scratch<RowSums<T>>(chunk_);
     rowsOfX_ = call_.scratch<T>(chunk_ * width_);
     size_t bytes = gemmScratch(logitsProduct(chunk_, 0, block_), numThreads());
     if (withGradients_) {
-      gradients_ = call_.scratch<L>(chunk_ * stride_);
+      gradients_ = call_.scratch<T>(chunk_ * stride_);
       rowsOfDx_ = call_.scratch<T>(chunk_ * width_);
-      if (weight_.dtype != dtypeOf<T>() && chunks > 1) dweightSum_ = call_.scratch<T>(classes_ * width_);
+      if (!std::is_same_v<E, T> && chunks > 1) dweightSum_ = call_.scratch<T>(classes_ * width_);
       bytes = std::max({bytes, gemmScratch(inputGradient(chunk_, 0, block_), numThreads()),
                         gemmScratch(weightGradient(chunk_, 0, block_, false), numThreads())});
     }
@@ -99,34 +95,17 @@ class LinearCrossEntropy {
     threads > 1 && fitsOneDnn(product) ? gemmByOneDnn(product) : gemm(product, threads, gemmMemory_);
   }
 
-  // Calls body with a value of the dtype, if it is one that computes as the logits do.
-  template <class Body>
-  static void visitOwn(DType dtype, const Body& body) {
-    visitFloating(dtype, [&](auto sample) {
-      if constexpr (std::is_same_v<Compute<decltype(sample)>, T>) body(sample);
-    });
-  }
-
-  static char* at(const TensorView& x, int64_t row) {
-    return x.as<char>() + row * x.strides[0] * static_cast<int64_t>(itemSize(x.dtype));
-  }
-
-  int64_t copyGrain() const { return std::max<int64_t>(1, 32768 / std::max<int64_t>(width_, 1)); }
-
   // The chunk's rows of x: as they lie when they are neighbours, else gathered.
   void gather(int64_t first, int64_t count) {
     if (kept_[first + count - 1] - kept_[first] == count - 1) {
-      a_ = {at(x_, kept_[first]), x_.dtype, x_.strides[0], x_.strides[1]};
+      a_ = {x_.as<E>() + kept_[first] * x_.strides[0], x_.dtype, x_.strides[0], x_.strides[1]};
       return;
     }
-    visitOwn(x_.dtype, [&](auto sample) {
-      using E = decltype(sample);
-      parallelFor(count, copyGrain(), [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          const E* from = x_.as<E>() + kept_[first + i] * x_.strides[0];
-          for (int64_t k = 0; k < width_; ++k) rowsOfX_[i * width_ + k] = widen(from[k * x_.strides[1]]);
-        }
-      });
+    parallelFor(count, std::max<int64_t>(1, 32768 / std::max<int64_t>(width_, 1)), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const E* from = x_.as<E>() + kept_[first + i] * x_.strides[0];
+        for (int64_t k = 0; k < width_; ++k) rowsOfX_[i * width_ + k] = widen(from[k * x_.strides[1]]);
+      }
     });
     a_ = {rowsOfX_, dtypeOf<T>(), width_, 1};
   }
@@ -138,9 +117,9 @@ class LinearCrossEntropy {
     g.n = n;
     g.k = width_;
     g.a = a_.data ? a_ : GemmOperand{x_.data, x_.dtype, x_.strides[0], x_.strides[1]};
-    g.b = {at(weight_, c0), weight_.dtype, weight_.strides[1], weight_.strides[0]};
+    g.b = {weight_.as<E>() + c0 * weight_.strides[0], weight_.dtype, weight_.strides[1], weight_.strides[0]};
     g.c = logits_ + c0;
-    g.cDType = dtypeOf<L>();
+    g.cDType = dtypeOf<T>();
     g.cRowStride = classes_;
     g.cColStride = 1;
     return g;
@@ -152,8 +131,8 @@ class LinearCrossEntropy {
     g.m = count;
     g.n = width_;
     g.k = n;
-    g.a = {gradients_, dtypeOf<L>(), stride_, 1};
-    g.b = {at(weight_, c0), weight_.dtype, weight_.strides[0], weight_.strides[1]};
+    g.a = {gradients_, dtypeOf<T>(), stride_, 1};
+    g.b = {weight_.as<E>() + c0 * weight_.strides[0], weight_.dtype, weight_.strides[0], weight_.strides[1]};
     g.c = rowsOfDx_;
     g.cDType = dtypeOf<T>();
     g.cRowStride = width_;
@@ -168,9 +147,9 @@ class LinearCrossEntropy {
     g.m = n;
     g.n = width_;
     g.k = count;
-    g.a = {gradients_, dtypeOf<L>(), 1, stride_};
+    g.a = {gradients_, dtypeOf<T>(), 1, stride_};
     g.b = a_.data ? a_ : GemmOperand{x_.data, x_.dtype, x_.strides[0], x_.strides[1]};
-    g.c = dweightSum_ ? static_cast<void*>(dweightSum_ + c0 * width_) : at(call_.out[3], c0);
+    g.c = dweightSum_ ? static_cast<void*>(dweightSum_ + c0 * width_) : call_.out[3].as<E>() + c0 * width_;
     g.cDType = dweightSum_ ? dtypeOf<T>() : weight_.dtype;
     g.cRowStride = width_;
     g.cColStride = 1;
@@ -198,7 +177,7 @@ class LinearCrossEntropy {
     for (int64_t i = 0; i < count; ++i) {
       const int64_t y = targets_[kept_[first + i]];
       if (y == kIgnored) continue;
-      total += sums_[i].loss(options_, weights_, classes_, y, widen(logits_[i * classes_ + y]));
+      total += sums_[i].loss(options_, weights_, classes_, y, logits_[i * classes_ + y]);
     }
     if (withGradients_) gradientsOfChunk(first, count);
     return total;
@@ -212,42 +191,37 @@ class LinearCrossEntropy {
         for (int64_t i = begin; i < end; ++i) {
           const int64_t y = targets_[kept_[first + i]];
           if (y == kIgnored) {
-            std::memset(static_cast<void*>(gradients_ + i * stride_), 0, n * sizeof(L));
+            std::fill_n(gradients_ + i * stride_, n, T(0));
             continue;
           }
           const RowGradient<T> gradient(options_, weights_, classes_, y, incoming_);
-          const T logsumexp = sums_[i].logsumexp();
-          L* to = gradients_ + i * stride_;
-          gradientOfRow(logits_ + i * classes_ + c0, n, logsumexp, gradient, weights, to);
-          if (y < c0 || y >= c0 + n) continue;
-          to[y - c0] =
-              gradientAtTarget<L>(logits_[i * classes_ + y], logsumexp, gradient, static_cast<T>(weights_.of(y)));
+          T* to = gradients_ + i * stride_;
+          gradientOfRow(logits_ + i * classes_ + c0, n, sums_[i].logsumexp(), gradient, weights, to);
+          if (y >= c0 && y < c0 + n) to[y - c0] -= gradient.target;
         }
       });
       multiply(inputGradient(count, c0, n));
       multiply(weightGradient(count, c0, n, first > 0));
     }
-    narrowRows(rowsOfDx_, count, call_.out[2], [&](int64_t row) { return kept_[first + row]; });
-  }
-
-  // Row i of `from` is row place(i) of `to`.
-  template <class Place>
-  void narrowRows(const T* from, int64_t count, const TensorView& to, const Place& place) const {
-    visitOwn(to.dtype, [&](auto sample) {
-      using E = decltype(sample);
-      parallelFor(count, copyGrain(), [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) narrow(from + i * width_, width_, to.as<E>() + place(i) * width_);
-      });
+    parallelFor(count, std::max<int64_t>(1, 32768 / std::max<int64_t>(width_, 1)), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        narrow(rowsOfDx_ + i * width_, width_, call_.out[2].as<E>() + kept_[first + i] * width_);
+      }
     });
   }
 
-  template <class E>
   static void narrow(const T* from, int64_t n, E* to) {
     const hn::ScalableTag<T> d;
     const int64_t lanes = hn::Lanes(d);
     int64_t i = 0;
     for (; i + lanes <= n; i += lanes) vec::store(d, hn::LoadU(d, from + i), to + i);
     for (; i < n; ++i) to[i] = Narrow<E>::from(from[i]);
+  }
+
+  void narrowWeightGradient() {
+    parallelFor(classes_, std::max<int64_t>(1, 32768 / std::max<int64_t>(width_, 1)), [&](int64_t begin, int64_t end) {
+      for (int64_t c = begin; c < end; ++c) narrow(dweightSum_ + c * width_, width_, call_.out[3].as<E>() + c * width_);
+    });
   }
 
   const OpCall& call_;
@@ -262,8 +236,7 @@ class LinearCrossEntropy {
   int64_t *kept_ = nullptr, count_ = 0;  // rows that are computed: those not ignored, or all
   int64_t chunk_ = 0, block_ = 0;
   int64_t stride_ = 0;  // of gradients_
-  L *logits_ = nullptr, *gradients_ = nullptr;
-  T *rowsOfX_ = nullptr, *rowsOfDx_ = nullptr;
+  T *logits_ = nullptr, *gradients_ = nullptr, *rowsOfX_ = nullptr, *rowsOfDx_ = nullptr;
   T* dweightSum_ = nullptr;  // 16-bit weights: chunks add up in float32
   RowSums<T>* sums_ = nullptr;
   GemmOperand a_;
@@ -271,12 +244,7 @@ class LinearCrossEntropy {
 };
 
 void linearCrossEntropy(const OpCall& call) {
-  if (call.in[0].dtype == DType::kFloat64)
-    LinearCrossEntropy<double>(call).run();
-  else if (call.flag(5))
-    LinearCrossEntropy<BFloat16>(call).run();
-  else
-    LinearCrossEntropy<float>(call).run();
+  visitFloating(call.in[0].dtype, [&](auto sample) { LinearCrossEntropy<decltype(sample)>(call).run(); });
 }
 
 }  // namespace gradus::cpu::HWY_NAMESPACE

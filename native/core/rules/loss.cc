@@ -111,7 +111,7 @@ void rule_linearCrossEntropy(const OpCall& call) {
   GRADUS_CHECK(isFloating(x.dtype) && isFloating(weight.dtype) && (weight.dtype == DType::kFloat64) == isDouble,
                ErrorCode::kDType,
                "linearCrossEntropy: dtypes do not fit: got input %s and weight %s, expected floating ones, and float64 "
-               "with float64 only",
+               "with float64",
                dtypeName(x.dtype), dtypeName(weight.dtype));
   GRADUS_CHECK(x.rank == 2 && weight.rank == 2 && x.size(1) == weight.size(1) && weight.size(0) > 0, ErrorCode::kShape,
                "linearCrossEntropy: shapes do not match: got input of rank %d ending in %lld and weight of rank %d "
