@@ -175,7 +175,7 @@ const matmul: Make = (r) => {
   return {
     inputs: [
       [[...narrower(r, batch), m, k], dtype],
-      [[...narrower(r, batch), k, n], dtype],
+      [[...narrower(r, batch), k, n], integral ? dtype : mixedWith(dtype, r)],
     ],
     outputs: [[[...batch, m, n], integral || dtype === f64 ? dtype : r.pick([0, 2, 3])]],
     attributes: integral ? [1, 0] : [number(r), number(r)],
@@ -183,13 +183,14 @@ const matmul: Make = (r) => {
 }
 
 /** Floating dtypes that mix in one product. */
+const mixedWith = (dtype: number, r: Random): number => (dtype === f64 ? f64 : r.pick([dtype, 0, 2, 3]))
 const mixed = (r: Random): (() => number) => (r.chance(0.2) ? () => f64 : () => r.pick([0, 0, 2, 3]))
 
 const linear: Make = (r) => {
   const lead = shape(r).slice(0, 2)
   const [k, n, type] = [size(r), size(r), mixed(r)]
   const out: Spec = [[...lead, n], type()]
-  const bias: Spec[] = r.chance(0.5) ? [] : [r.chance(0.2) ? null : [[n], out[1]]]
+  const bias: Spec[] = r.chance(0.5) ? [] : [r.chance(0.2) ? null : [[n], type()]]
   return { inputs: [[[...lead, k], type()], [[n, k], type()], ...bias], outputs: [out], attributes: [] }
 }
 
@@ -224,8 +225,8 @@ const mlp =
       [[n, h], type()],
     ]
     const [b1, b2]: Spec[] = [
-      [[h], pre![1]],
-      [[n], y![1]],
+      [[h], type()],
+      [[n], type()],
     ]
     return backward
       ? { inputs: [y!, x!, pre!, w1!, w2!], outputs: [x!, w1!, b1!, w2!, b2!], attributes: [flag(r), flag(r)] }
@@ -293,13 +294,13 @@ const crossEntropy =
 const linearCrossEntropy: Make = (r) => {
   const [n, k, classes, dtype, gradients] = [size(r), size(r), 1 + size(r), r.pick(floating), flag(r)]
   const x: Spec = [[n, k], dtype]
-  const weight: Spec = [[classes, k], dtype]
+  const weight: Spec = [[classes, k], mixedWith(dtype, r)]
   const scalar: Spec = [[], statistics(dtype)]
   const empty: Spec = [[0], dtype]
   return {
     inputs: [x, weight, [[n], r.pick(indexing)], r.chance(0.6) ? null : [[classes], r.pick(floating)]],
     outputs: [scalar, scalar, gradients ? x : empty, gradients ? weight : empty],
-    attributes: [r.pick([-100, 0, 1]), r.pick([0, 0, 0.1]), 1 + r.below(2), gradients, flag(r)],
+    attributes: [r.pick([-100, 0, 1]), r.pick([0, 0, 0.1]), 1 + r.below(2), gradients, flag(r), flag(r)],
   }
 }
 

@@ -60,7 +60,8 @@ void checkOperands(const OpCall& call, const TensorView& q, const TensorView& k,
                    logsumexp.size(2) == q.size(2) && logsumexp.contiguous && logsumexp.dtype == statistics,
                ErrorCode::kNative, "%s: logsumexp must be a contiguous %s [B, H, T]", call.name, dtypeName(statistics));
   const double scale = call.attr[0], seed = call.attr[2], offset = call.attr[3], p = call.attr[4];
-  GRADUS_CHECK(std::isfinite(scale), ErrorCode::kShape, "%s: scale: got %g, expected a finite number", call.name, scale);
+  GRADUS_CHECK(std::isfinite(scale), ErrorCode::kShape, "%s: scale: got %g, expected a finite number", call.name,
+               scale);
   GRADUS_CHECK(p >= 0 && p <= 1, ErrorCode::kShape, "%s: dropout: got %g, expected 0 to 1", call.name, p);
   GRADUS_CHECK(seed >= 0 && seed < 0x1p63 && offset >= 0 && offset < 0x1p63, ErrorCode::kNative,
                "%s: seed and offset: got %g and %g, expected whole numbers of at least 0", call.name, seed, offset);
@@ -128,8 +129,8 @@ void rule_rope(const OpCall& call) {
                  "rope: cos and sin do not broadcast: expected the shape of x or one that broadcasts to it");
     GRADUS_CHECK(isFloating(table.dtype) && table.dtype == call.in[1].dtype &&
                      (table.dtype == DType::kFloat64) == (x.dtype == DType::kFloat64),
-                 ErrorCode::kDType, "rope: dtype of cos and sin: got %s and %s for x of %s", dtypeName(call.in[1].dtype),
-                 dtypeName(table.dtype), dtypeName(x.dtype));
+                 ErrorCode::kDType, "rope: dtype of cos and sin: got %s and %s for x of %s",
+                 dtypeName(call.in[1].dtype), dtypeName(table.dtype), dtypeName(x.dtype));
   }
   GRADUS_CHECK(sameSizes(out, x) && out.dtype == x.dtype, ErrorCode::kShape,
                "rope: the output must have x's shape and dtype");
