@@ -130,7 +130,8 @@ function productBackward(context: BackwardContext, g: Tensor, alpha: number): [G
   return [da, db]
 }
 
-const matmulRecord: OpRecord = {
+/** @internal */
+export const matmulRecord: OpRecord = {
   name: 'matmul',
   autocast: 'lower',
   backward: (context, g) => productBackward(context, g, 1),
@@ -146,10 +147,11 @@ const matmulRecord: OpRecord = {
 export function matmul(a: Tensor, b: Tensor): Tensor {
   expectTensor('matmul', 'a', a)
   expectTensor('matmul', 'b', b)
-  return productOfAnyRank(matmulRecord, a, b)
+  return productAs(matmulRecord, a, b)
 }
 
-function productOfAnyRank(op: OpRecord, a: Tensor, b: Tensor): Tensor {
+/** @internal The product as an operator of another name has it. */
+export function productAs(op: OpRecord, a: Tensor, b: Tensor): Tensor {
   const { length: rankA } = a.shape
   const { length: rankB } = b.shape
   if (rankA >= 2 && rankB >= 2) return product(op, a, b)
@@ -212,7 +214,7 @@ const bmmRecord: OpRecord = { ...matmulRecord, name: 'bmm' }
 export function mv(a: Tensor, x: Tensor): Tensor {
   ofRank('mv', 2, { a })
   ofRank('mv', 1, { x })
-  return productOfAnyRank(mvRecord, a, x)
+  return productAs(mvRecord, a, x)
 }
 const mvRecord: OpRecord = { ...matmulRecord, name: 'mv' }
 
@@ -220,7 +222,7 @@ const mvRecord: OpRecord = { ...matmulRecord, name: 'mv' }
 export function dot(a: Tensor, b: Tensor): Tensor {
   ofRank('dot', 1, { a, b })
   const [x, y] = autocasting ? (autocastWidest('dot', [a, b]) as [Tensor, Tensor]) : [a, b]
-  return productOfAnyRank(dotRecord, x, y)
+  return productAs(dotRecord, x, y)
 }
 const dotRecord: OpRecord = { ...matmulRecord, name: 'dot', autocast: 'promote' }
 
@@ -234,7 +236,7 @@ const outerRecord: OpRecord = { ...matmulRecord, name: 'outer', autocast: 'keep'
 /** @internal a [..., M, 1] @ b [..., 1, N]; dtypes promote. */
 export function outerProduct(a: Tensor, b: Tensor): Tensor {
   const dtype = dtypeNames[promote(a._dtype, b._dtype)]!
-  return productOfAnyRank(outerRecord, to(a, dtype), to(b, dtype))
+  return productAs(outerRecord, to(a, dtype), to(b, dtype))
 }
 
 /** beta * input + alpha * a @ b in one kernel; input broadcasts to [M, N]. Defaults 1. With beta 0 the input is not read.

@@ -5,6 +5,7 @@ import { autocasting } from '../autograd/autocast'
 import { isFloatingCode, promote } from '../dtype'
 import { ArgumentError, describeValue } from '../errors'
 import { readOptions } from '../options'
+import { tidy } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
 import { autocast } from './autocast'
 import { broadcastShapes } from './broadcast'
@@ -21,7 +22,17 @@ import {
   tensorOf,
   truth,
 } from './operands'
-import { defineMethods, expectTensor, native, needsGrad, type OpRecord, record, run, runLike } from './registry'
+import {
+  defineMethods,
+  expectFloating,
+  expectTensor,
+  native,
+  needsGrad,
+  type OpRecord,
+  record,
+  run,
+  runLike,
+} from './registry'
 
 export type { Operand } from './operands'
 
@@ -298,6 +309,25 @@ export function addcmul(x: Tensor, a: Tensor, b: Tensor, { value = 1 }: { value?
 }
 const addcmulRecord: OpRecord = { name: 'addcmul', autocast: 'promote', backward: () => null }
 
+/** Elementwise x + value * a / b; all broadcast to each other. Default value 1.
+ *  @throws DTypeError for integers a and b: convert first
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.addcdiv.html
+ *  @example addcdiv(tensor([1]), tensor([6]), tensor([3]), { value: 10 }) // [21] */
+export function addcdiv(x: Tensor, a: Tensor, b: Tensor, { value = 1 }: { value?: number } = {}): Tensor {
+  for (const [name, each] of [
+    ['x', x],
+    ['a', a],
+    ['b', b],
+  ] as const)
+    expectTensor('addcdiv', name, each)
+  if (!isFloatingCode(b._dtype)) expectFloating('addcdiv', 'a', a)
+  expectNumber('addcdiv', value, 'value')
+  return tidy(() => {
+    const quotient = div(a, b)
+    return add(x, value === 1 ? quotient : mul(quotient, value))
+  })
+}
+
 declare module '../tensor/tensor' {
   interface Tensor {
     add(other: Operand, options?: { alpha?: number }): Tensor
@@ -310,7 +340,8 @@ declare module '../tensor/tensor' {
     maximum(other: Operand): Tensor
     minimum(other: Operand): Tensor
     addcmul(a: Tensor, b: Tensor, options?: { value?: number }): Tensor
+    addcdiv(a: Tensor, b: Tensor, options?: { value?: number }): Tensor
   }
 }
 
-defineMethods({ add, sub, mul, div, floorDivide, remainder, pow, maximum, minimum, addcmul })
+defineMethods({ add, sub, mul, div, floorDivide, remainder, pow, maximum, minimum, addcmul, addcdiv })
