@@ -1,150 +1,39 @@
 // Every row of PyTorch's autocast tables (test/fixtures/autocast.json): the cpu tables as measured, with the same calls;
 // the cuda lists as data.
 
-import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { amp, tensor } from 'gradus'
 import { describe, expect, test } from 'vitest'
-import { amp, DTypeError, ops, type Tensor, tensor, zeros } from '../../lib/index'
 import { autocastPolicies } from '../../lib/ops/autocastPolicy'
+import {
+  autocastCalls,
+  checkAutocastRow,
+  checkMixedAutocastRow,
+  mixedAutocastCalls,
+  readAutocastTables,
+} from '../../scripts/parity/autocast'
 
-type Row = Record<'fp32_in' | 'bf16_in' | 'bf16_in_no_autocast', string>
-type MixedRow = Record<'fp32_bf16' | 'bf16_fp32' | 'fp32_bf16_no_autocast', string>
-
-const tables = JSON.parse(readFileSync(join(__dirname, '../fixtures/autocast.json'), 'utf8')) as {
-  cpu_measured: Record<string, Row>
-  cpu_mixed_inputs_measured: Record<string, MixedRow>
-  cuda_documented: Record<string, string[]>
-}
-
-const y = tensor([0, 1, 2, 3], { dtype: 'int64' })
-const batch = (t: Tensor): Tensor => t.unsqueeze(0)
-
-/** The calls of the maker of the table, in the same order. */
-const calls: Record<string, (t: Tensor) => Tensor> = {
-  matmul: (t) => ops.matmul(t, t),
-  mm: (t) => ops.mm(t, t),
-  bmm: (t) => ops.bmm(batch(t), batch(t)),
-  addmm: (t) => ops.addmm(t, t, t),
-  baddbmm: (t) => ops.baddbmm(batch(t), batch(t), batch(t)),
-  linear: (t) => ops.linear(t, t),
-  einsum: (t) => ops.einsum('ij,jk->ik', t, t),
-  mv: (t) => ops.mv(t, t.select(0, 0)),
-  dot: (t) => ops.dot(t.select(0, 0), t.select(0, 1)),
-  conv1d: (t) => ops.conv1d(batch(t), t.unsqueeze(2)),
-  sdpa: (t) => ops.scaledDotProductAttention(batch(batch(t)), batch(batch(t)), batch(batch(t))),
-  softmax: (t) => ops.softmax(t, -1),
-  log_softmax: (t) => ops.logSoftmax(t, -1),
-  layer_norm: (t) => ops.layerNorm(t, 4),
-  rms_norm: (t) => ops.rmsNorm(t, 4),
-  group_norm: (t) => ops.groupNorm(t, 2),
-  gelu: (t) => ops.gelu(t),
-  silu: (t) => ops.silu(t),
-  relu: (t) => ops.relu(t),
-  tanh: (t) => ops.tanh(t),
-  sigmoid: (t) => ops.sigmoid(t),
-  exp: (t) => ops.exp(t),
-  log: (t) => ops.log(t),
-  log1p: (t) => ops.log1p(t),
-  sqrt: (t) => ops.sqrt(t),
-  rsqrt: (t) => ops.rsqrt(t),
-  reciprocal: (t) => ops.reciprocal(t),
-  pow_scalar: (t) => ops.pow(t, 2),
-  pow_tensor: (t) => ops.pow(t, t),
-  softplus: (t) => ops.softplus(t),
-  erf: (t) => ops.erf(t),
-  sin: (t) => ops.sin(t),
-  sum: (t) => ops.sum(t),
-  sum_dim: (t) => ops.sum(t, -1),
-  mean: (t) => ops.mean(t),
-  prod: (t) => ops.prod(t),
-  cumsum: (t) => ops.cumsum(t, -1),
-  cumprod: (t) => ops.cumprod(t, -1),
-  norm: (t) => ops.norm(t),
-  vector_norm: (t) => ops.norm(t, 2),
-  logsumexp: (t) => ops.logsumexp(t, -1),
-  var: (t) => ops.variance(t),
-  std: (t) => ops.std(t),
-  max: (t) => ops.max(t),
-  cross_entropy: (t) => ops.crossEntropy(t, y),
-  nll_loss: (t) => ops.nllLoss(t, y),
-  mse_loss: (t) => ops.mseLoss(t, t),
-  l1_loss: (t) => ops.l1Loss(t, t),
-  smooth_l1_loss: (t) => ops.smoothL1Loss(t, t),
-  kl_div: (t) => ops.klDiv(t, t),
-  bce_with_logits: (t) => ops.binaryCrossEntropyWithLogits(t, t.mul(0)),
-  embedding: (t) => ops.embedding(y, t),
-  dropout: (t) => ops.dropout(t, 0),
-  add: (t) => ops.add(t, t),
-  mul: (t) => ops.mul(t, t),
-  transpose: (t) => ops.t(t),
-  masked_fill: (t) => ops.maskedFill(t, t.gt(0), 0),
-  cdist: (t) => ops.cdist(t, t),
-}
-
-const mixedCalls: Record<string, (a: Tensor, b: Tensor) => Tensor> = {
-  add: (a, b) => ops.add(a, b),
-  mul: (a, b) => ops.mul(a, b),
-  cat: (a, b) => ops.cat([a, b]),
-  stack: (a, b) => ops.stack([a, b]),
-  where: (a, b) => ops.where(a.gt(0), a, b),
-  addcmul: (a, b) => ops.addcmul(a, b, b),
-  addcdiv: (a, b) => ops.addcdiv(a, b, b),
-  dot: (a, b) => ops.dot(a.select(0, 0), b.select(0, 0)),
-  index_put: (a, b) => ops.indexPut(a, [y], b),
-  scatter_add: (a, b) => ops.scatterAdd(a, 0, batch(y).expand(4, 4), b),
-  matmul: (a, b) => ops.matmul(a, b),
-  maximum: (a, b) => ops.maximum(a, b),
-  bilinear: (a, b) => ops.bilinear(a, b, zeros([2, 4, 4])),
-  tensordot: (a, b) => ops.tensordot(a, b, 1),
-  layer_norm_w: (a, b) => ops.layerNorm(a, 4, b.select(0, 0)),
-}
-
-const x = tensor(Array.from({ length: 4 }, (_, i) => [0.3 + i, 0.1, 1.2, 0.7 * i + 0.2]))
-
-/** The dtype of a call's result; 'error' where it refuses the dtypes. */
-function dtypeOf(call: () => Tensor, enabled: boolean): string {
-  try {
-    return amp.autocast({ device: 'cpu', dtype: 'bfloat16', enabled }, call).dtype
-  } catch (error) {
-    if (error instanceof DTypeError) return 'error'
-    throw error
-  }
-}
-
-// What PyTorch has no kernel for, a library may have one for.
-const hasKernel = (expected: string): boolean => !expected.includes('not implemented for')
-
-const withoutReason = (expected: string): string => (expected.startsWith('error') ? 'error' : expected)
+const tables = readAutocastTables(join(__dirname, '../fixtures'))
 
 describe('cpu, as measured', () => {
   test('every row is called', () => {
-    expect(Object.keys(calls)).toEqual(Object.keys(tables.cpu_measured))
-    expect(Object.keys(mixedCalls)).toEqual(Object.keys(tables.cpu_mixed_inputs_measured))
+    expect(Object.keys(autocastCalls)).toEqual(Object.keys(tables.cpu_measured))
+    expect(Object.keys(mixedAutocastCalls)).toEqual(Object.keys(tables.cpu_mixed_inputs_measured))
   })
 
-  test.each(Object.entries(tables.cpu_measured))('%s', (name, row) => {
-    const call = calls[name]!
-    const low = x.to('bfloat16')
-    expect(dtypeOf(() => call(x), true)).toBe(row.fp32_in)
-    expect(dtypeOf(() => call(low), true)).toBe(row.bf16_in)
-    if (hasKernel(row.bf16_in_no_autocast)) expect(dtypeOf(() => call(low), false)).toBe(row.bf16_in_no_autocast)
-  })
-
-  test.each(Object.entries(tables.cpu_mixed_inputs_measured))('%s of two dtypes', (name, row) => {
-    const call = mixedCalls[name]!
-    const low = x.to('bfloat16')
-    expect(dtypeOf(() => call(x, low), true)).toBe(withoutReason(row.fp32_bf16))
-    expect(dtypeOf(() => call(low, x), true)).toBe(withoutReason(row.bf16_fp32))
-    expect(dtypeOf(() => call(x, low), false)).toBe(withoutReason(row.fp32_bf16_no_autocast))
-  })
+  test.each(Object.entries(tables.cpu_measured))('%s', (name, row) => checkAutocastRow(name, row))
+  test.each(Object.entries(tables.cpu_mixed_inputs_measured))('%s of two dtypes', (name, row) =>
+    checkMixedAutocastRow(name, row),
+  )
 
   test('float64 stays', () => {
-    const double = x.to('float64')
-    for (const [name, call] of Object.entries(calls))
-      expect(
-        dtypeOf(() => call(double), true),
-        name,
-      ).toBe('float64')
+    const double = tensor(
+      Array.from({ length: 4 }, (_, i) => [0.5, 1, i + 2, 0.25]),
+      { dtype: 'float64' },
+    )
+    for (const [name, call] of Object.entries(autocastCalls)) {
+      expect([name, amp.autocast(() => call(double)).dtype]).toEqual([name, 'float64'])
+    }
   })
 })
 
