@@ -1,11 +1,13 @@
 // Attention and rotary position embedding.
 
+import { autocasting } from '../autograd/autocast'
 import { BOOL, FLOAT32, FLOAT64, INT64, isFloatingCode } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
 import { readOptions } from '../options'
 import { defaultGenerator } from '../random'
 import { tidy } from '../tensor/scope'
 import { type Shape, Tensor } from '../tensor/tensor'
+import { autocast } from './autocast'
 import { sumTo } from './broadcast'
 import {
   type Backward,
@@ -233,6 +235,11 @@ export function scaledDotProductAttention(
   expectTensor(op, 'query', query)
   expectTensor(op, 'key', key)
   expectTensor(op, 'value', value)
+  if (autocasting) {
+    query = autocast(op, query)
+    key = autocast(op, key)
+    value = autocast(op, value)
+  }
   expectOperands(op, query, key, value, enableGqa)
   if (!(dropoutP >= 0 && dropoutP <= 1)) {
     throw new ArgumentError(op, { problem: 'not a probability', got: describeValue(dropoutP), expected: '0 to 1' })

@@ -1,5 +1,6 @@
 // Which cases can be run, and how.
 
+import { runAutocastTables } from './autocast'
 import type { Case, Fixtures } from './fixtures'
 import { knowsModel, runModel } from './models'
 import { knowsOperator, runOperator } from './operators'
@@ -12,6 +13,7 @@ type Runner = (each: Case, fixtures: Fixtures) => Promise<number>
 const groups: Record<string, [(op: string) => boolean, Runner]> = {
   ops: [knowsOperator, runOperator],
   lowp: [knowsOperator, runOperator],
+  amp: [(op) => op === 'torch.autocast', runAutocastTables],
   optim: [knowsOptimizer, runOptimizer],
   schedules: [knowsSchedule, runSchedule],
   models: [knowsModel, runModel],

@@ -186,6 +186,17 @@ const matmul: Make = (r) => {
 const mixedWith = (dtype: number, r: Random): number => (dtype === f64 ? f64 : r.pick([dtype, 0, 2, 3]))
 const mixed = (r: Random): (() => number) => (r.chance(0.2) ? () => f64 : () => r.pick([0, 0, 2, 3]))
 
+/** x may have another dtype than the output, which is the residual's. */
+const dropout =
+  (residual: boolean): Make =>
+  (r) => {
+    const [sizes, dtype] = [shape(r), r.pick(floating)]
+    const out: Spec = [sizes, mixedWith(dtype, r)]
+    const inputs: Spec[] = [[sizes, dtype]]
+    if (residual) inputs.push(out)
+    return { inputs, outputs: [out], attributes: [...stream(r), r.pick([0, 0.3, 1])] }
+  }
+
 const linear: Make = (r) => {
   const lead = shape(r).slice(0, 2)
   const [k, n, type] = [size(r), size(r), mixed(r)]
@@ -302,7 +313,7 @@ const crossEntropy =
     const logits: Spec = [[n, classes], dtype]
     const target: Spec = [[n], r.pick(indexing)]
     const weight: Spec = r.chance(0.6) ? null : [[classes], r.pick(floating)]
-    const loss: Spec = [reduction === 0 ? [n] : [], dtype]
+    const loss: Spec = [reduction === 0 ? [n] : [], r.pick([dtype, statistics(dtype)])]
     const rows: Spec = [[n], statistics(dtype)]
     const divisor: Spec = [[], statistics(dtype)]
     const attributes = [r.pick([-100, 0, 1]), r.pick([0, 0, 0.1, 1]), reduction]
@@ -443,8 +454,8 @@ const recipes: Record<string, Make> = {
   normal: drawn(floating, 0, (r) => [number(r), number(r)]),
   randint: drawn([0, 1, 2, 3, 4, 5, 6], 0, (r) => [r.below(10), 10 + r.below(1000)]),
   bernoulli: drawn(floating, 1, () => []),
-  dropout: drawn(floating, 1, (r) => [r.pick([0, 0.3, 1])]),
-  dropoutAdd: drawn(floating, 2, (r) => [r.pick([0, 0.3, 1])]),
+  dropout: dropout(false),
+  dropoutAdd: dropout(true),
   randperm: (r) => ({ inputs: [], outputs: [[[size(r)], i64]], attributes: stream(r) }),
   multinomial: (r) => {
     const sizes = shape(r, 1)

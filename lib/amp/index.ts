@@ -1,0 +1,3 @@
+// Public names of mixed precision.
+
+export * from './autocast'
