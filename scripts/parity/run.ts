@@ -4,6 +4,7 @@ import type { Case, Fixtures } from './fixtures'
 import { knowsModel, runModel } from './models'
 import { knowsOperator, runOperator } from './operators'
 import { knowsOptimizer, runOptimizer } from './optimizers'
+import { knowsScaler, runScaler } from './scaler'
 import { knowsSchedule, runSchedule } from './schedules'
 
 type Runner = (each: Case, fixtures: Fixtures) => Promise<number>
@@ -14,6 +15,7 @@ const groups: Record<string, [(op: string) => boolean, Runner]> = {
   lowp: [knowsOperator, runOperator],
   optim: [knowsOptimizer, runOptimizer],
   schedules: [knowsSchedule, runSchedule],
+  amp: [knowsScaler, runScaler],
   models: [knowsModel, runModel],
   training: [knowsModel, runModel],
 }

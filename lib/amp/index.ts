@@ -1,0 +1,4 @@
+// Public names of mixed precision.
+
+export { GradScaler, type GradScalerOptions, type GradScalerState, type ScalerStepOptions } from './gradScaler'
+export { ScaledStep } from './scaledStep'
