@@ -5,6 +5,7 @@ import type { Case, Fixtures } from './fixtures'
 import { knowsModel, runModel } from './models'
 import { knowsOperator, runOperator } from './operators'
 import { knowsOptimizer, runOptimizer } from './optimizers'
+import { knowsScaler, runScaler } from './scaler'
 import { knowsSchedule, runSchedule } from './schedules'
 
 type Runner = (each: Case, fixtures: Fixtures) => Promise<number>
@@ -16,6 +17,7 @@ const groups: Record<string, [(op: string) => boolean, Runner]> = {
   amp: [(op) => op === 'torch.autocast', runAutocastTables],
   optim: [knowsOptimizer, runOptimizer],
   schedules: [knowsSchedule, runSchedule],
+  amp: [knowsScaler, runScaler],
   models: [knowsModel, runModel],
   training: [knowsModel, runModel],
 }

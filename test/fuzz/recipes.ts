@@ -14,6 +14,8 @@ export interface Recipe {
 export const f32 = 0
 export const f64 = 1
 export const i64 = 4
+const i32 = 5
+const u8 = 6
 export const bool = 7
 const floating = [0, 0, 0, 1, 2, 3]
 const indexing = [4, 4, 5, 6]
@@ -336,15 +338,37 @@ const linearCrossEntropy: Make = (r) => {
 }
 
 /** An optimizer with this many states a parameter. */
+const scalar = (dtype = f32): Spec => [[], dtype]
+
+type States = (attributes: number[], param: Spec & object) => Spec[]
+const inFull =
+  (count: (attributes: number[]) => number): States =>
+  (attributes, [sizes, dtype]) =>
+    Array.from({ length: count(attributes) }, (): Spec => [sizes, statistics(dtype)])
+const in8Bits: States = (_, [sizes]) => {
+  const blocks = [Math.ceil(product(sizes) / 256)]
+  return [
+    [sizes, u8],
+    [sizes, u8],
+    [blocks, f32],
+    [blocks, f32],
+  ]
+}
+
 const step =
-  (states: (attributes: number[]) => number, settings: (r: Random) => number[]): Make =>
+  (states: States, settings: (r: Random) => number[], dtypes: readonly number[] = floating): Make =>
   (r) => {
     const count = 1 + r.below(3)
-    const attributes = [count, ...settings(r)]
-    const params = Array.from({ length: count }, (): Spec & object => [shape(r), r.pick(floating)])
+    const counted = flag(r)
+    const attributes = [count, counted, number(r), ...settings(r)]
+    const params = Array.from({ length: count }, (): Spec & object => [shape(r), r.pick(dtypes)])
     const grads = params.map(([sizes, dtype]): Spec => [sizes, dtype >= 2 && r.chance(0.3) ? f32 : dtype])
-    const state = Array.from({ length: states(attributes) }, () => params.map(([s, t]): Spec => [s, statistics(t)]))
-    return { inputs: [...params, ...grads, ...state.flat()], outputs: [...params, ...state.flat()], attributes }
+    const each = params.map((param) => states(attributes, param))
+    const state = each[0]!.flatMap((_, s) => each.map((own) => own[s]!))
+    const steps = counted ? params.map(() => scalar()) : []
+    const conditions = [0, 1, 2].map(() => (r.chance(0.5) ? scalar() : null))
+    const changed = [...state, ...steps]
+    return { inputs: [...params, ...grads, ...changed, ...conditions], outputs: [...params, ...changed], attributes }
   }
 
 const each =
@@ -483,21 +507,32 @@ const recipes: Record<string, Make> = {
   linearCrossEntropy,
   scaleByScalar: (r) => ({ inputs: [[[], r.below(2)]], outputs: each([])(r).outputs, attributes: [] }),
   adamw: step(
-    (attributes) => (attributes[7] ? 3 : 2),
-    (r) => [0.1, 0.9, 0.99, 1e-8, 0.1, flag(r), flag(r), flag(r), 1 + r.below(5)],
+    inFull((attributes) => (attributes[9] ? 3 : 2)),
+    (r) => adamSettings(r, flag(r)),
   ),
+  adamw8bit: step(in8Bits, (r) => adamSettings(r, 0), [0, 0, 2, 3]),
   sgd: step(
-    (attributes) => (attributes[2] ? 1 : 0),
+    inFull((attributes) => (attributes[4] ? 1 : 0)),
     (r) => [0.1, r.pick([0, 0.9]), 0, 0.1, flag(r), flag(r), flag(r)],
   ),
   rmsprop: step(
-    (attributes) => 1 + attributes[6]! + (attributes[5]! > 0 ? 1 : 0),
+    inFull((attributes) => 1 + attributes[8]! + (attributes[7]! > 0 ? 1 : 0)),
     (r) => [0.1, 0.9, 1e-8, 0.1, r.pick([0, 0.9]), flag(r), flag(r)],
   ),
   adagrad: step(
-    () => 1,
+    inFull(() => 1),
     (r) => [0.1, 0, 0.1, 1e-8, flag(r), 1 + r.below(5)],
   ),
+  quantizeBlocks: (r) => {
+    const sizes = r.chance(0.3) ? [r.below(900)] : shape(r)
+    const [codes, magnitudes] = in8Bits([], [sizes, f32]).slice(1)
+    return { inputs: [[sizes, f32]], outputs: [codes!, magnitudes!], attributes: [flag(r)] }
+  },
+  dequantizeBlocks: (r) => {
+    const sizes = r.chance(0.3) ? [r.below(900)] : shape(r)
+    const [codes, magnitudes] = in8Bits([], [sizes, f32]).slice(1)
+    return { inputs: [codes!, magnitudes!], outputs: [[sizes, f32]], attributes: [flag(r)] }
+  },
   multiTensorNorm: (r) => ({
     ...each([])(r),
     outputs: [[[], f32]],
@@ -506,7 +541,22 @@ const recipes: Record<string, Make> = {
   multiTensorClip: each([[[], f32]]),
   multiTensorClamp: each([]),
   multiTensorScale: each([]),
+  multiTensorUnscale: (r) => {
+    const write = flag(r)
+    const { inputs, outputs } = each([r.chance(0.7) ? scalar() : null])(r)
+    return { inputs, outputs: [...(write ? outputs : []), scalar(), scalar(), scalar(i32)], attributes: [write] }
+  },
+  scalerUpdate: (r) => ({
+    inputs: Array.from({ length: 1 + r.below(3) }, () => [scalar(), scalar(i32)]).flat(),
+    outputs: [scalar(), scalar(i32), [[3], f32]],
+    attributes: [2, 0.5, 1 + r.below(3)],
+  }),
 }
+
+const adamSettings = (r: Random, amsgrad: number): number[] => [
+  ...[0.1, 0.9, 0.99, 1e-8, 0.1],
+  ...[flag(r), amsgrad, flag(r), 1 + r.below(5)],
+]
 
 function triangle(r: Random): Recipe {
   const spec: Spec = [shape(r, 2), r.pick(every)]
