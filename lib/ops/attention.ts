@@ -24,7 +24,10 @@ import {
 import { reshape } from './shape'
 
 const attentionOp = native('attention', 'scale,causal,seed,offset,p,left,right,blockQueries,blockKeys')
-const attentionBackwardOp = native('attentionBackward', 'scale,causal,seed,offset,p,left,right,blockQueries,blockKeys,fused')
+const attentionBackwardOp = native(
+  'attentionBackward',
+  'scale,causal,seed,offset,p,left,right,blockQueries,blockKeys,fused',
+)
 const copyOp = native('copy')
 const ropeOp = native('rope', 'interleaved,inverse')
 

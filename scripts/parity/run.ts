@@ -10,14 +10,17 @@ import { knowsSchedule, runSchedule } from './schedules'
 
 type Runner = (each: Case, fixtures: Fixtures) => Promise<number>
 
+const autocastTables = 'torch.autocast'
+const runMixedPrecision: Runner = (each, fixtures) =>
+  each.op === autocastTables ? runAutocastTables(each, fixtures) : runScaler(each, fixtures)
+
 /** The groups of the manifest: which cases can be run, and how. */
 const groups: Record<string, [(op: string) => boolean, Runner]> = {
   ops: [knowsOperator, runOperator],
   lowp: [knowsOperator, runOperator],
-  amp: [(op) => op === 'torch.autocast', runAutocastTables],
   optim: [knowsOptimizer, runOptimizer],
   schedules: [knowsSchedule, runSchedule],
-  amp: [knowsScaler, runScaler],
+  amp: [(op) => op === autocastTables || knowsScaler(op), runMixedPrecision],
   models: [knowsModel, runModel],
   training: [knowsModel, runModel],
 }
