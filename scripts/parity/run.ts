@@ -10,9 +10,9 @@ import { knowsSchedule, runSchedule } from './schedules'
 
 type Runner = (each: Case, fixtures: Fixtures) => Promise<number>
 
-const autocastTables = 'torch.autocast'
+const autocast = 'torch.autocast'
 const runMixedPrecision: Runner = (each, fixtures) =>
-  each.op === autocastTables ? runAutocastTables(each, fixtures) : runScaler(each, fixtures)
+  each.op === autocast ? runAutocastTables(each, fixtures) : runScaler(each, fixtures)
 
 /** The groups of the manifest: which cases can be run, and how. */
 const groups: Record<string, [(op: string) => boolean, Runner]> = {
@@ -20,7 +20,7 @@ const groups: Record<string, [(op: string) => boolean, Runner]> = {
   lowp: [knowsOperator, runOperator],
   optim: [knowsOptimizer, runOptimizer],
   schedules: [knowsSchedule, runSchedule],
-  amp: [(op) => op === autocastTables || knowsScaler(op), runMixedPrecision],
+  amp: [(op) => op === autocast || knowsScaler(op), runMixedPrecision],
   models: [knowsModel, runModel],
   training: [knowsModel, runModel],
 }
