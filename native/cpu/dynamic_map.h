@@ -20,7 +20,7 @@ struct DynamicMap {
   alignas(64) float slope[16], start[16];
   // The border to the next decade, half way between its lowest value and the highest below it.
   alignas(64) float border[16];
-  // Nearest number in the decade = floor(density x + first), within bounds
+  // Number in the decade of the nearest value = density x + first, rounded, within bounds
   alignas(64) float density[16], first[16];
   float least;           // half the smallest value: what is below it is 0
   int32_t offset;        // 0 with sign, 1 without
@@ -39,7 +39,7 @@ struct DynamicMap {
       start[i] = one ? 1 : static_cast<float>(top(decade) * (0.45 / steps(decade) - 0.8));
       border[i] = one ? 2 : static_cast<float>((highest(decade) + lowest(decade + 1)) / 2);
       density[i] = one ? 0 : static_cast<float>(steps(decade) / 0.9 / top(decade));
-      first[i] = one ? 0 : static_cast<float>(-steps(decade) / 9);
+      first[i] = one ? 0 : static_cast<float>(-steps(decade) / 9 - 0.5);
     }
     least = static_cast<float>(lowest(0) / 2);
   }

@@ -19,13 +19,13 @@ using DF = hn::ScalableTag<float>;
 using DI = hn::RebindToSigned<DF>;
 using DB = hn::Rebind<uint8_t, DF>;
 
-// Entry 0 to 7 of a table of DynamicMap.
+// Entry of a table of DynamicMap: its low 3 bits count.
 HWY_INLINE hn::Vec<DF> entry(const float* table, hn::Vec<DI> index) {
   const DF d;
   if constexpr (hn::MaxLanes(d) >= 8) {
     return hn::TableLookupLanes(hn::Load(d, table), hn::IndicesFromVec(d, index));
   } else {
-    return hn::GatherIndex(d, table, index);
+    return hn::GatherIndex(d, table, hn::And(index, hn::Set(DI(), 7)));
   }
 }
 
@@ -36,8 +36,7 @@ HWY_INLINE hn::Vec<DF> widenCodes(const DynamicMap& map, const uint8_t* codes, h
   const auto k = hn::Sub(hn::PromoteTo(di, hn::LoadU(DB(), codes)), hn::Set(di, map.zero));
   const auto q = hn::Add(isSigned ? hn::Abs(k) : k, hn::Set(di, map.offset));
   const auto bits = hn::BitCast(di, hn::ConvertTo(d, q));
-  const auto exponent = hn::Sub(hn::ShiftRight<23>(bits), hn::Set(di, 127 + map.offset));
-  const auto decade = hn::And(exponent, hn::Set(di, 7));
+  const auto decade = hn::Sub(hn::ShiftRight<23>(bits), hn::Set(di, 127 + map.offset));
   const auto mantissa = hn::Or(hn::And(bits, hn::Set(di, 0x7fffff)), hn::Set(di, 0x3f800000));
   auto share = hn::MulAdd(entry(map.slope, decade), hn::BitCast(d, mantissa), entry(map.start, decade));
   share = hn::IfThenZeroElse(hn::RebindMask(d, hn::Eq(k, hn::Zero(di))), share);
@@ -51,17 +50,21 @@ HWY_INLINE void narrowToCodes(const DynamicMap& map, hn::Vec<DF> x, hn::Vec<DF> 
   const DF d;
   const DI di;
   const auto share = hn::Mul(hn::Abs(x), inverse);
+  // Adding it rounds to an integer and leaves that in the low bits.
+  constexpr float kShifter = 0x1.8p23f;
+  const auto shifter = hn::Set(d, kShifter);
+  const auto rounded = [&](auto y) { return hn::Sub(hn::BitCast(di, hn::Add(y, shifter)), hn::BitCast(di, shifter)); };
   // The bits of a float are 2^23 (127 + log2), within 0.086. Taking 0.31 off that as decades leaves the number of the
   // decade or one less, because no border lies more than 0.28 above its power of 10; a look at the border decides.
-  constexpr float kDecade = 0.30103f / (1 << 23);
-  const auto logarithm =
-      hn::MulAdd(hn::ConvertTo(d, hn::BitCast(di, share)), hn::Set(d, kDecade), hn::Set(d, 7 - 0.31f - 0.30103f * 127));
-  const auto guess = hn::ConvertTo(di, hn::Min(hn::Max(logarithm, hn::Zero(d)), hn::Set(d, 6.0f)));
+  constexpr float kDecade = 0.30103f / (1 << 23), kFloor = 0.5f;
+  const auto logarithm = hn::MulAdd(hn::ConvertTo(d, hn::BitCast(di, share)), hn::Set(d, kDecade),
+                                    hn::Set(d, 7 - 0.31f - kFloor - 0.30103f * 127));
+  const auto guess = rounded(hn::Max(logarithm, hn::Zero(d)));
   const auto beyond = hn::Gt(share, entry(map.border, guess));
   const auto decade = hn::Sub(guess, hn::VecFromMask(di, hn::RebindMask(di, beyond)));
   const auto base = hn::Shl(hn::Set(di, 1 << map.offset), decade);
   const auto place = hn::MulAdd(entry(map.density, decade), share, entry(map.first, decade));
-  const auto bounded = hn::Min(hn::Max(hn::ConvertTo(di, place), hn::Zero(di)), hn::Sub(base, hn::Set(di, 1)));
+  const auto bounded = hn::Min(rounded(hn::Max(place, hn::Zero(d))), hn::Sub(base, hn::Set(di, 1)));
   auto k = hn::Sub(hn::Add(base, bounded), hn::Set(di, map.offset));
   // A second moment that is not 0 keeps a value: as 0 it would let the next update divide by eps alone.
   const auto some = isSigned ? hn::Gt(share, hn::Set(d, map.least)) : hn::Gt(x, hn::Zero(d));
