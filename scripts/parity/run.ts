@@ -1,5 +1,6 @@
 // Which cases can be run, and how.
 
+import { runAutocastTables } from './autocast'
 import type { Case, Fixtures } from './fixtures'
 import { knowsModel, runModel } from './models'
 import { knowsOperator, runOperator } from './operators'
@@ -9,13 +10,17 @@ import { knowsSchedule, runSchedule } from './schedules'
 
 type Runner = (each: Case, fixtures: Fixtures) => Promise<number>
 
+const autocast = 'torch.autocast'
+const runMixedPrecision: Runner = (each, fixtures) =>
+  each.op === autocast ? runAutocastTables(each, fixtures) : runScaler(each, fixtures)
+
 /** The groups of the manifest: which cases can be run, and how. */
 const groups: Record<string, [(op: string) => boolean, Runner]> = {
   ops: [knowsOperator, runOperator],
   lowp: [knowsOperator, runOperator],
   optim: [knowsOptimizer, runOptimizer],
   schedules: [knowsSchedule, runSchedule],
-  amp: [knowsScaler, runScaler],
+  amp: [(op) => op === autocast || knowsScaler(op), runMixedPrecision],
   models: [knowsModel, runModel],
   training: [knowsModel, runModel],
 }

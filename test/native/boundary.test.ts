@@ -44,7 +44,7 @@ function read(handle: number, n: number): number[] {
 
 describe('outputs that are views', () => {
   const q = filled([2, 3, 4, 5])
-  const attributes = [0.5, 0, 0, 0, 0]
+  const attributes = [0.5, 0, 0, 0, 0, -1, -1, 0, 0] // no window, no blocks
 
   it('are refused by every operator when their elements share memory', () => {
     const expanded = view(filled([5]), 0, [2, 4, 3, 5], [0, 0, 0, 1])
