@@ -9,7 +9,7 @@ import { capture, unscoped } from '../tensor/scope'
 import { sameShape, Tensor } from '../tensor/tensor'
 import { checkAnomaly, isAnomalyEnabled } from './anomaly'
 import { withoutGrad } from './mode'
-import { type InputGradient, isStale, type Node, setTargetFinder, staleView } from './node'
+import { type InputGradient, isStale, type Node, setRetaining, setTargetFinder, staleView } from './node'
 
 /** Options of `backward`. */
 export interface BackwardOptions {
@@ -320,6 +320,8 @@ class Pass {
         }
       }
       node.free()
+    } else {
+      node.forget()
     }
     flushReleases()
   }
@@ -369,10 +371,12 @@ function runPass(
       const gradients = roots.map((root, i) => checkGradient(root, given[i]))
       const pass = new Pass(retainGraph, sink, new Set(roots))
       setTargetFinder((next, output) => pass.target(next, output))
+      const outer = setRetaining(retainGraph)
       try {
         pass.run(roots, gradients)
       } finally {
         setTargetFinder(null)
+        setRetaining(outer)
         gradients.forEach((gradient, i) => {
           if (given[i] === undefined || given[i] === null) releaseTensor(gradient, 'backward()')
         })

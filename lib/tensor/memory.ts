@@ -6,6 +6,7 @@
 
 import { itemSizes } from '../dtype'
 import { binding, check, scratch } from '../native'
+import { observer } from './observer'
 import type { Tensor } from './tensor'
 
 /** @internal What is released when it closes; lib/tensor/scope.ts opens and closes them. */
@@ -123,6 +124,7 @@ export function adopt(tensor: Tensor, from: Tensor): void {
 
 /** @internal Every new tensor passes here. */
 export function track(tensor: Tensor): void {
+  if (observer !== null) observer.made(tensor)
   if (current !== null) current.tensors.push(tensor)
   else leaveToCollector(tensor)
 }
