@@ -148,7 +148,7 @@ function main(options: Options): void {
 new Command('bench:compare')
   .description('Runs gradus and PyTorch alternately on the same work and prints the ratios of their medians.')
   .addOption(new Option('--config <name>', 'one model instead of all').choices(Object.keys(configs)))
-  .addOption(new Option('--dtype <name>', 'precision').choices(['fp32']).default('fp32'))
+  .addOption(new Option('--dtype <name>', 'precision').choices(['fp32', 'bf16', 'fp16']).default('fp32'))
   .option('--dropout <p>', 'dropout', '0')
   .option('--steps <n>', 'timed steps a run (default: 4000 of tiny, else 10)', wholeNumber)
   .option('--rounds <n>', 'runs of each side', wholeNumber, 3)

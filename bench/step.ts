@@ -6,14 +6,14 @@ import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { Command, Option } from 'commander'
-import { device, io, memory, nn, optim, random, setNumThreads, Tensor } from 'gradus'
+import { amp, device, io, memory, nn, optim, random, setNumThreads, Tensor } from 'gradus'
 import { type Batch, type ConfigName, configs, Model, matmulFlops, randomBatch } from './model'
 import { probability, wholeNumber } from './options'
 import { median } from './timing'
 
 interface Options {
   config: ConfigName
-  dtype: string
+  dtype: keyof typeof lowDTypes
   dropout: number
   steps: number
   warmup: number
@@ -22,6 +22,9 @@ interface Options {
   gatherLogits?: boolean
   load?: string
 }
+
+// Reduced precision is autocast over float32 weights.
+const lowDTypes = { fp32: null, bf16: 'bfloat16', fp16: 'float16' } as const
 
 /** A field of /proc/self/status in MB: VmRSS is resident now, VmHWM the peak since it was last cleared. */
 function statusMb(field: string): number {
@@ -73,10 +76,11 @@ async function main(options: Options): Promise<void> {
   const baseRss = statusMb('VmRSS')
   writeFileSync('/proc/self/clear_refs', '5')
 
+  const low = lowDTypes[options.dtype]
   const optimizer = new optim.AdamW(parameters, { lr: 3e-4, weightDecay: 0.1 })
   const step = (): [loss: Tensor, norm: Tensor] => {
     optimizer.zeroGrad()
-    const loss = model.forward(batch)
+    const loss = low === null ? model.forward(batch) : amp.autocast({ dtype: low }, () => model.forward(batch))
     loss.backward()
     const norm = nn.utils.clipGradNorm_(parameters, 1)
     optimizer.step()
@@ -147,7 +151,7 @@ async function main(options: Options): Promise<void> {
 new Command('bench:step')
   .description('Times whole training steps; one JSON line, with the keys of bench/pytorch/train_step.py and more.')
   .addOption(new Option('--config <name>', 'model').choices(Object.keys(configs)).default('baby'))
-  .addOption(new Option('--dtype <name>', 'precision').choices(['fp32']).default('fp32'))
+  .addOption(new Option('--dtype <name>', 'precision').choices(Object.keys(lowDTypes)).default('fp32'))
   .option('--dropout <p>', 'dropout', probability, 0)
   .option('--steps <n>', 'timed steps', wholeNumber, 10)
   .option('--warmup <n>', 'untimed steps', wholeNumber, 3)

@@ -3,6 +3,7 @@
 import { guarded } from './ops/guard'
 import * as operators from './ops/index'
 
+export * as amp from './amp/index'
 export * as autograd from './autograd/index'
 export { enableGrad, noGrad } from './autograd/mode'
 export * as data from './data/index'

@@ -8,6 +8,7 @@ import { flushReleases, leaveToCollector, releaseTensor } from '../tensor/memory
 import { capture, unscoped } from '../tensor/scope'
 import { sameShape, Tensor } from '../tensor/tensor'
 import { checkAnomaly, isAnomalyEnabled } from './anomaly'
+import { withoutAutocast } from './autocast'
 import { withoutGrad } from './mode'
 import { type InputGradient, isStale, type Node, setRetaining, setTargetFinder, staleView } from './node'
 
@@ -366,24 +367,24 @@ function runPass(
   retainGraph: boolean,
   sink: Sink,
 ): void {
-  withoutGrad(() =>
-    unscoped(() => {
-      const gradients = roots.map((root, i) => checkGradient(root, given[i]))
-      const pass = new Pass(retainGraph, sink, new Set(roots))
-      setTargetFinder((next, output) => pass.target(next, output))
-      const outer = setRetaining(retainGraph)
-      try {
-        pass.run(roots, gradients)
-      } finally {
-        setTargetFinder(null)
-        setRetaining(outer)
-        gradients.forEach((gradient, i) => {
-          if (given[i] === undefined || given[i] === null) releaseTensor(gradient, 'backward()')
-        })
-        flushReleases()
-      }
-    }),
-  )
+  // Gradients are computed in the dtypes that the forward pass left, wherever backward is called.
+  const apart = (fn: () => void): void => withoutAutocast(() => withoutGrad(() => unscoped(fn)))
+  apart(() => {
+    const gradients = roots.map((root, i) => checkGradient(root, given[i]))
+    const pass = new Pass(retainGraph, sink, new Set(roots))
+    setTargetFinder((next, output) => pass.target(next, output))
+    const outer = setRetaining(retainGraph)
+    try {
+      pass.run(roots, gradients)
+    } finally {
+      setTargetFinder(null)
+      setRetaining(outer)
+      gradients.forEach((gradient, i) => {
+        if (given[i] === undefined || given[i] === null) releaseTensor(gradient, 'backward()')
+      })
+      flushReleases()
+    }
+  })
 }
 
 /** Computes the gradient of `root` with respect to every leaf that requires one and adds it to the leaf's `.grad`.

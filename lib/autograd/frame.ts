@@ -12,6 +12,7 @@ import { unref } from '../tensor/memory'
 import { type Observer, observer, setObserver } from '../tensor/observer'
 import { scoped } from '../tensor/scope'
 import { contiguousStrides, type Shape, sameShape, Tensor } from '../tensor/tensor'
+import { autocastState, runWithAutocast } from './autocast'
 import { withGrad } from './mode'
 import { type Keeper, keeper, retaining, type Saved, SavedTensor, setKeeper } from './node'
 
@@ -79,6 +80,7 @@ export class Frame {
   private released = false
   private readonly random = defaultGenerator.getState()
   private readonly context = currentContext
+  private readonly autocast = autocastState()
 
   constructor(
     readonly op: string,
@@ -162,7 +164,8 @@ export class Frame {
     const revived = revive(this.held.keys())
     try {
       defaultGenerator.setState(this.random)
-      withGrad(() => scoped(`${this.op}()`, this.owner, () => void this.run()))
+      const again = (): void => withGrad(() => scoped(`${this.op}()`, this.owner, () => void this.run()))
+      runWithAutocast(this.autocast, again)
     } catch (signal) {
       if (signal !== enough) throw signal
     } finally {

@@ -16,7 +16,7 @@ import { adopt } from '../tensor/memory'
 import { forEachTensor, scoped, tidy } from '../tensor/scope'
 import { type HookHandle, hookHandle, Tensor } from '../tensor/tensor'
 import { newContext, pathOf } from './context'
-import { clearGradients, isParameter, parameter } from './parameter'
+import { clearGradients, isParameter, parameter, rememberName } from './parameter'
 
 /** Names and tensors: parameters and persistent buffers. */
 export type StateDict = Record<string, Tensor>
@@ -271,11 +271,13 @@ export class Module {
   /** Parameters with their paths; a tied one once, under its first path. */
   namedParameters(): [string, Tensor][] {
     const seen = new Set<Tensor>()
-    return this.namedModules()
+    const named = this.namedModules()
       .flatMap(([path, module]) =>
         module.#own('parameters').map(([name, p]) => [join(path, name), p] as [string, Tensor]),
       )
       .filter(([, p]) => !seen.has(p) && seen.add(p))
+    for (const [name, p] of named) rememberName(p, name)
+    return named
   }
 
   /** Parameters, a tied one once. */

@@ -46,3 +46,15 @@ export function clearGradients(params: Iterable<Tensor>, setToNone: boolean): vo
 export function isParameter(value: unknown): value is Tensor {
   return value instanceof Tensor && parameters.has(value)
 }
+
+const names = new WeakMap<Tensor, string>()
+
+/** @internal Remembers under which path a model listed a parameter, for messages about it; the longest path is that of
+ *  the outermost module. */
+export function rememberName(param: Tensor, path: string): void {
+  const known = names.get(param)
+  if (known === undefined || known.length < path.length) names.set(param, path)
+}
+
+/** @internal Path of a parameter in the model that listed it, if one did. */
+export const nameOf = (param: Tensor): string | undefined => names.get(param)

@@ -1,7 +1,7 @@
 // What is done to gradients between backward and the optimizer's step.
 
 import { ArgumentError, describeValue, StateError } from '../errors'
-import { clampTensors, clipTensors, totalNorm } from '../ops/optim'
+import { clampTensors, clipTensors, knownNorm, totalNorm } from '../ops/multiTensor'
 import { readOptions } from '../options'
 import { Tensor } from '../tensor/tensor'
 
@@ -45,7 +45,8 @@ function expectLimit(op: string, name: string, value: unknown): asserts value is
 
 /** Scales all gradients together so that their norm is at most `maxNorm`: by min(1, maxNorm / (norm + 1e-6)).
  *  Returns the norm before clipping, float32 of rank 0; nothing waits for it. With an infinite norm finite entries become
- *  0 and infinite ones NaN, as in PyTorch.
+ *  0 and infinite ones NaN, as in PyTorch. After a GradScaler's `unscale_` the norm is known, and no pass over the
+ *  gradients is made for it; `optimizer.step({ maxNorm })` saves the other one.
  *  @throws StateError with errorIfNonFinite, before anything is changed
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm_.html
  *  @example const norm = nn.utils.clipGradNorm_(model.parameters(), 1.0) */
@@ -61,7 +62,7 @@ export function clipGradNorm_(params: Tensor | Iterable<Tensor>, maxNorm: number
     })
   }
   const grads = gradientsOf(op, params)
-  const norm = totalNorm(grads, normType)
+  const norm = (normType === 2 ? knownNorm(grads) : null) ?? totalNorm(grads, normType)
   if (errorIfNonFinite && !Number.isFinite(norm.itemSync())) {
     throw new StateError(op, {
       problem: `the norm of order ${normType} of the gradients is not finite`,

@@ -1,8 +1,10 @@
 // Activations. Their outputs are cheap to compute again, so the tape may keep only their operand (see Recipe).
 
+import { autocasting } from '../autograd/autocast'
 import { ArgumentError, describeValue } from '../errors'
 import { readOptions } from '../options'
 import type { Tensor } from '../tensor/tensor'
+import { autocast } from './autocast'
 import { expectNumber, fractional, promoted } from './operands'
 import {
   type Backward,
@@ -27,6 +29,7 @@ const geluBackward = native('geluBackward', 'tanh')
 // x is needed for the gradient anyway; whoever saves the output can have it computed again from x.
 function activate(op: NativeOp, gradient: NativeOp, x: Tensor, attrs = 0, attr0 = 0, attr1 = 0): Tensor {
   expectTensor(op.name, 'the operand', x)
+  if (autocasting) x = autocast(op.name, x)
   const compute = (of: Tensor): Tensor => runLike(op, of, null, fractional(of._dtype), attrs, attr0, attr1)
   const out = compute(x)
   if (!needsGrad([x])) return out

@@ -1,11 +1,13 @@
 // Attention and rotary position embedding.
 
+import { autocasting } from '../autograd/autocast'
 import { BOOL, FLOAT32, FLOAT64, INT64, isFloatingCode } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
 import { readOptions } from '../options'
 import { defaultGenerator } from '../random'
 import { tidy } from '../tensor/scope'
 import { type Shape, Tensor } from '../tensor/tensor'
+import { autocast } from './autocast'
 import { sumTo } from './broadcast'
 import {
   type Backward,
@@ -21,8 +23,11 @@ import {
 } from './registry'
 import { reshape } from './shape'
 
-const attentionOp = native('attention', 'scale,causal,seed,offset,p')
-const attentionBackwardOp = native('attentionBackward', 'scale,causal,seed,offset,p,fused')
+const attentionOp = native('attention', 'scale,causal,seed,offset,p,left,right,blockQueries,blockKeys')
+const attentionBackwardOp = native(
+  'attentionBackward',
+  'scale,causal,seed,offset,p,left,right,blockQueries,blockKeys,fused',
+)
 const copyOp = native('copy')
 const ropeOp = native('rope', 'interleaved,inverse')
 
@@ -233,6 +238,11 @@ export function scaledDotProductAttention(
   expectTensor(op, 'query', query)
   expectTensor(op, 'key', key)
   expectTensor(op, 'value', value)
+  if (autocasting) {
+    query = autocast(op, query)
+    key = autocast(op, key)
+    value = autocast(op, value)
+  }
   expectOperands(op, query, key, value, enableGqa)
   if (!(dropoutP >= 0 && dropoutP <= 1)) {
     throw new ArgumentError(op, { problem: 'not a probability', got: describeValue(dropoutP), expected: '0 to 1' })
@@ -254,7 +264,7 @@ export function scaledDotProductAttention(
   const E = value.shape[3]!
   if (attnMask !== null) expectMask(op, attnMask, [B, H, L, S])
   const random = dropoutP > 0 ? defaultGenerator.take(B * H * L * S) : { seed: 0, offset: 0 }
-  const attrs = [factor, isCausal ? 1 : 0, random.seed, random.offset, dropoutP]
+  const attrs = [factor, isCausal ? 1 : 0, random.seed, random.offset, dropoutP, -1, -1, 1, 1]
   const statistics = query._dtype === FLOAT64 ? FLOAT64 : FLOAT32
   const inputs = attnMask === null ? [query, key, value] : [query, key, value, attnMask]
   const [merged, logsumexp] = runMany(

@@ -1,9 +1,11 @@
 // Cross entropy with class targets, by itself and joined with the linear layer before it.
 
-import { FLOAT32, FLOAT64, INT32, INT64, UINT8 } from '../dtype'
+import { autocasting } from '../autograd/autocast'
+import { BFLOAT16, FLOAT32, FLOAT64, INT32, INT64, UINT8 } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
 import { tidy } from '../tensor/scope'
 import { contiguousStrides, type Shape, Tensor } from '../tensor/tensor'
+import { autocastProduct, autocastsToFloat32 } from './autocast'
 import {
   expectFloating,
   expectTensor,
@@ -35,7 +37,10 @@ export interface CrossEntropyOptions {
 
 const crossEntropyOp = native('crossEntropy', 'ignoreIndex,labelSmoothing,reduction')
 const crossEntropyBackwardOp = native('crossEntropyBackward', 'ignoreIndex,labelSmoothing,reduction')
-const linearCrossEntropyOp = native('linearCrossEntropy', 'ignoreIndex,labelSmoothing,reduction,gradients,skipIgnored')
+const linearCrossEntropyOp = native(
+  'linearCrossEntropy',
+  'ignoreIndex,labelSmoothing,reduction,gradients,skipIgnored,inBFloat16',
+)
 const scaleOp: NativeOp = native('scaleByScalar')
 const copyOp = native('copy')
 
@@ -108,16 +113,18 @@ const statisticsOf = (dtype: number): number => (dtype === FLOAT64 ? FLOAT64 : F
 
 const crossEntropyRecord: OpRecord = { name: 'crossEntropy', autocast: 'float32', backward: () => null }
 
-/** @internal Losses of rows: logits [N, C], target [N] -> [] or [N]. */
+/** @internal Losses of rows: logits [N, C], target [N] -> [] or [N]. The kernel reads 16-bit logits as they are, also
+ *  under autocast, which asks for a loss in float32. */
 export function crossEntropyRows(logits: Tensor, target: Tensor, weight: Tensor | null, attrs: number[]): Tensor {
   const [rows] = logits.shape as [number]
   const statistics = statisticsOf(logits._dtype)
+  const lossDType = autocasting && autocastsToFloat32('crossEntropy', logits) ? FLOAT32 : logits._dtype
   const inputs = weight === null ? [logits, target] : [logits, target, weight]
   const [loss, logsumexp, divisor] = runMany(
     crossEntropyOp,
     inputs,
     [
-      [attrs[2] === 0 ? [rows] : [], logits._dtype],
+      [attrs[2] === 0 ? [rows] : [], lossDType],
       [[rows], statistics],
       [[], statistics],
     ],
@@ -188,7 +195,7 @@ export interface LinearCrossEntropyOptions extends Omit<CrossEntropyOptions, 'we
 /** crossEntropy(linear(x, weight), target) without the logits: rows pass in chunks of at most 256 MB of logits, and the
  *  gradients are made along with the loss, while a chunk is at hand. Ignored rows cost nothing, unless `skipIgnored` is
  *  false (for measuring).
- *  x [..., K], weight [C, K] of one floating dtype, target with one class index for each row of x -> float32 [] (float64
+ *  x [..., K], weight [C, K] of one floating dtype (under autocast of any), target with one class index for each row of x -> float32 [] (float64
  *  for float64). `classWeight`, ignoreIndex, labelSmoothing and reduction ('mean' or 'sum') as in crossEntropy.
  *  backward() can pass once.
  *  @throws ShapeError when shapes do not fit; DTypeError when dtypes do not
@@ -225,7 +232,8 @@ export function linearCrossEntropy(
       expected: 'one target for each row of x',
     })
   }
-  if (x._dtype !== weight._dtype) {
+  const low = autocasting ? autocastProduct(op, [x, weight]) : -1
+  if (low < 0 && x._dtype !== weight._dtype) {
     throw new DTypeError(op, { problem: 'dtypes differ', got: `x ${x.dtype} and weight ${weight.dtype}` })
   }
   if (classWeight !== null) expectClassWeight(op, classWeight, weight.shape[0]!)
@@ -243,7 +251,7 @@ export function linearCrossEntropy(
   const statistics = statisticsOf(x._dtype)
   const gradients: Output[] = [
     [wanted ? matrix.shape : [0], x._dtype],
-    [wanted ? weight.shape : [0], x._dtype],
+    [wanted ? weight.shape : [0], weight._dtype],
   ]
   const labels = target.ndim === 1 ? target : reshape(target, [rows])
   const inputs = [matrix, weight, labels]
@@ -252,7 +260,7 @@ export function linearCrossEntropy(
     linearCrossEntropyOp,
     inputs,
     [[[], statistics], [[], statistics], ...gradients],
-    [ignoreIndex, labelSmoothing, reduction, wanted ? 1 : 0, skipIgnored ? 1 : 0],
+    [ignoreIndex, labelSmoothing, reduction, wanted ? 1 : 0, skipIgnored ? 1 : 0, low === BFLOAT16 ? 1 : 0],
   ) as [Tensor, Tensor, Tensor, Tensor]
   divisor.dispose()
   if (labels !== target) labels.dispose()

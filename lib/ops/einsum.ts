@@ -4,7 +4,7 @@ import { ArgumentError, describeShape, describeValue, ShapeError } from '../erro
 import { tidy } from '../tensor/scope'
 import type { Tensor } from '../tensor/tensor'
 import { sumTo } from './broadcast'
-import { matmul } from './matmul'
+import { matmul, outerProduct } from './matmul'
 import { expectTensor, type OpRecord, record } from './registry'
 import { permute, reshape } from './shape'
 
@@ -142,7 +142,9 @@ function contract(a: Named, b: Named, keep: ReadonlySet<string>): Named {
     const merged = order.slice(1).map((group) => group.reduce((n, dim) => n * sizeOf(side, dim), 1))
     return reshape(x, [...order[0]!.map((dim) => sizeOf(side, dim)), ...merged])
   }
-  const product = matmul(arranged(left, [batch, onlyA, inner]), arranged(right, [batch, inner, onlyB]))
+  const factors = [arranged(left, [batch, onlyA, inner]), arranged(right, [batch, inner, onlyB])] as const
+  // what is not summed is no product of matrices for autocast, as in PyTorch, which multiplies it element by element
+  const product = inner.length > 0 ? matmul(...factors) : outerProduct(...factors)
   const sizes = batch.map((dim) => Math.max(sizeOf(a, dim), sizeOf(b, dim)))
   const empty = batch.map((dim, i) => (sizeOf(a, dim) === 0 || sizeOf(b, dim) === 0 ? 0 : sizes[i]!))
   const shape = [...empty, ...onlyA.map((dim) => sizeOf(left, dim)), ...onlyB.map((dim) => sizeOf(right, dim))]

@@ -3,6 +3,7 @@
 export * from './activation'
 export { type AttentionOptions, rope, scaledDotProductAttention } from './attention'
 export * from './compare'
+export { bilinear, type ConvolutionOptions, cdist, conv1d, tensordot } from './contraction'
 export { type CrossEntropyOptions, linearCrossEntropy, type Reduction } from './crossEntropy'
 export { einsum } from './einsum'
 export { embedding, oneHot } from './embedding'
@@ -19,6 +20,7 @@ export {
   scatterAdd,
   scatterAdd_,
 } from './indexing'
+export { indexPut } from './indexPut'
 export * from './inplace'
 export * from './join'
 export { linear, mlp } from './linear'

@@ -1,11 +1,13 @@
 // Reading and writing by index. Indices are int64, int32 or uint8; one outside its dim is an IndexError at the next
 // wait, before anything was written. Sums over equal indices are made in row-major order, always the same.
 
+import { autocasting } from '../autograd/autocast'
 import { BOOL, INT64, UINT8 } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, IndexError, ShapeError } from '../errors'
 import { fromTypedArray } from '../tensor/create'
 import type { Shape, Tensor } from '../tensor/tensor'
 import { normalizeDim } from './arguments'
+import { autocastWidest } from './autocast'
 import { broadcastShapes, sameShape } from './broadcast'
 import {
   type Backward,
@@ -67,7 +69,8 @@ function expectInside(op: string, index: Tensor, x: Tensor, dim: number, what = 
   })
 }
 
-function expectSameDtype(op: string, x: Tensor, source: Tensor): void {
+/** @internal */
+export function expectSourceDtype(op: string, x: Tensor, source: Tensor): void {
   if (x._dtype === source._dtype) return
   throw new DTypeError(op, { problem: 'dtypes differ', got: `${x.dtype} and ${source.dtype}` })
 }
@@ -118,7 +121,7 @@ function writeAdd(x: Tensor, dim: number, index: Tensor, source: Tensor, write: 
   expectTensor('scatterAdd', 'x', x)
   expectIndex('scatterAdd', index)
   expectTensor('scatterAdd', 'source', source)
-  expectSameDtype('scatterAdd', x, source)
+  expectSourceDtype('scatterAdd', x, source)
   const at = normalizeDim('scatterAdd', dim, x.ndim)
   expectInside('scatterAdd', index, x, at)
   expectInside('scatterAdd', index, source, at, 'source')
@@ -133,6 +136,7 @@ function writeAdd(x: Tensor, dim: number, index: Tensor, source: Tensor, write: 
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.scatter_add_.html
  *  @example scatterAdd(zeros([3]), 0, tensor([2, 2], { dtype: 'int64' }), ones([2])) // [0, 0, 2] */
 export function scatterAdd(x: Tensor, dim: number, index: Tensor, source: Tensor): Tensor {
+  if (autocasting) [x, source] = autocastWidest('scatterAdd', [x, source]) as [Tensor, Tensor]
   return writeAdd(x, dim, index, source, fresh(scatterAddOp, x))
 }
 
@@ -152,7 +156,7 @@ function writeValues(x: Tensor, dim: number, index: Tensor, source: Tensor | num
     out = write([x, index], [at, source])
   } else {
     expectTensor('scatter', 'source', source)
-    expectSameDtype('scatter', x, source)
+    expectSourceDtype('scatter', x, source)
     expectInside('scatter', index, source, at, 'source')
     out = write([x, index, source], [at, 0])
   }
@@ -233,7 +237,7 @@ function writeRows(
 ): Tensor {
   expectTensor('indexAdd', 'x', x)
   expectTensor('indexAdd', 'source', source)
-  expectSameDtype('indexAdd', x, source)
+  expectSourceDtype('indexAdd', x, source)
   const at = normalizeDim('indexAdd', dim, x.ndim)
   const positions = readPositions('indexAdd', index, x.shape[at] ?? 1)
   if (!sameShape(source.shape, replaced(x.shape, at, positions.numel))) {

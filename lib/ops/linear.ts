@@ -1,11 +1,15 @@
 // The products of a transformer's layers, each one kernel: bias, activation and their gradients ride along.
 
+import { autocasting } from '../autograd/autocast'
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
 import type { Tensor } from '../tensor/tensor'
+import { autocastProduct } from './autocast'
 import { sumTo } from './broadcast'
 import { expectSameDtype, gradientProduct, plain, transposeLast } from './matmul'
+import { cast } from './operands'
 import {
   ACCUMULATED,
+  type Backward,
   type BackwardContext,
   expectFloating,
   expectTensor,
@@ -40,7 +44,6 @@ function expectWeight(op: string, what: string, x: Tensor, weight: Tensor, input
       action: 'check the sizes of the layers',
     })
   }
-  expectSameDtype(op, x, weight)
 }
 
 function expectBias(op: string, what: string, weight: Tensor, bias: Tensor): void {
@@ -52,7 +55,14 @@ function expectBias(op: string, what: string, weight: Tensor, bias: Tensor): voi
       expected: describeShape([weight.shape[0]!]),
     })
   }
-  expectSameDtype(op, weight, bias)
+}
+
+/** dtype of the product: the operands', which must be one, or under autocast its own. */
+function productDType(op: string, x: Tensor, parameters: readonly (Tensor | null)[]): number {
+  const low = autocasting ? autocastProduct(op, [x, ...parameters]) : -1
+  if (low >= 0) return low
+  for (const parameter of parameters) if (parameter !== null) expectSameDtype(op, x, parameter)
+  return x._dtype
 }
 
 function expectInput(op: string, x: Tensor): void {
@@ -63,50 +73,56 @@ function expectInput(op: string, x: Tensor): void {
   }
 }
 
+/** dtype codes of a weight and its bias, whose gradients have the same. */
+type ParameterDTypes = readonly [weight: number, bias: number]
+
 /** dweight [N, K] and dbias [N] of inputs `at` and `at + 1`, from g [..., N] and x [..., K]: one pass over g. */
 function weightGradients(
   context: BackwardContext,
   at: number,
   g: Tensor,
   x: Tensor,
-  hasBias: boolean,
+  [weightDType, biasDType]: ParameterDTypes,
 ): [Gradient, Gradient] {
   const n = g.shape[g.shape.length - 1]!
   const k = x.shape[x.shape.length - 1]!
   const wantsWeight = context.needs(at)
-  const wantsBias = hasBias && context.needs(at + 1)
-  if (!wantsWeight) return [null, wantsBias ? sumTo(g, [n]) : null]
+  const wantsBias = context.needs(at + 1)
+  if (!wantsWeight) return [null, wantsBias ? cast(sumTo(g, [n]), biasDType) : null]
   const weightTarget = context.target(at)
   const biasTarget = wantsBias ? context.target(at + 1) : null
   const accumulate = weightTarget !== null && (!wantsBias || biasTarget !== null)
   const outputs: Output[] = [
-    accumulate ? weightTarget : [[n, k], x._dtype],
-    accumulate && biasTarget !== null ? biasTarget : [[wantsBias ? n : 0], x._dtype],
+    accumulate ? weightTarget : [[n, k], weightDType],
+    accumulate && biasTarget !== null ? biasTarget : [[wantsBias ? n : 0], biasDType],
   ]
   const [dweight, dbias] = runMany(weightGradientOp, [g, x], outputs, [accumulate ? 1 : 0, wantsBias ? 1 : 0])
   if (accumulate) return [ACCUMULATED, wantsBias ? ACCUMULATED : null]
   return [dweight!, wantsBias ? dbias! : null]
 }
 
+function linearBackward(context: BackwardContext, grad: Tensor, biasDType: number): readonly Gradient[] {
+  const x = context.saved(0)
+  const weight = context.saved(1)
+  const g = rows(grad)
+  // dx [..., K] = g [..., N] weight [N, K]
+  const dx = !context.needs(0)
+    ? null
+    : x.shape.length > 1
+      ? gradientProduct(context, 0, g, weight, x)
+      : times(g, weight, x._dtype)
+  return [dx, ...weightGradients(context, 1, g, rows(x), [weight._dtype, biasDType])]
+}
+
 const linearRecord: OpRecord = {
   name: 'linear',
   autocast: 'lower',
-  backward: (context, grad) => {
-    const x = context.saved(0)
-    const weight = context.saved(1)
-    const g = rows(grad)
-    // dx [..., K] = g [..., N] weight [N, K]
-    const dx = !context.needs(0)
-      ? null
-      : x.shape.length > 1
-        ? gradientProduct(context, 0, g, weight, x.shape)
-        : times(g, weight)
-    return [dx, ...weightGradients(context, 1, g, rows(x), context.needs(2))]
-  },
+  backward: (context, g) => linearBackward(context, g, context.saved(1)._dtype),
 }
 
 /** x weight' + bias, the bias added while the product is in cache.
- *  x [..., K], weight [N, K], bias [N]? of one floating dtype -> [..., N]
+ *  x [..., K], weight [N, K], bias [N]? of one floating dtype -> [..., N]. Under autocast dtypes may differ: none is
+ *  cast, only the result has autocast's, and gradients have the dtypes of their operands.
  *  @throws ShapeError when the sizes do not fit; DTypeError when the dtypes differ
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.linear.html
  *  @example linear(ones([2, 3]), ones([4, 3])).shape // [2, 4] */
@@ -114,10 +130,15 @@ export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): T
   expectInput('linear', x)
   expectWeight('linear', 'weight', x, weight, x.shape[x.shape.length - 1])
   if (bias !== null) expectBias('linear', 'bias', weight, bias)
+  const dtype = productDType('linear', x, [weight, bias])
   const shape = [...x.shape]
   shape[shape.length - 1] = weight.shape[0]!
-  const out = run(linearOp, [rows(x), weight, bias === null ? null : plain(bias)], shape, x._dtype)
-  return needsGrad([x, weight, bias]) ? record(linearRecord, out, [x, weight, bias], [x, weight]) : out
+  const out = run(linearOp, [rows(x), weight, bias === null ? null : plain(bias)], shape, dtype)
+  const inputs = [x, weight, bias]
+  if (!needsGrad(inputs)) return out
+  const biasDType = bias === null ? weight._dtype : bias._dtype
+  if (biasDType === weight._dtype) return record(linearRecord, out, inputs, [x, weight])
+  return record(linearRecord, out, inputs, [x, weight], (context, g) => linearBackward(context, g, biasDType))
 }
 
 /** The form of gelu: 'none' by the error function, 'tanh' its approximation. */
@@ -136,6 +157,7 @@ const readForm = (form: GeluForm): 0 | 1 => {
 /** gelu(x w1' + b1) w2' + b2: a transformer's feed-forward network. Only the pre-activation is stored; gelu is computed
  *  while the second product packs it, and again in the backward pass.
  *  x [..., K], w1 [H, K], b1 [H], w2 [N, H], b2 [N] of one floating dtype -> [..., N]. Default approximate 'none'.
+ *  Under autocast as in `linear`; the pre-activation has autocast's dtype.
  *  @throws ShapeError when the sizes do not fit; DTypeError when the dtypes differ
  *  @see Hendrycks & Gimpel 2016, arXiv:1606.08415
  *  @example mlp(ones([2, 3]), ones([8, 3]), ones([8]), ones([3, 8]), ones([3])).shape // [2, 3] */
@@ -153,36 +175,45 @@ export function mlp(
   expectWeight('mlp', 'w2', x, w2, w1.shape[0])
   expectBias('mlp', 'b2', w2, b2)
   const tanh = readForm(approximate)
+  const parameters = [w1, b1, w2, b2]
+  const dtype = productDType('mlp', x, parameters)
   const leading = x.shape.slice(0, -1)
-  const inputs = [x, w1, b1, w2, b2]
+  const inputs = [x, ...parameters]
   const [out, pre] = runMany(
     mlpOp,
     [rows(x), w1, plain(b1), w2, plain(b2)],
     [
-      [[...leading, w2.shape[0]!], x._dtype],
-      [[...leading, w1.shape[0]!], x._dtype],
+      [[...leading, w2.shape[0]!], dtype],
+      [[...leading, w1.shape[0]!], dtype],
     ],
     [tanh],
   ) as [Tensor, Tensor]
   if (needsGrad(inputs)) {
-    const op: OpRecord = { name: 'mlp', autocast: 'lower', backward: (context, g) => mlpBackward(context, g, tanh) }
+    const dtypes = parameters.map((each) => each._dtype)
+    const backward: Backward = (context, g) => mlpBackward(context, g, tanh, dtypes)
+    const op: OpRecord = { name: 'mlp', autocast: 'lower', backward }
     record(op, out, inputs, [x, pre, w1, w2])
   }
   pre.dispose() // the tape's from here on
   return out
 }
 
-function mlpBackward(context: BackwardContext, grad: Tensor, tanh: 0 | 1): readonly Gradient[] {
+function mlpBackward(
+  context: BackwardContext,
+  grad: Tensor,
+  tanh: 0 | 1,
+  dtypes: readonly number[],
+): readonly Gradient[] {
   const [x, pre, w1, w2] = [0, 1, 2, 3].map((i) => context.saved(i)) as [Tensor, Tensor, Tensor, Tensor]
   const g = rows(grad)
   const wanted = [0, 1, 2, 3, 4].map((i) => context.needs(i))
-  if (!wanted.slice(1).every(Boolean)) return frozenMlpBackward(context, g, tanh, x, pre, w1, w2)
+  if (!wanted.slice(1).every(Boolean)) return frozenMlpBackward(context, g, tanh, dtypes, x, pre, w1, w2)
   const targets = wanted.map((_, i) => (i === 0 ? null : context.target(i)))
   const accumulate = targets.slice(1).every((target) => target !== null)
   const weights = [w1.shape, [w1.shape[0]!], w2.shape, [w2.shape[0]!]]
   const outputs: Output[] = [
     [x.shape, x._dtype],
-    ...weights.map((shape, i): Output => (accumulate ? targets[i + 1]! : [shape, x._dtype])),
+    ...weights.map((shape, i): Output => (accumulate ? targets[i + 1]! : [shape, dtypes[i]!])),
   ]
   const made = runMany(mlpBackwardOp, [g, rows(x), pre, w1, w2], outputs, [tanh, accumulate ? 1 : 0])
   return made.map((gradient, i) => (i === 0 ? (wanted[0] ? gradient : null) : accumulate ? ACCUMULATED : gradient))
@@ -193,20 +224,21 @@ function frozenMlpBackward(
   context: BackwardContext,
   g: Tensor,
   tanh: 0 | 1,
+  dtypes: readonly number[],
   x: Tensor,
   pre: Tensor,
   w1: Tensor,
   w2: Tensor,
 ): readonly Gradient[] {
   const hidden = context.needs(3) ? run(geluOp, [pre], pre.shape, pre._dtype, [tanh]) : pre
-  const [dw2, db2] = weightGradients(context, 3, g, hidden, true)
+  const [dw2, db2] = weightGradients(context, 3, g, hidden, [dtypes[2]!, dtypes[3]!])
   if (![0, 1, 2].some((i) => context.needs(i))) return [null, null, null, dw2, db2]
-  const dh = times(g, w2)
+  const dh = times(g, w2, pre._dtype)
   const dpre = run(geluBackwardOp, [dh, pre], pre.shape, pre._dtype, [tanh])
-  const [dw1, db1] = weightGradients(context, 1, dpre, rows(x), true)
-  return [context.needs(0) ? times(dpre, w1) : null, dw1, db1, dw2, db2]
+  const [dw1, db1] = weightGradients(context, 1, dpre, rows(x), [dtypes[0]!, dtypes[1]!])
+  return [context.needs(0) ? times(dpre, w1, x._dtype) : null, dw1, db1, dw2, db2]
 }
 
 /** g [..., N] weight [N, K]: the forward kernel with the weight transposed, which also takes vectors. */
-const times = (g: Tensor, weight: Tensor): Tensor =>
-  run(linearOp, [g, transposeLast(weight)], [...g.shape.slice(0, -1), weight.shape[1]!], g._dtype)
+const times = (g: Tensor, weight: Tensor, dtype: number): Tensor =>
+  run(linearOp, [g, transposeLast(weight)], [...g.shape.slice(0, -1), weight.shape[1]!], dtype)

@@ -1,11 +1,13 @@
 // Losses that are compositions: their operators read each element a few times, which no model has noticed yet.
 // Cross entropy with class targets, where it does matter, has kernels of its own (crossEntropy.ts).
 
+import { autocasting } from '../autograd/autocast'
 import { isFloatingCode } from '../dtype'
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
 import { readOptions } from '../options'
 import type { Tensor } from '../tensor/tensor'
 import { softplus } from './activation'
+import { autocast } from './autocast'
 import { sameShape } from './broadcast'
 import { eq, gt, logicalNot, lt, maskedFill, where } from './compare'
 import {
@@ -71,6 +73,10 @@ function crossEntropyOfProbabilities(
 ): Tensor {
   const op = 'crossEntropy'
   expectPair(op, input, target)
+  if (autocasting) {
+    input = autocast(op, input)
+    target = autocast(op, target)
+  }
   expectReduction(op, reduction)
   expectSmoothing(op, labelSmoothing)
   const classDim = input.ndim === 1 ? 0 : 1
@@ -108,6 +114,7 @@ export function nllLoss(
   const { weight = null, ignoreIndex = -100, reduction = 'mean' } = readOptions(op, options, names)
   expectTensor(op, 'input', input)
   expectFloating(op, 'input', input)
+  if (autocasting) input = autocast(op, input)
   expectClassTarget(op, target)
   expectReduction(op, reduction)
   const classDim = input.ndim === 1 ? 0 : 1
@@ -143,6 +150,10 @@ export function nllLoss(
 export function mseLoss(input: Tensor, target: Tensor, options: LossOptions = {}): Tensor {
   const { reduction = 'mean' } = readOptions('mseLoss', options, ['reduction'])
   expectPair('mseLoss', input, target)
+  if (autocasting) {
+    input = autocast('mseLoss', input)
+    target = autocast('mseLoss', target)
+  }
   return reduced('mseLoss', square(sub(input, target)), reduction)
 }
 
@@ -152,6 +163,10 @@ export function mseLoss(input: Tensor, target: Tensor, options: LossOptions = {}
 export function l1Loss(input: Tensor, target: Tensor, options: LossOptions = {}): Tensor {
   const { reduction = 'mean' } = readOptions('l1Loss', options, ['reduction'])
   expectPair('l1Loss', input, target)
+  if (autocasting) {
+    input = autocast('l1Loss', input)
+    target = autocast('l1Loss', target)
+  }
   return reduced('l1Loss', abs(sub(input, target)), reduction)
 }
 
@@ -163,6 +178,10 @@ export function smoothL1Loss(input: Tensor, target: Tensor, options: LossOptions
   const op = 'smoothL1Loss'
   const { reduction = 'mean', beta = 1 } = readOptions(op, options, ['reduction', 'beta'])
   expectPair(op, input, target)
+  if (autocasting) {
+    input = autocast(op, input)
+    target = autocast(op, target)
+  }
   if (!(beta >= 0)) throw new ArgumentError(op, { problem: 'beta is negative', got: describeValue(beta) })
   const difference = sub(input, target)
   const distance = abs(difference)
@@ -194,6 +213,10 @@ export function binaryCrossEntropyWithLogits(
   const names = ['weight', 'posWeight', 'reduction'] as const
   const { weight = null, posWeight = null, reduction = 'mean' } = readOptions(op, options, names)
   expectPair(op, input, target)
+  if (autocasting) {
+    input = autocast(op, input)
+    target = autocast(op, target)
+  }
   if (!sameShape(input.shape, target.shape)) {
     throw new ShapeError(op, {
       problem: 'input and target differ in shape',
@@ -224,6 +247,10 @@ export function klDiv(
   const op = 'klDiv'
   const { reduction = 'mean', logTarget = false } = readOptions(op, options, ['reduction', 'logTarget'])
   expectPair(op, input, target)
+  if (autocasting) {
+    input = autocast(op, input)
+    target = autocast(op, target)
+  }
   // 0 log 0 is 0: the logarithm of what stands in its place meets the factor 0
   const logarithm = logTarget ? target : log(where(gt(target, 0), target, 1))
   const losses = mul(logTarget ? exp(target) : target, sub(logarithm, input))

@@ -1,8 +1,12 @@
 // Matrix products. Operands keep their strides: the kernels read transposed and expanded tensors where they lie.
 
+import { autocasting } from '../autograd/autocast'
+import { dtypeNames, promote } from '../dtype'
 import { DTypeError, describeShape, ShapeError } from '../errors'
-import { type Shape, Tensor } from '../tensor/tensor'
+import { Tensor } from '../tensor/tensor'
+import { autocastProduct, autocastWidest } from './autocast'
 import { broadcastShapes, sameShape, sumTo } from './broadcast'
+import { gradientFor } from './operands'
 import {
   ACCUMULATED,
   type BackwardContext,
@@ -16,7 +20,7 @@ import {
   run,
   runInto,
 } from './registry'
-import { squeeze, unsqueeze } from './shape'
+import { squeeze, to, unsqueeze } from './shape'
 
 const matmulOp = native('matmul', 'alpha,beta')
 const copyOp = native('copy')
@@ -58,6 +62,15 @@ function asRows(x: Tensor): Tensor {
   return Tensor._view(source, [cols === 0 ? 0 : source.numel / cols, cols], [cols, 1], source._offset)
 }
 
+/** dtype of a product: the operands', which must be one, or under autocast its own. */
+function productDType(op: string, a: Tensor, b: Tensor, others: readonly Tensor[] = []): number {
+  const low = autocasting ? autocastProduct(op, [a, b, ...others]) : -1
+  if (low >= 0) return low
+  expectSameDtype(op, a, b)
+  for (const other of others) expectSameDtype(op, other, a)
+  return a._dtype
+}
+
 /** Product of the last two dims, leading ones broadcast; both operands have rank 2 at least. */
 function product(op: OpRecord, a: Tensor, b: Tensor, alpha = 1): Tensor {
   const inner = a.shape[a.shape.length - 1]!
@@ -69,35 +82,36 @@ function product(op: OpRecord, a: Tensor, b: Tensor, alpha = 1): Tensor {
       action: 'transpose one of them or check the sizes',
     })
   }
-  expectSameDtype(op.name, a, b)
+  const dtype = productDType(op.name, a, b)
   const batch =
     a.shape.length === 2 && b.shape.length === 2
       ? []
       : broadcastShapes(op.name, a.shape.slice(0, -2), b.shape.slice(0, -2))
   const shape = [...batch, a.shape[a.shape.length - 2]!, b.shape[b.shape.length - 1]!]
-  return record(op, run(matmulOp, [a, b], shape, a._dtype, [alpha, 0]), [a, b], needsGrad([a, b]) ? [a, b] : [])
+  return record(op, run(matmulOp, [a, b], shape, dtype, [alpha, 0]), [a, b], needsGrad([a, b]) ? [a, b] : [])
 }
 
-/** @internal alpha * x @ y as the gradient of input i, added to what is there already when the kernel may. */
+/** @internal alpha * x @ y as the gradient of input i, which is `of`; added to what is there already when the kernel
+ *  may. */
 export function gradientProduct(
   context: BackwardContext,
   i: number,
   x: Tensor,
   y: Tensor,
-  shape: Shape,
+  of: Tensor,
   alpha = 1,
 ): Tensor | typeof ACCUMULATED {
   const rank = Math.max(x.shape.length, y.shape.length)
   const batch = rank === 2 ? [] : broadcastShapes('matmul', x.shape.slice(0, -2), y.shape.slice(0, -2))
   const full = [...batch, x.shape[x.shape.length - 2]!, y.shape[y.shape.length - 1]!]
-  if (sameShape(full, shape)) {
+  if (sameShape(full, of.shape)) {
     const target = context.target(i)
     if (target !== null) {
       runInto(matmulOp, [x, y], target, [alpha, 1])
       return ACCUMULATED
     }
   }
-  return sumTo(run(matmulOp, [x, y], full, x._dtype, [alpha, 0]), shape)
+  return sumTo(run(matmulOp, [x, y], full, of._dtype, [alpha, 0]), of.shape)
 }
 
 type Gradient = Tensor | typeof ACCUMULATED | null
@@ -106,17 +120,18 @@ function productBackward(context: BackwardContext, g: Tensor, alpha: number): [G
   const a = context.saved(0)
   const b = context.saved(1)
   // da [.., M, K] = g [.., M, N] b' [.., N, K];  db [.., K, N] = a' [.., K, M] g [.., M, N]
-  const da = context.needs(0) ? gradientProduct(context, 0, g, transposeLast(b), a.shape, alpha) : null
+  const da = context.needs(0) ? gradientProduct(context, 0, g, transposeLast(b), a, alpha) : null
   if (!context.needs(1)) return [da, null]
   // one matrix b for all batches: its gradient is one product over all rows
   const folds = b.shape.length === 2 && a.shape.length > 2
   const db = folds
-    ? gradientProduct(context, 1, transposeLast(asRows(a)), asRows(g), b.shape, alpha)
-    : gradientProduct(context, 1, transposeLast(a), g, b.shape, alpha)
+    ? gradientProduct(context, 1, transposeLast(asRows(a)), asRows(g), b, alpha)
+    : gradientProduct(context, 1, transposeLast(a), g, b, alpha)
   return [da, db]
 }
 
-const matmulRecord: OpRecord = {
+/** @internal */
+export const matmulRecord: OpRecord = {
   name: 'matmul',
   autocast: 'lower',
   backward: (context, g) => productBackward(context, g, 1),
@@ -124,18 +139,24 @@ const matmulRecord: OpRecord = {
 
 /** Matrix product a @ b by PyTorch's rules: vectors [K] are a row on the left and a column on the right, and that dim
  *  goes; from rank 3 on leading dims are batches and broadcast.
- *  a [..., M, K], b [..., K, N] of one dtype -> [..., M, N]; 16-bit dtypes accumulate in float32 and round once.
+ *  a [..., M, K], b [..., K, N] of one dtype -> [..., M, N]; 16-bit dtypes accumulate in float32 and round once. Under
+ *  autocast dtypes may differ, and the result has autocast's.
  *  @throws ShapeError when inner or batch dims do not fit; DTypeError when the dtypes differ
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.matmul.html
  *  @example matmul(ones([2, 3]), ones([3, 4])).shape // [2, 4] */
 export function matmul(a: Tensor, b: Tensor): Tensor {
   expectTensor('matmul', 'a', a)
   expectTensor('matmul', 'b', b)
+  return productAs(matmulRecord, a, b)
+}
+
+/** @internal The product as an operator of another name has it. */
+export function productAs(op: OpRecord, a: Tensor, b: Tensor): Tensor {
   const { length: rankA } = a.shape
   const { length: rankB } = b.shape
-  if (rankA >= 2 && rankB >= 2) return product(matmulRecord, a, b)
+  if (rankA >= 2 && rankB >= 2) return product(op, a, b)
   if (rankA === 0 || rankB === 0) {
-    throw new ShapeError('matmul', {
+    throw new ShapeError(op.name, {
       problem: 'a tensor of rank 0 is no matrix',
       got: `a ${describeShape(a.shape)} and b ${describeShape(b.shape)}`,
       expected: 'rank 1 at least',
@@ -144,7 +165,7 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   }
   const x = rankA === 1 ? unsqueeze(a, 0) : a
   const y = rankB === 1 ? unsqueeze(b, 1) : b
-  const out = product(matmulRecord, x, y)
+  const out = product(op, x, y)
   const rank = out.shape.length
   if (rankA === 1 && rankB === 1) return squeeze(out, [0, 1])
   return squeeze(out, rankA === 1 ? rank - 2 : rank - 1)
@@ -167,8 +188,9 @@ function ofRank(op: string, rank: number, named: Record<string, Tensor>): void {
 /** Product of two matrices. @example mm(ones([2, 3]), ones([3, 4])).shape // [2, 4] */
 export function mm(a: Tensor, b: Tensor): Tensor {
   ofRank('mm', 2, { a, b })
-  return product({ ...matmulRecord, name: 'mm' }, a, b)
+  return product(mmRecord, a, b)
 }
+const mmRecord: OpRecord = { ...matmulRecord, name: 'mm' }
 
 /** Products of equally many matrices: a [B, M, K], b [B, K, N] -> [B, M, N].
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.bmm.html
@@ -183,27 +205,38 @@ export function bmm(a: Tensor, b: Tensor): Tensor {
       action: 'use matmul() to broadcast',
     })
   }
-  return product({ ...matmulRecord, name: 'bmm' }, a, b)
+  return product(bmmRecord, a, b)
 }
+const bmmRecord: OpRecord = { ...matmulRecord, name: 'bmm' }
 
 /** Product of a matrix [M, K] and a vector [K] -> [M].
  *  @example mv(tensor([[1, 2], [3, 4]]), tensor([1, 1])) // [3, 7] */
 export function mv(a: Tensor, x: Tensor): Tensor {
   ofRank('mv', 2, { a })
   ofRank('mv', 1, { x })
-  return matmul(a, x)
+  return productAs(mvRecord, a, x)
 }
+const mvRecord: OpRecord = { ...matmulRecord, name: 'mv' }
 
 /** Inner product of two vectors -> rank 0. @example dot(tensor([1, 2]), tensor([3, 4])) // 11 */
 export function dot(a: Tensor, b: Tensor): Tensor {
   ofRank('dot', 1, { a, b })
-  return matmul(a, b)
+  const [x, y] = autocasting ? (autocastWidest('dot', [a, b]) as [Tensor, Tensor]) : [a, b]
+  return productAs(dotRecord, x, y)
 }
+const dotRecord: OpRecord = { ...matmulRecord, name: 'dot', autocast: 'promote' }
 
 /** Outer product of vectors [M] and [N] -> [M, N]. @example outer(tensor([1, 2]), tensor([3, 4])) // [[3, 4], [6, 8]] */
 export function outer(a: Tensor, b: Tensor): Tensor {
   ofRank('outer', 1, { a, b })
-  return product({ ...matmulRecord, name: 'outer' }, unsqueeze(a, 1), unsqueeze(b, 0))
+  return product(outerRecord, unsqueeze(a, 1), unsqueeze(b, 0))
+}
+const outerRecord: OpRecord = { ...matmulRecord, name: 'outer', autocast: 'keep' }
+
+/** @internal a [..., M, 1] @ b [..., 1, N]; dtypes promote. */
+export function outerProduct(a: Tensor, b: Tensor): Tensor {
+  const dtype = dtypeNames[promote(a._dtype, b._dtype)]!
+  return productAs(outerRecord, to(a, dtype), to(b, dtype))
 }
 
 /** beta * input + alpha * a @ b in one kernel; input broadcasts to [M, N]. Defaults 1. With beta 0 the input is not read.
@@ -234,8 +267,6 @@ export function baddbmm(
 function addProduct(name: string, input: Tensor, a: Tensor, b: Tensor, alpha: number, beta: number): Tensor {
   expectTensor(name, 'input', input)
   expectFloating(name, 'a', a)
-  expectSameDtype(name, a, b)
-  expectSameDtype(name, input, a)
   if (a.shape.at(-1) !== b.shape.at(-2) || a.shape.slice(0, -2).some((size, d) => size !== b.shape[d])) {
     throw new ShapeError(name, {
       problem: 'inner dimensions differ',
@@ -252,12 +283,13 @@ function addProduct(name: string, input: Tensor, a: Tensor, b: Tensor, alpha: nu
       expected: describeShape(shape),
     })
   }
+  const dtype = productDType(name, a, b, [input])
   const strides = shape.map((size, d) => {
     const at = d - (shape.length - input.shape.length)
     return at < 0 || (input.shape[at] === 1 && size !== 1) ? 0 : input.strides[at]!
   })
   const expanded = Tensor._view(input, shape, strides, input._offset)
-  const out = beta === 0 ? run(fillOp, [], shape, a._dtype, [0]) : run(copyOp, [expanded], shape, a._dtype)
+  const out = beta === 0 ? run(fillOp, [], shape, dtype, [0]) : run(copyOp, [expanded], shape, dtype)
   runInto(matmulOp, [a, b], out, [alpha, beta])
   const op: OpRecord = {
     name,
@@ -270,7 +302,7 @@ function addProduct(name: string, input: Tensor, a: Tensor, b: Tensor, alpha: nu
         target: (i) => context.target(i + 1),
       }
       const [da, db] = productBackward(shifted, g, alpha)
-      const dinput = context.needs(0) ? sumTo(beta === 1 ? g : scaled(g, beta), input.shape) : null
+      const dinput = context.needs(0) ? gradientFor(beta === 1 ? g : scaled(g, beta), input.shape, input._dtype) : null
       return [dinput, da, db]
     },
   }

@@ -1,10 +1,14 @@
 // Normalization over the last dims.
 
-import { FLOAT32, FLOAT64 } from '../dtype'
-import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
+import { autocasting } from '../autograd/autocast'
+import { FLOAT32, FLOAT64, itemSizes } from '../dtype'
+import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
+import { tidy } from '../tensor/scope'
 import type { Shape, Tensor } from '../tensor/tensor'
 import { readShape } from './arguments'
+import { autocast } from './autocast'
 import { sameShape } from './broadcast'
+import { add, mul } from './pointwise'
 import {
   ACCUMULATED,
   type Backward,
@@ -18,6 +22,7 @@ import {
   record,
   runMany,
 } from './registry'
+import { reshape, to } from './shape'
 
 const layerNormOp = native('layerNorm', 'eps,normDims')
 const layerNormBackwardOp = native('layerNormBackward', 'normDims,accumulate')
@@ -63,6 +68,17 @@ function expectParameter(op: string, name: string, parameter: Tensor, sizes: Sha
   }
 }
 
+/** The parameters of 16-bit activations may be float32, as PyTorch has it; otherwise the dtypes are one. */
+function expectWideEnough(op: string, x: Tensor, parameter: Tensor): void {
+  if (parameter._dtype === x._dtype || (itemSizes[x._dtype] === 2 && parameter._dtype === FLOAT32)) return
+  throw new DTypeError(op, {
+    problem: 'the dtypes of x and its parameters do not fit',
+    got: `x ${x.dtype} and a parameter ${parameter.dtype}`,
+    expected: `${x.dtype}${itemSizes[x._dtype] === 2 ? ' or float32' : ''}`,
+    action: 'convert one with to()',
+  })
+}
+
 function expectEps(op: string, eps: unknown): number {
   if (typeof eps !== 'number' || !(eps >= 0)) {
     throw new ArgumentError(op, { problem: 'not an eps', got: describeValue(eps), expected: 'a number of at least 0' })
@@ -104,7 +120,9 @@ export function layerNorm(
   bias: Tensor | null = null,
   eps = 1e-5,
 ): Tensor {
+  if (autocasting) x = autocast('layerNorm', x)
   const sizes = readNormalized('layerNorm', x, normalizedShape, weight, bias)
+  for (const parameter of [weight, bias]) if (parameter !== null) expectWideEnough('layerNorm', x, parameter)
   const normDims = sizes.length
   const rows = x.shape.slice(0, x.ndim - normDims).reduce((n, size) => n * size, 1)
   const statistic = x._dtype === FLOAT64 ? FLOAT64 : FLOAT32
@@ -163,6 +181,7 @@ export function rmsNorm(
   weight: Tensor | null = null,
   eps: number | null = null,
 ): Tensor {
+  if (autocasting) x = autocast('rmsNorm', x)
   const sizes = readNormalized('rmsNorm', x, normalizedShape, weight, null)
   const normDims = sizes.length
   const rows = x.shape.slice(0, x.ndim - normDims).reduce((n, size) => n * size, 1)
@@ -194,4 +213,41 @@ export function rmsNorm(
   }
   rstd.dispose()
   return y
+}
+
+/** Normalization of groups of channels: each of `groups` equal parts of x's channels, with all that lies behind them, is
+ *  normalized as in `layerNorm`; weight and bias are those of the channels.
+ *  x [N, C, ...], weight and bias [C] (or null) -> x's shape and dtype. Default eps 1e-5.
+ *  @throws ShapeError when the groups do not divide the channels, or weight or bias do not fit
+ *  @see Wu & He 2018, arXiv:1803.08494
+ *  @example groupNorm(tensor([[1, 3, 10, 30]]), 2) // [[-1, 1, -1, 1]] */
+export function groupNorm(
+  x: Tensor,
+  groups: number,
+  weight: Tensor | null = null,
+  bias: Tensor | null = null,
+  eps = 1e-5,
+): Tensor {
+  const op = 'groupNorm'
+  expectTensor(op, 'x', x)
+  expectFloating(op, 'x', x)
+  if (autocasting) x = autocast(op, x)
+  const [N, C] = x.shape
+  if (N === undefined || C === undefined || !Number.isInteger(groups) || groups < 1 || C % groups !== 0) {
+    throw new ShapeError(op, {
+      problem: 'the groups do not divide the channels',
+      got: `${describeValue(groups)} groups for x ${describeShape(x.shape)}`,
+      expected: 'x [N, C, ...] with C a multiple of the groups',
+    })
+  }
+  if (weight !== null) expectParameter(op, 'weight', weight, [C])
+  if (bias !== null) expectParameter(op, 'bias', bias, [C])
+  return tidy(() => {
+    const width = x.numel / Math.max(1, N * groups)
+    let y = reshape(layerNorm(reshape(x, [N, groups, width]), width, null, null, eps), x.shape)
+    const perChannel = [C, ...Array<number>(x.ndim - 2).fill(1)]
+    if (weight !== null) y = mul(y, reshape(weight, perChannel))
+    if (bias !== null) y = add(y, reshape(bias, perChannel))
+    return to(y, x.dtype)
+  })
 }

@@ -1,10 +1,15 @@
 // Order along one dim: extrema with their places, sorting, and running sums. Indices are int64.
 
+import { autocasting } from '../autograd/autocast'
 import { INT64, isFloatingCode } from '../dtype'
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
 import { readOptions } from '../options'
+import { tidy } from '../tensor/scope'
 import type { Shape, Tensor } from '../tensor/tensor'
 import { normalizeDim } from './arguments'
+import { autocast } from './autocast'
+import { cat } from './join'
+import { mul } from './pointwise'
 import { amax, amin, type ReduceOptions, reduceOptions } from './reduce'
 import {
   type Backward,
@@ -17,7 +22,8 @@ import {
   run,
   runMany,
 } from './registry'
-import { unsqueeze } from './shape'
+import { reshape, to, unsqueeze } from './shape'
+import { narrow } from './slice'
 
 /** Values and where they stood. */
 export interface ValuesAndIndices {
@@ -186,12 +192,32 @@ const cumsumOp = native('cumsum', 'dim,reverse')
  *  @example cumsum(tensor([1, 2, 3]), 0) // [1, 3, 6] */
 export function cumsum(x: Tensor, dim: number): Tensor {
   expectTensor('cumsum', 'the operand', x)
+  if (autocasting) x = autocast('cumsum', x)
   const along = normalizeDim('cumsum', dim, x.ndim)
   const out = run(cumsumOp, [x], x.shape, isFloatingCode(x._dtype) ? x._dtype : INT64, [along, 0])
   if (!needsGrad([x])) return out
   return record({ name: 'cumsum', autocast: 'float32', backward: () => null }, out, [x], [], (_, g) =>
     run(cumsumOp, [g], g.shape, g._dtype, [along, 1]),
   )
+}
+
+/** Running products along a dim; of integers and truth values as int64. Each of log2(n) rounds multiplies by what lies
+ *  1, 2, 4, … positions in front, so that zeros need no rule of their own in the gradient.
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.cumprod.html
+ *  @example cumprod(tensor([1, 2, 3, 4]), 0) // [1, 2, 6, 24] */
+export function cumprod(x: Tensor, dim: number): Tensor {
+  expectTensor('cumprod', 'the operand', x)
+  if (autocasting) x = autocast('cumprod', x)
+  const along = normalizeDim('cumprod', dim, x.ndim)
+  const n = x.shape[along] ?? 1
+  return tidy(() => {
+    let out = isFloatingCode(x._dtype) ? x : to(x, 'int64')
+    for (let step = 1; step < n; step *= 2) {
+      const product = mul(narrow(out, along, step, n - step), narrow(out, along, 0, n - step))
+      out = cat([narrow(out, along, 0, step), product], along)
+    }
+    return out === x ? reshape(x, x.shape) : out
+  })
 }
 
 declare module '../tensor/tensor' {
@@ -206,7 +232,8 @@ declare module '../tensor/tensor' {
     argsort(dim?: number, options?: { descending?: boolean }): Tensor
     topk(k: number, dim?: number, options?: { largest?: boolean }): ValuesAndIndices
     cumsum(dim: number): Tensor
+    cumprod(dim: number): Tensor
   }
 }
 
-defineMethods({ max, min, argmax, argmin, sort, argsort, topk, cumsum })
+defineMethods({ max, min, argmax, argmin, sort, argsort, topk, cumsum, cumprod })

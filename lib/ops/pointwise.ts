@@ -1,10 +1,13 @@
 // Elementwise arithmetic of two operands.
 
 import { isAnomalyEnabled } from '../autograd/anomaly'
+import { autocasting } from '../autograd/autocast'
 import { isFloatingCode, promote } from '../dtype'
 import { ArgumentError, describeValue } from '../errors'
 import { readOptions } from '../options'
+import { tidy } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
+import { autocast } from './autocast'
 import { broadcastShapes } from './broadcast'
 import {
   binary,
@@ -19,7 +22,17 @@ import {
   tensorOf,
   truth,
 } from './operands'
-import { defineMethods, expectTensor, native, needsGrad, type OpRecord, record, run, runLike } from './registry'
+import {
+  defineMethods,
+  expectFloating,
+  expectTensor,
+  native,
+  needsGrad,
+  type OpRecord,
+  record,
+  run,
+  runLike,
+} from './registry'
 
 export type { Operand } from './operands'
 
@@ -185,6 +198,10 @@ const remainderRecord: OpRecord = { name: 'remainder', autocast: 'promote', back
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.pow.html
  *  @example pow(tensor([2, 3]), 2) // [4, 9] */
 export function pow(a: Operand, b: Operand): Tensor {
+  if (autocasting) {
+    if (a instanceof Tensor) a = autocast('pow', a)
+    if (b instanceof Tensor) b = autocast('pow', b)
+  }
   if (a instanceof Tensor && typeof b === 'number' && b < 0 && Number.isInteger(b) && !isFloatingCode(a._dtype)) {
     throw new ArgumentError('pow', {
       problem: 'an integer to a negative power is a fraction',
@@ -292,6 +309,25 @@ export function addcmul(x: Tensor, a: Tensor, b: Tensor, { value = 1 }: { value?
 }
 const addcmulRecord: OpRecord = { name: 'addcmul', autocast: 'promote', backward: () => null }
 
+/** Elementwise x + value * a / b; all broadcast to each other. Default value 1.
+ *  @throws DTypeError for integers a and b: convert first
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.addcdiv.html
+ *  @example addcdiv(tensor([1]), tensor([6]), tensor([3]), { value: 10 }) // [21] */
+export function addcdiv(x: Tensor, a: Tensor, b: Tensor, { value = 1 }: { value?: number } = {}): Tensor {
+  for (const [name, each] of [
+    ['x', x],
+    ['a', a],
+    ['b', b],
+  ] as const)
+    expectTensor('addcdiv', name, each)
+  if (!isFloatingCode(b._dtype)) expectFloating('addcdiv', 'a', a)
+  expectNumber('addcdiv', value, 'value')
+  return tidy(() => {
+    const quotient = div(a, b)
+    return add(x, value === 1 ? quotient : mul(quotient, value))
+  })
+}
+
 declare module '../tensor/tensor' {
   interface Tensor {
     add(other: Operand, options?: { alpha?: number }): Tensor
@@ -304,7 +340,8 @@ declare module '../tensor/tensor' {
     maximum(other: Operand): Tensor
     minimum(other: Operand): Tensor
     addcmul(a: Tensor, b: Tensor, options?: { value?: number }): Tensor
+    addcdiv(a: Tensor, b: Tensor, options?: { value?: number }): Tensor
   }
 }
 
-defineMethods({ add, sub, mul, div, floorDivide, remainder, pow, maximum, minimum, addcmul })
+defineMethods({ add, sub, mul, div, floorDivide, remainder, pow, maximum, minimum, addcmul, addcdiv })

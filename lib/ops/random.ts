@@ -1,7 +1,7 @@
 // Random tensors and dropout. All of it is philox (native/cpu/philox.h): an element's value depends on the seed, the
 // stream's position and its place in row-major order only. A call advances the stream by one counter for four elements.
 
-import { type DType, dtypeCode, FLOAT32, INT64, isFloatingCode } from '../dtype'
+import { type DType, dtypeCode, FLOAT32, FLOAT64, INT64, isFloatingCode, promote } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
 import { readOptions } from '../options'
 import { defaultGenerator, Generator } from '../random'
@@ -9,6 +9,7 @@ import { type NewArguments, readNew, type TensorOptions, tensorOptions } from '.
 import type { Shape, Tensor } from '../tensor/tensor'
 import { readShape } from './arguments'
 import { sameShape } from './broadcast'
+import { cast } from './operands'
 import {
   type Backward,
   defineMethods,
@@ -257,7 +258,7 @@ export function dropout(x: Tensor, p = 0.5, training = true, { generator }: Rand
 }
 
 /** `residual + dropout(x, p)` in one pass over memory.
- *  x and residual of one shape and dtype -> the same.
+ *  x and residual of one shape -> the same shape, dtypes promote.
  *  @example dropoutAdd(tensor([1, 2]), tensor([3, 4]), 0.1, false) // [4, 6] */
 export function dropoutAdd(
   x: Tensor,
@@ -270,19 +271,22 @@ export function dropoutAdd(
   expectTensor('dropoutAdd', 'residual', residual)
   expectFloating('dropoutAdd', 'x', x)
   expectProbability('dropoutAdd', p)
-  if (!sameShape(x.shape, residual.shape) || x._dtype !== residual._dtype) {
+  expectFloating('dropoutAdd', 'residual', residual)
+  if (!sameShape(x.shape, residual.shape)) {
     throw new ShapeError('dropoutAdd', {
       problem: 'x and residual differ',
-      got: `${x.dtype} ${describeShape(x.shape)} and ${residual.dtype} ${describeShape(residual.shape)}`,
-      expected: 'one shape and dtype',
+      got: `${describeShape(x.shape)} and ${describeShape(residual.shape)}`,
+      expected: 'one shape',
     })
   }
+  const dtype = promote(x._dtype, residual._dtype)
   const drops = training && p > 0
   const attrs = drops ? [...draw('dropoutAdd', x.numel, generator), p] : [0, 0, 0]
-  const y = run(dropoutAddOp, [x, residual], x.shape, x._dtype, attrs)
+  const y = run(dropoutAddOp, [dtype === FLOAT64 ? cast(x, dtype) : x, cast(residual, dtype)], x.shape, dtype, attrs)
+  const [xDType, residualDType] = [x._dtype, residual._dtype]
   const backward: Backward = (context, g) => [
-    context.needs(0) ? (drops ? run(dropoutOp, [g], g.shape, g._dtype, attrs) : g) : null,
-    g,
+    context.needs(0) ? (drops ? run(dropoutOp, [g], g.shape, xDType, attrs) : cast(g, xDType)) : null,
+    context.needs(1) ? cast(g, residualDType) : null,
   ]
   return record({ name: 'dropoutAdd', autocast: 'keep', backward }, y, [x, residual], [])
 }

@@ -1,10 +1,12 @@
 // Reductions over one dim, several, or all.
 
+import { autocasting } from '../autograd/autocast'
 import { BOOL, INT64, isFloatingCode } from '../dtype'
 import { describeShape, ShapeError } from '../errors'
 import { readOptions } from '../options'
 import type { Shape, Tensor } from '../tensor/tensor'
 import { dimMask, reducedShape } from './arguments'
+import { autocast } from './autocast'
 import { sameShape } from './broadcast'
 import { binary, expectNumber, fractional, nothing, promoted, truth } from './operands'
 import {
@@ -115,6 +117,7 @@ const logsumexpOp = native('logsumexp', 'dims')
 export function sum(x: Tensor, dim?: Dims, options: ReduceOptions = {}): Tensor {
   const { keepdim } = readOptions('sum', options, reduceOptions)
   expectTensor('sum', 'the operand', x)
+  if (autocasting) x = autocast('sum', x)
   const plan = new Plan('sum', x.shape, dim, keepdim)
   const dtype = isFloatingCode(x._dtype) ? x._dtype : INT64
   return reduce(sumOp, x, plan, dtype, none, (_, g) => plan.spread(g))
@@ -138,6 +141,7 @@ export function mean(x: Tensor, dim?: Dims, options: ReduceOptions = {}): Tensor
 export function prod(x: Tensor, dim?: Dims, options: ReduceOptions = {}): Tensor {
   const { keepdim } = readOptions('prod', options, reduceOptions)
   expectTensor('prod', 'the operand', x)
+  if (autocasting) x = autocast('prod', x)
   const plan = new Plan('prod', x.shape, dim, keepdim)
   const dtype = isFloatingCode(x._dtype) ? x._dtype : INT64
   return reduce(
@@ -282,6 +286,7 @@ export function logsumexp(x: Tensor, dim: Dims, options: ReduceOptions = {}): Te
   const { keepdim } = readOptions('logsumexp', options, reduceOptions)
   expectTensor('logsumexp', 'the operand', x)
   expectFloating('logsumexp', 'the operand', x)
+  if (autocasting) x = autocast('logsumexp', x)
   const plan = new Plan('logsumexp', x.shape, dim, keepdim)
   return reduce(
     logsumexpOp,
@@ -305,6 +310,7 @@ export function norm(x: Tensor, p = 2, dim?: Dims, options: ReduceOptions = {}):
   const { keepdim } = readOptions('norm', options, reduceOptions)
   expectTensor('norm', 'the operand', x)
   expectFloating('norm', 'the operand', x)
+  if (autocasting) x = autocast('norm', x)
   expectNumber('norm', p, 'p')
   const plan = new Plan('norm', x.shape, dim, keepdim)
   const signed = (g: Tensor, of: Tensor): Tensor => runLike(signBackwardAbs, g, of, g._dtype, 0)

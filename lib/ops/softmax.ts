@@ -1,7 +1,9 @@
 // Softmax and its logarithm over one dim.
 
+import { autocasting } from '../autograd/autocast'
 import type { Tensor } from '../tensor/tensor'
 import { normalizeDim } from './arguments'
+import { autocast } from './autocast'
 import { defineMethods, expectFloating, expectTensor, native, type OpRecord, record, run } from './registry'
 
 const softmaxOp = native('softmax', 'dim')
@@ -19,6 +21,7 @@ const logSoftmaxRecord: OpRecord = { name: 'logSoftmax', autocast: 'float32', ba
 export function softmax(x: Tensor, dim = -1): Tensor {
   expectTensor('softmax', 'x', x)
   expectFloating('softmax', 'x', x)
+  if (autocasting) x = autocast('softmax', x)
   const at = normalizeDim('softmax', dim, x.ndim)
   const y = run(softmaxOp, [x], x.shape, x._dtype, [at])
   // dx = y (g - sum(g y))
@@ -33,6 +36,7 @@ export function softmax(x: Tensor, dim = -1): Tensor {
 export function logSoftmax(x: Tensor, dim = -1): Tensor {
   expectTensor('logSoftmax', 'x', x)
   expectFloating('logSoftmax', 'x', x)
+  if (autocasting) x = autocast('logSoftmax', x)
   const at = normalizeDim('logSoftmax', dim, x.ndim)
   const y = run(logSoftmaxOp, [x], x.shape, x._dtype, [at])
   // dx = g - exp(y) sum(g)

@@ -1,9 +1,11 @@
 // Elementary functions and rounding, element by element.
 
+import { autocasting } from '../autograd/autocast'
 import { BOOL, isFloatingCode } from '../dtype'
 import { ArgumentError, DTypeError, describeValue } from '../errors'
 import { readOptions } from '../options'
 import type { Tensor } from '../tensor/tensor'
+import { autocast } from './autocast'
 import { binary, fractional, nothing, promoted, type ResultDType, truth } from './operands'
 import {
   type Backward,
@@ -48,8 +50,10 @@ function unary(rule: UnaryRule): (x: Tensor) => Tensor {
     return gradient(g, reads === 'nothing' ? g : context.saved(0))
   }
   const entry: OpRecord = { name: rule.name, autocast: rule.autocast ?? 'promote', backward }
+  const { name } = rule
   return (x) => {
-    expectTensor(rule.name, 'the operand', x)
+    expectTensor(name, 'the operand', x)
+    if (autocasting) x = autocast(name, x)
     const out = runLike(op, x, null, rule.result(x._dtype), 0)
     if (!needsGrad([x])) return out
     return record(entry, out, [x], reads === 'operand' ? [x] : reads === 'output' ? [out] : nothing)

@@ -2,7 +2,8 @@
 
 import { adagradStep } from '../ops/optim'
 import type { Tensor } from '../tensor/tensor'
-import { checkRange, Optimizer, type ParamGroup, type Params, withDefaults, zerosFor } from './optimizer'
+import { checkRange, withDefaults, zerosFor } from './arguments'
+import { Optimizer, type ParamGroup, type Params } from './optimizer'
 
 /** Options of Adagrad. */
 export interface AdagradOptions {
@@ -25,6 +26,9 @@ export interface AdagradOptions {
  *  @see Duchi et al. 2011, Journal of Machine Learning Research 12
  *  @example new optim.Adagrad(model.parameters(), { lr: 0.01 }) */
 export class Adagrad extends Optimizer<AdagradOptions> {
+  /** @internal */
+  override readonly _decidesOnDevice = true
+
   constructor(params: Params<AdagradOptions>, options: Partial<AdagradOptions> = {}) {
     const defaults = { lr: 0.01, lrDecay: 0, weightDecay: 0, initialAccumulatorValue: 0, eps: 1e-10, maximize: false }
     super(params, withDefaults('Adagrad', defaults, options))
@@ -39,13 +43,13 @@ export class Adagrad extends Optimizer<AdagradOptions> {
 
   /** @internal */
   protected update(group: ParamGroup<AdagradOptions>, params: Tensor[]): void {
-    const bySteps = this.groupBySteps(params, (param) => ({
+    const cohorts = this.cohorts(params, (param) => ({
       step: 0,
       sum: zerosFor(param).fill_(group.initialAccumulatorValue),
     }))
-    for (const [step, together] of bySteps) {
-      adagradStep(this.operands(together, ['sum']), group, step)
-      this.countStep(together, step)
+    for (const cohort of cohorts) {
+      adagradStep(this.operands(cohort, ['sum']), group, cohort.step)
+      this.countStep(cohort)
     }
   }
 }

@@ -1,9 +1,16 @@
 // Optimizers and schedules.
 
 export { Adagrad, type AdagradOptions } from './adagrad'
-export { Adam, type AdamOptions, AdamW } from './adam'
+export { Adam, type AdamOptions, AdamW, AdamW8bit } from './adam'
 export { paramGroupsWithDecay } from './groups'
-export { Optimizer, type OptimizerState, type ParamGroup, type ParamState, type Params } from './optimizer'
+export {
+  Optimizer,
+  type OptimizerState,
+  type ParamGroup,
+  type ParamState,
+  type Params,
+  type StepOptions,
+} from './optimizer'
 export { RMSprop, type RmspropOptions } from './rmsprop'
 export { ExponentialLR, LambdaLR, type LrLambda } from './schedule/lambda'
 export { LRScheduler, type SchedulerState } from './schedule/scheduler'

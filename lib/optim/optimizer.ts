@@ -1,14 +1,17 @@
 // What all optimizers share: parameter groups, states, and their form on disk.
 
-import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError, StateError } from '../errors'
-import { clearGradients, isParameter } from '../nn/parameter'
+import type { DType } from '../dtype'
+import { ArgumentError, describeShape, describeValue, ShapeError, StateError } from '../errors'
+import { clearGradients } from '../nn/parameter'
 import { sameShape } from '../ops/broadcast'
-import type { StepOperands } from '../ops/optim'
+import { totalNorm } from '../ops/multiTensor'
+import type { StepConditions, StepOperands } from '../ops/optim'
 import { readOptions, refuseSnakeCase } from '../options'
-import { zeros } from '../tensor/create'
+import { full } from '../tensor/create'
 import { flushReleases, releaseTensor } from '../tensor/memory'
 import { unscoped } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
+import { checkRange, expectGradient, expectParameter, zerosFor } from './arguments'
 
 /** Parameters with options of their own. Every number may be changed at any time; `lr` is the rate of the next step. */
 export type ParamGroup<Options extends object> = Options & {
@@ -19,8 +22,8 @@ export type ParamGroup<Options extends object> = Options & {
 
 /** What an optimizer keeps for one parameter: step counts and tensors, by name. */
 export interface ParamState {
-  /** Updates so far. */
-  step?: number
+  /** Updates so far: a tensor (float32 of rank 0, as in PyTorch) where a GradScaler let the device decide on them. */
+  step?: number | Tensor
   [name: string]: number | Tensor | undefined
 }
 
@@ -35,6 +38,25 @@ export type Params<Options extends object> =
   | Iterable<Tensor>
   | Iterable<Partial<Options> & { params: Iterable<Tensor> }>
 
+/** Options of `step`. */
+export interface StepOptions {
+  /** Clips the gradients of all groups to this norm as the update reads them: min(1, maxNorm / (norm + 1e-6)). */
+  maxNorm?: number
+}
+
+/** Parameters of one native call: they are about to have the same number of updates, or the device counts. @internal */
+export interface Cohort {
+  readonly params: readonly Tensor[]
+  /** Number of the update, from 1; without meaning where the device counts. */
+  readonly step: number
+  /** The counts, where the device counts. */
+  readonly steps: readonly Tensor[] | null
+}
+
+// Options that states written by earlier versions, and by PyTorch, lack.
+const laterOptions = new Set(['stateBits'])
+const unconditional: StepConditions = {}
+
 /** One optimizer's algorithm over parameter groups. Subclasses say how a group's parameters are updated. */
 export abstract class Optimizer<Options extends { lr: number } = { lr: number }> {
   readonly paramGroups: ParamGroup<Options>[] = []
@@ -42,6 +64,11 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
   readonly state = new Map<Tensor, ParamState>()
   /** Called after every step, with the optimizer. */
   readonly _afterStep: (() => void)[] = []
+  /** Whether `update` leaves it to the kernels to unscale, clip or skip, as a GradScaler asks; else the scaler waits and
+   *  decides. @internal */
+  readonly _decidesOnDevice: boolean = false
+  #conditions = unconditional
+  #undecided: (() => void)[] = []
 
   /** @param defaults options of groups that do not say otherwise */
   constructor(
@@ -76,17 +103,61 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
   protected abstract check(options: Options): void
 
   /** One update of every parameter that has a gradient. Parameters keep count of their own steps.
-   *  @see https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.step.html */
-  step(): void {
+   *
+   *  With `maxNorm` gradients are clipped on the way, as `clipGradNorm_` would, but nothing is written to them: they are
+   *  read twice, for the norm and for the update, and not four times. Returns the norm before clipping then, float32 of
+   *  rank 0; nothing waits for it.
+   *  @throws ArgumentError for options out of range; ShapeError for a gradient unlike its parameter; nothing is changed
+   *  @see https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.step.html
+   *  @example const norm = optimizer.step({ maxNorm: 1 }) */
+  step(): void
+  step(options: StepOptions & { maxNorm: number }): Tensor
+  step(options?: StepOptions): Tensor | undefined
+  step(options: StepOptions = {}): Tensor | undefined {
     const name = this.constructor.name
+    const { maxNorm } = readOptions(`${name}.step`, options, ['maxNorm'])
+    if (maxNorm !== undefined) checkRange(name, 'maxNorm', maxNorm, 0)
+    this._settle()
     const due = this.paramGroups.map((group) => {
       this.check(group) // whatever was set by hand since
       return group.params.filter((param) => param.grad !== null && expectGradient(name, param, param.grad))
     })
-    due.forEach((params, i) => {
-      if (params.length > 0) this.update(this.paramGroups[i]!, params)
-    })
+    const outer = this.#conditions
+    let norm: Tensor | undefined
+    if (maxNorm !== undefined) {
+      norm = outer.norm ?? totalNorm([...new Set(due.flat().map((param) => param.grad!))])
+      this.#conditions = { ...outer, norm, maxNorm }
+    }
+    try {
+      due.forEach((params, i) => {
+        if (params.length > 0) this.update(this.paramGroups[i]!, params)
+      })
+    } finally {
+      this.#conditions = outer
+    }
     for (const each of this._afterStep) each()
+    return norm
+  }
+
+  /** Takes a step whose gradients are scaled, or which may be skipped, on the device. @internal */
+  _conditionally<R>(conditions: StepConditions, fn: () => R): R {
+    this.#conditions = conditions
+    try {
+      return fn()
+    } finally {
+      this.#conditions = unconditional
+    }
+  }
+
+  /** Leaves something to be done before the rates are looked at again, as soon as a step is known to be taken or
+   *  skipped. @internal */
+  _decideLater(decide: () => void): void {
+    this.#undecided.push(decide)
+  }
+
+  /** @internal */
+  _settle(): void {
+    for (const decide of this.#undecided.splice(0)) decide()
   }
 
   /** Forgets the gradients, or with `setToNone: false` sets them to 0. */
@@ -138,29 +209,56 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
   }
 
   /** Parameters by the number of the update that they are about to have: nearly always one entry, so one native call.
-   *  @internal */
-  protected groupBySteps(params: readonly Tensor[], create: (param: Tensor) => ParamState): Map<number, Tensor[]> {
+   *  What only the device knows the count of is one entry too, with the counts themselves. @internal */
+  protected cohorts(params: readonly Tensor[], create: (param: Tensor) => ParamState): Cohort[] {
     const bySteps = new Map<number, Tensor[]>()
+    const counted: Tensor[] = []
     for (const param of params) {
-      const step = this.stateOf(param, () => create(param)).step! + 1
+      const state = this.stateOf(param, () => create(param))
+      if (this.#conditions.foundInf) this.countOnDevice(state)
+      if (state.step instanceof Tensor) {
+        counted.push(param)
+        continue
+      }
+      const step = (state.step ?? 0) + 1
       const together = bySteps.get(step)
       if (together === undefined) bySteps.set(step, [param])
       else together.push(param)
     }
-    return bySteps
+    const cohorts: Cohort[] = [...bySteps].map(([step, together]) => ({ params: together, step, steps: null }))
+    if (counted.length > 0) cohorts.push(this.counted(counted))
+    return cohorts
+  }
+
+  /** Parameters whose updates the device counts. @internal */
+  protected counted(params: readonly Tensor[]): Cohort {
+    return { params, step: 0, steps: params.map((param) => this.state.get(param)!.step as Tensor) }
+  }
+
+  /** From now on only the device knows how many updates there were. @internal */
+  protected countOnDevice(state: ParamState): void {
+    const { step = 0 } = state
+    if (typeof step === 'number') state.step = unscoped(() => full([], step))
   }
 
   /** @internal */
-  protected countStep(params: readonly Tensor[], step: number): void {
-    for (const param of params) this.state.get(param)!.step = step
+  protected countStep({ params, step, steps }: Cohort): void {
+    if (steps === null) for (const param of params) this.state.get(param)!.step = step
+  }
+
+  /** Whether the device decides if the step under way is taken. @internal */
+  protected get maySkip(): boolean {
+    return this.#conditions.foundInf !== undefined && this.#conditions.foundInf !== null
   }
 
   /** What the kernels take: parameters, gradients and the named states. @internal */
-  protected operands(params: readonly Tensor[], names: readonly string[]): StepOperands {
+  protected operands({ params, steps }: Pick<Cohort, 'params' | 'steps'>, names: readonly string[]): StepOperands {
     return {
       params,
       grads: params.map((param) => param.grad!),
       states: names.map((name) => params.map((param) => this.namedState(param, name))),
+      steps,
+      conditions: this.#conditions,
     }
   }
 
@@ -176,6 +274,7 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
 
   /** Options, step counts and states. Its tensors are the optimizer's own: copy or save them before the next step. */
   stateDict(): OptimizerState {
+    this._settle()
     const all = this.paramGroups.flatMap((group) => group.params)
     const numbers = new Map(all.map((param, i) => [param, i]))
     const state: OptimizerState['state'] = {}
@@ -208,7 +307,8 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
         expected: describeShape(sizes(this.paramGroups)),
       })
     }
-    const options = Object.keys(this.defaults)
+    this._settle()
+    const options = Object.keys(this.defaults).filter((each) => !laterOptions.has(each))
     groups.forEach((group, i) => {
       const given = Object.keys(group).filter((each) => each !== 'params' && each !== 'initialLr')
       if (!options.every((each) => given.includes(each))) {
@@ -225,7 +325,7 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
     const states = new Map<Tensor, ParamState>()
     numbers.forEach((number, i) => {
       const saved = dict.state[number]
-      if (saved !== undefined) states.set(params[i]!, copyState(op, saved, params[i]!, i))
+      if (saved !== undefined) states.set(params[i]!, this.copyState(op, saved, params[i]!, i))
     })
     for (const old of this.state.values()) {
       for (const value of Object.values(old)) if (value instanceof Tensor) releaseTensor(value, op)
@@ -238,92 +338,32 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
       Object.assign(this.paramGroups[i]!, structuredClone(options))
     })
   }
-}
 
-/** @internal An optimizer's options over its defaults.
- *  @throws ArgumentError for one that the optimizer does not have */
-export function withDefaults<Options extends object>(
-  op: string,
-  defaults: Options,
-  options: Partial<Options>,
-): Options {
-  return {
-    ...defaults,
-    ...readOptions<Partial<Options>>(op, options, Object.keys(defaults) as (keyof Options & string)[]),
-  }
-}
-
-function expectParameter(op: string, param: unknown, i: number): asserts param is Tensor {
-  if (!(param instanceof Tensor)) {
-    throw new DTypeError(op, { problem: `parameter ${i} is not a tensor`, got: describeValue(param) })
-  }
-  param._alive(op)
-  if (!param.isLeaf || !(param.requiresGrad || isParameter(param))) {
-    throw new StateError(op, {
-      problem: `parameter ${i} cannot be optimized`,
-      got: param.isLeaf ? 'a tensor that does not require a gradient' : 'the result of an operation',
-      expected: 'a leaf that requires a gradient',
-    })
-  }
-}
-
-function expectGradient(op: string, param: Tensor, grad: unknown): true {
-  if (!(grad instanceof Tensor)) {
-    throw new DTypeError(op, {
-      problem: 'the gradient of a parameter is not a tensor',
-      got: describeValue(grad),
-      expected: 'a Tensor or null',
-    })
-  }
-  if (!sameShape(grad.shape, param.shape)) {
-    throw new ShapeError(op, {
-      problem: 'a gradient has another shape than its parameter',
-      got: describeShape(grad.shape),
-      expected: describeShape(param.shape),
-    })
-  }
-  return true
-}
-
-function copyState(op: string, saved: ParamState, param: Tensor, i: number): ParamState {
-  const state: ParamState = {}
-  for (const [key, value] of Object.entries(saved)) {
-    if (typeof value === 'number' || value === undefined) {
-      state[key] = value
-    } else if (value instanceof Tensor && value.numel === 1 && key === 'step') {
-      state[key] = value.itemSync() // PyTorch keeps step counts as tensors
-    } else if (value instanceof Tensor && describeShape(value.shape) === describeShape(param.shape)) {
-      const dtype = param.dtype === 'float64' ? 'float64' : 'float32'
-      state[key] = unscoped(() => (value.dtype === dtype ? value.detach().clone() : value.detach().to(dtype)))
-    } else {
-      throw new ShapeError(op, {
-        problem: `state ${key} of parameter ${i} does not fit`,
-        got: value instanceof Tensor ? describeShape(value.shape) : describeValue(value),
-        expected: describeShape(param.shape),
-      })
+  private copyState(op: string, saved: ParamState, param: Tensor, i: number): ParamState {
+    const state: ParamState = {}
+    for (const [key, value] of Object.entries(saved)) {
+      if (typeof value === 'number' || value === undefined) {
+        state[key] = value
+      } else if (value instanceof Tensor && value.numel === 1 && key === 'step') {
+        state[key] = value.itemSync() // PyTorch keeps step counts as tensors
+      } else {
+        const dtype = value instanceof Tensor ? this.stateDType(key, saved, param) : null
+        if (!(value instanceof Tensor) || dtype === null) {
+          throw new ShapeError(op, {
+            problem: `state ${key} of parameter ${i} does not fit`,
+            got: value instanceof Tensor ? `${value.dtype} ${describeShape(value.shape)}` : describeValue(value),
+            expected: describeShape(param.shape),
+          })
+        }
+        state[key] = unscoped(() => (value.dtype === dtype ? value.detach().clone() : value.detach().to(dtype)))
+      }
     }
+    return state
   }
-  return state
-}
 
-/** @internal Zeros for a parameter's state: 16-bit parameters keep theirs in float32. */
-export const zerosFor = (param: Tensor): Tensor =>
-  zeros(param.shape, { dtype: param.dtype === 'float64' ? 'float64' : 'float32' })
-
-/** @internal Throws unless a number lies in [low, high), or (low, high) when `open`. */
-export function checkRange(
-  op: string,
-  name: string,
-  value: unknown,
-  low: number,
-  high = Number.POSITIVE_INFINITY,
-): void {
-  if (typeof value !== 'number' || !(value >= low) || !(value < high || value === low)) {
-    throw new ArgumentError(op, {
-      problem: `${name} is out of range`,
-      got: describeValue(value),
-      expected:
-        high === Number.POSITIVE_INFINITY ? `a number of at least ${low}` : `a number from ${low} to below ${high}`,
-    })
+  /** The dtype that a saved state is kept in, or null when it does not fit the parameter. @internal */
+  protected stateDType(key: string, saved: ParamState, param: Tensor): DType | null {
+    if (!sameShape((saved[key] as Tensor).shape, param.shape)) return null
+    return param.dtype === 'float64' ? 'float64' : 'float32'
   }
 }

@@ -2,7 +2,8 @@
 
 import { rmspropStep } from '../ops/optim'
 import type { Tensor } from '../tensor/tensor'
-import { checkRange, Optimizer, type ParamGroup, type Params, withDefaults, zerosFor } from './optimizer'
+import { checkRange, withDefaults, zerosFor } from './arguments'
+import { Optimizer, type ParamGroup, type Params } from './optimizer'
 
 /** Options of RMSprop. */
 export interface RmspropOptions {
@@ -27,6 +28,9 @@ export interface RmspropOptions {
  *  @see Hinton 2012, Neural Networks for Machine Learning, lecture 6e; centered: Graves 2013, arXiv:1308.0850
  *  @example new optim.RMSprop(model.parameters(), { lr: 1e-3 }) */
 export class RMSprop extends Optimizer<RmspropOptions> {
+  /** @internal */
+  override readonly _decidesOnDevice = true
+
   constructor(params: Params<RmspropOptions>, options: Partial<RmspropOptions> = {}) {
     const defaults = { lr: 0.01, alpha: 0.99, eps: 1e-8, weightDecay: 0, momentum: 0, centered: false, maximize: false }
     super(params, withDefaults('RMSprop', defaults, options))
@@ -44,13 +48,13 @@ export class RMSprop extends Optimizer<RmspropOptions> {
     const names = ['squareAvg']
     if (group.centered) names.push('gradAvg')
     if (group.momentum > 0) names.push('momentumBuffer')
-    const bySteps = this.groupBySteps(params, (param) => ({
+    const cohorts = this.cohorts(params, (param) => ({
       step: 0,
       ...Object.fromEntries(names.map((name) => [name, zerosFor(param)])),
     }))
-    for (const [step, together] of bySteps) {
-      rmspropStep(this.operands(together, names), group)
-      this.countStep(together, step)
+    for (const cohort of cohorts) {
+      rmspropStep(this.operands(cohort, names), group)
+      this.countStep(cohort)
     }
   }
 }

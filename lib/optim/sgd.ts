@@ -2,8 +2,9 @@
 
 import { ArgumentError } from '../errors'
 import { sgdStep } from '../ops/optim'
-import type { Tensor } from '../tensor/tensor'
-import { checkRange, Optimizer, type ParamGroup, type Params, withDefaults, zerosFor } from './optimizer'
+import { Tensor } from '../tensor/tensor'
+import { checkRange, withDefaults, zerosFor } from './arguments'
+import { type Cohort, Optimizer, type ParamGroup, type Params } from './optimizer'
 
 /** Options of SGD. */
 export interface SgdOptions {
@@ -26,6 +27,9 @@ export interface SgdOptions {
  *  @see Sutskever et al. 2013; https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html
  *  @example new optim.SGD(model.parameters(), { lr: 0.1, momentum: 0.9 }) */
 export class SGD extends Optimizer<SgdOptions> {
+  /** @internal */
+  override readonly _decidesOnDevice = true
+
   constructor(params: Params<SgdOptions>, options: Partial<SgdOptions> = {}) {
     const defaults = { lr: 1e-3, momentum: 0, dampening: 0, weightDecay: 0, nesterov: false, maximize: false }
     super(params, withDefaults('SGD', defaults, options))
@@ -47,13 +51,28 @@ export class SGD extends Optimizer<SgdOptions> {
   /** @internal */
   protected update(group: ParamGroup<SgdOptions>, params: Tensor[]): void {
     if (group.momentum === 0) {
-      sgdStep(this.operands(params, []), group, false)
+      sgdStep(this.operands({ params, steps: null }, []), group, false)
       return
     }
-    const fresh = params.filter((param) => !this.state.has(param))
-    const seen = params.filter((param) => this.state.has(param))
-    for (const param of fresh) this.stateOf(param, () => ({ momentumBuffer: zerosFor(param) }))
-    if (fresh.length > 0) sgdStep(this.operands(fresh, ['momentumBuffer']), group, true)
-    if (seen.length > 0) sgdStep(this.operands(seen, ['momentumBuffer']), group, false)
+    const fresh: Tensor[] = []
+    const seen: Tensor[] = []
+    const counted: Tensor[] = []
+    for (const param of params) {
+      const known = this.state.has(param)
+      const state = this.stateOf(param, () => ({ momentumBuffer: zerosFor(param) }))
+      if (this.maySkip) {
+        // only the device will know whether the buffer had its first gradient
+        state.step ??= known ? 1 : 0
+        this.countOnDevice(state)
+      }
+      const kind = state.step instanceof Tensor ? counted : known ? seen : fresh
+      kind.push(param)
+    }
+    const step = (cohort: Pick<Cohort, 'params' | 'steps'>, first: boolean): void => {
+      if (cohort.params.length > 0) sgdStep(this.operands(cohort, ['momentumBuffer']), group, first)
+    }
+    step({ params: fresh, steps: null }, true)
+    step({ params: seen, steps: null }, false)
+    step(this.counted(counted), false)
   }
 }

@@ -3,27 +3,49 @@
 #define HWY_TARGET_INCLUDE "attention.cc"
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
 
-#include "attention_backward-inl.h"
-#include "attention_forward-inl.h"
+#include "attention_statistics-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gradus::cpu::HWY_NAMESPACE {
 
+// Calls what(pairs, element) for the operands' dtype and way of multiplying.
+template <class What>
+auto visitKernel(const Attention& a, const What& what) {
+#if HWY_TARGET == HWY_AVX3
+  if (a.pairs) return what(std::true_type(), BFloat16());
+#endif
+  return visitFloating(a.q->dtype, [&](auto e) { return what(std::false_type(), e); });
+}
+
 size_t forwardBytes(const Attention& a, const AttentionPlan& plan) {
-  return visitFloating(a.q->dtype, [&](auto e) { return ForwardScratch<Compute<decltype(e)>>(a, plan, nullptr).bytes; });
+  return visitKernel(a, [&](auto pairs, auto e) {
+    return ForwardScratch<decltype(pairs)::value, Compute<decltype(e)>>(a, plan, nullptr).bytes;
+  });
 }
 size_t backwardBytes(const Attention& a, const AttentionPlan& plan) {
-  return visitFloating(a.q->dtype,
-                       [&](auto e) { return BackwardScratch<Compute<decltype(e)>>(a, plan, nullptr).bytes; });
+  return visitKernel(a, [&](auto pairs, auto e) {
+    return BackwardScratch<decltype(pairs)::value, Compute<decltype(e)>>(a, plan, nullptr).bytes;
+  });
+}
+size_t statisticsBytes(const Attention& a) {
+  return visitKernel(a, [&](auto pairs, auto e) {
+    return StatisticsScratch<decltype(pairs)::value, Compute<decltype(e)>>(a, nullptr).bytes;
+  });
 }
 void forward(const Attention& a, const AttentionPlan& plan, int64_t task, char* memory) {
-  visitFloating(a.q->dtype, [&](auto e) { forwardTask<decltype(e)>(a, plan, task, memory); });
+  visitKernel(a, [&](auto pairs, auto e) { forwardTask<decltype(pairs)::value, decltype(e)>(a, plan, task, memory); });
 }
 void backward(const Attention& a, const AttentionPlan& plan, int64_t task, char* memory) {
-  visitFloating(a.q->dtype, [&](auto e) { backwardTask<decltype(e)>(a, plan, task, memory); });
+  visitKernel(a, [&](auto pairs, auto e) { backwardTask<decltype(pairs)::value, decltype(e)>(a, plan, task, memory); });
 }
-void reduce(const Attention& a, const AttentionPlan& plan, int64_t task, char* memory) {
-  visitFloating(a.q->dtype, [&](auto e) { reduceTask<decltype(e)>(a, plan, task, memory); });
+void statistics(const Attention& a, int64_t task, char* memory) {
+  visitKernel(a, [&](auto pairs, auto e) { statisticsTask<decltype(pairs)::value, decltype(e)>(a, task, memory); });
+}
+void weights(const Attention& a, int64_t task, char* memory) {
+  visitKernel(a, [&](auto pairs, auto e) { weightsTask<decltype(pairs)::value, decltype(e)>(a, task, memory); });
+}
+void reduce(const Attention& a, const AttentionPlan& plan, int64_t task) {
+  visitFloating(a.q->dtype, [&](auto e) { reduceTask<decltype(e)>(a, plan, task); });
 }
 
 }  // namespace gradus::cpu::HWY_NAMESPACE
@@ -32,6 +54,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 #include <atomic>
 
+#include "attention_call.h"
 #include "parallel.h"
 
 namespace gradus::cpu {
@@ -42,46 +65,19 @@ namespace {
 
 HWY_EXPORT(forwardBytes);
 HWY_EXPORT(backwardBytes);
+HWY_EXPORT(statisticsBytes);
 HWY_EXPORT(forward);
 HWY_EXPORT(backward);
+HWY_EXPORT(statistics);
+HWY_EXPORT(weights);
 HWY_EXPORT(reduce);
-
-Attention describe(const OpCall& call, const TensorView* q, const TensorView* k, const TensorView* v, int maskAt) {
-  Attention a{};
-  a.q = q;
-  a.k = k;
-  a.v = v;
-  a.batch = q->size(0);
-  a.heads = q->size(1);
-  a.queries = q->size(2);
-  a.dim = q->size(3);
-  a.kvHeads = k->size(1);
-  a.keys = k->size(2);
-  a.valueDim = v->size(3);
-  a.dimPad = roundUp(a.dim, kLaneMultiple);
-  a.valuePad = roundUp(a.valueDim, kLaneMultiple);
-  if (call.nIn > maskAt && call.in[maskAt].present()) {
-    a.mask = &call.in[maskAt];
-    for (int d = 0; d < 4; ++d) {
-      const int from = d - (4 - a.mask->rank);
-      a.maskStrides[d] = from < 0 || a.mask->sizes[from] == 1 ? 0 : a.mask->strides[from];
-    }
-  }
-  a.scale = call.attr[0];
-  a.causal = call.flag(1);
-  a.seed = static_cast<uint64_t>(call.attr[2]);
-  a.offset = static_cast<uint64_t>(call.attr[3]);
-  a.dropout = call.attr[4];
-  return a;
-}
 
 // Tasks cost unequally under causality and cores are shared: each thread takes the next one when it is free. What a
 // task writes does not depend on who runs it.
 template <class Run>
 void runTasks(const Attention& a, int64_t tasks, char* scratch, size_t bytesEach, const Run& run) {
   // Waking a thread costs 5 us, and 100 us on a busy machine: small attentions stay on one.
-  const double work = 4.0 * a.batch * a.heads * a.queries * a.keys * a.dim;
-  const int threads = work < 1.6e7 ? 1 : static_cast<int>(std::min<int64_t>(numThreads(), tasks));
+  const int threads = 4 * a.scores * a.dim < 1.6e7 ? 1 : static_cast<int>(std::min<int64_t>(numThreads(), tasks));
   if (threads <= 1) {
     for (int64_t task = 0; task < tasks; ++task) run(task, scratch);
     return;
@@ -100,8 +96,6 @@ int64_t rangesFor(int64_t heads, int64_t most) {
   if (threads == 1 || heads >= enough || heads % threads == 0) return 1;
   return std::max<int64_t>(1, std::min(most, (enough + heads - 1) / heads));
 }
-
-int64_t ceilDiv(int64_t n, int64_t by) { return (n + by - 1) / by; }
 
 // [B, T, H, D] as [B, H, T, D].
 TensorView byHeads(TensorView x) {
@@ -136,57 +130,86 @@ void fillZero(const TensorView& x) {
 }  // namespace
 
 void run_attention(const OpCall& call) {
-  Attention a = describe(call, &call.in[0], &call.in[1], &call.in[2], 3);
+  Attention a = describeAttention(call, &call.in[0], &call.in[1], &call.in[2], 3);
   const TensorView out = byHeads(call.out[0]);
   a.out = &out;
   a.logsumexp = &call.out[1];
-  const int64_t heads = a.batch * a.heads, blocks = ceilDiv(a.queries, kAttentionBlock);
-  if (heads == 0 || a.queries == 0) return;
+  const int64_t heads = static_cast<int64_t>(a.segments.size()) * a.heads;
+  if (heads == 0 || a.longestQueries == 0) return;
   AttentionPlan plan{};
-  const int64_t ranges = rangesFor(heads, blocks);
-  plan.rangeSize = ceilDiv(blocks, ranges) * kAttentionBlock;
-  plan.ranges = ceilDiv(a.queries, plan.rangeSize);
+  const int64_t blocks = ceilDiv(a.longestQueries, kAttentionBlock);
+  plan.rangeSize = ceilDiv(blocks, rangesFor(heads, blocks)) * kAttentionBlock;
+  plan.ranges = ceilDiv(a.longestQueries, plan.rangeSize);
   const size_t bytes = HWY_DYNAMIC_DISPATCH(forwardBytes)(a, plan);
   char* scratch = call.scratch<char>(bytes * numThreads());
-  runTasks(a, heads * plan.ranges, scratch, bytes,
-           [&](int64_t task, char* memory) { HWY_DYNAMIC_DISPATCH(forward)(a, plan, task, memory); });
+  runTasks(a, heads * plan.ranges, scratch, bytes, [&](int64_t task, char* memory) {
+    HWY_DYNAMIC_DISPATCH(forward)(a, plan, task, memory);
+  });
 }
 
 void run_attentionBackward(const OpCall& call) {
-  Attention a = describe(call, &call.in[1], &call.in[2], &call.in[3], 6);
+  Attention a = describeAttention(call, &call.in[1], &call.in[2], &call.in[3], 6);
   a.g = &call.in[0];
   a.out = &call.in[4];
   a.logsumexp = &call.in[5];
   TensorView gradients[3];
-  for (int i = 0; i < 3; ++i) gradients[i] = call.flag(5) ? byHeads(third(call.out[0], i)) : byHeads(call.out[i]);
+  for (int i = 0; i < 3; ++i) gradients[i] = call.flag(9) ? byHeads(third(call.out[0], i)) : byHeads(call.out[i]);
   a.dq = &gradients[0];
   a.dk = &gradients[1];
   a.dv = &gradients[2];
-  if (a.queries == 0 || a.keys == 0 || a.heads == 0 || a.batch == 0) {
-    for (int i = 0; i < 3; ++i) fillZero(call.out[i]);
-    return;
+  const int64_t sequences = static_cast<int64_t>(a.segments.size()), kvHeads = sequences * a.kvHeads;
+  bool shorter = false;  // keys of a batch entry that lie beyond its length belong to no task
+  for (const Segment& segment : a.segments) shorter |= call.in[1].size(0) == sequences && segment.keys < a.keys;
+  if (shorter || a.longestQueries == 0 || a.longestKeys == 0 || kvHeads == 0) {
+    for (const TensorView& gradient : gradients) fillZero(gradient);
+    if (a.longestQueries == 0 || a.longestKeys == 0 || kvHeads == 0) return;
   }
-  const int64_t kvHeads = a.batch * a.kvHeads;
   AttentionPlan plan{};
-  // Each range beyond the first costs a copy of dQ: so there are at most eight, of two blocks or more.
-  const int64_t most = std::min<int64_t>(8, ceilDiv(a.keys, 2 * kAttentionBlock));
-  const int64_t ofRange = ceilDiv(a.keys, rangesFor(kvHeads, most));
+  // Each range costs a copy of dQ: so there are at most eight, of two blocks or more.
+  const int64_t most = std::min<int64_t>(8, ceilDiv(a.longestKeys, 2 * kAttentionBlock));
+  const int64_t ofRange = ceilDiv(a.longestKeys, rangesFor(kvHeads, most));
   plan.panelKeys = std::min(kPanelKeys, roundUp(ofRange, kAttentionBlock));
-  const int64_t panels = ceilDiv(a.keys, plan.panelKeys);
   plan.rangeSize = ceilDiv(ofRange, plan.panelKeys);
-  plan.ranges = ceilDiv(panels, plan.rangeSize);
+  plan.ranges = ceilDiv(ceilDiv(a.longestKeys, plan.panelKeys), plan.rangeSize);
   const size_t bytes = HWY_DYNAMIC_DISPATCH(backwardBytes)(a, plan);
   char* scratch = call.scratch<char>(bytes * numThreads());
   if (plan.ranges > 1) {
     const size_t item = a.q->dtype == DType::kFloat64 ? sizeof(double) : sizeof(float);
-    plan.partials = call.scratch<char>(plan.ranges * a.batch * a.heads * a.queries * a.dimPad * item);
+    plan.partials = call.scratch<char>(plan.ranges * a.batch * a.heads * a.paddedQueries * a.dimPad * item);
   }
-  runTasks(a, kvHeads * plan.ranges, scratch, bytes,
-           [&](int64_t task, char* memory) { HWY_DYNAMIC_DISPATCH(backward)(a, plan, task, memory); });
+  runTasks(a, kvHeads * plan.ranges, scratch, bytes, [&](int64_t task, char* memory) {
+    HWY_DYNAMIC_DISPATCH(backward)(a, plan, task, memory);
+  });
   if (plan.ranges > 1) {
-    runTasks(a, a.batch * a.heads * ceilDiv(a.queries, kAttentionBlock), scratch, 0,
-             [&](int64_t task, char* memory) { HWY_DYNAMIC_DISPATCH(reduce)(a, plan, task, memory); });
+    runTasks(a, sequences * a.heads * ceilDiv(a.longestQueries, kAttentionBlock), scratch, 0, [&](int64_t task, char*) {
+      HWY_DYNAMIC_DISPATCH(reduce)(a, plan, task);
+    });
   }
+}
+
+void run_attentionStatistics(const OpCall& call) {
+  Attention a = describeAttention(call, &call.in[0], &call.in[1], &call.in[1], 3);
+  a.logsumexp = &call.in[2];
+  a.entropy = &call.out[0];
+  a.received = &call.out[1];
+  fillZero(call.out[1]);  // also keys beyond the length of their batch entry
+  const size_t bytes = HWY_DYNAMIC_DISPATCH(statisticsBytes)(a);
+  char* scratch = call.scratch<char>(bytes * numThreads());
+  runTasks(a, static_cast<int64_t>(a.segments.size()) * a.heads, scratch, bytes, [&](int64_t task, char* memory) {
+    HWY_DYNAMIC_DISPATCH(statistics)(a, task, memory);
+  });
+}
+
+void run_attentionWeights(const OpCall& call) {
+  Attention a = describeAttention(call, &call.in[0], &call.in[1], &call.in[1], 3);
+  a.logsumexp = &call.in[2];
+  a.weights = &call.out[0];
+  fillZero(call.out[0]);
+  const size_t bytes = HWY_DYNAMIC_DISPATCH(statisticsBytes)(a);
+  char* scratch = call.scratch<char>(bytes * numThreads());
+  runTasks(a, static_cast<int64_t>(a.segments.size()) * a.heads, scratch, bytes, [&](int64_t task, char* memory) {
+    HWY_DYNAMIC_DISPATCH(weights)(a, task, memory);
+  });
 }
 
 }  // namespace gradus::cpu

@@ -1,7 +1,8 @@
-// What the attention kernels know about a call (worked out once by attention.cc) and how they cut the work.
+// What the attention kernels know about a call (worked out once by attention_call.cc) and how they cut the work.
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
 #include "../core/op.h"
 
@@ -14,61 +15,87 @@ constexpr int kLaneMultiple = 16;  // head dims are padded to this in scratch: t
 constexpr int kRowMultiple = 8;    // and rows to this: the tallest register tile
 
 constexpr int64_t roundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+constexpr int64_t ceilDiv(int64_t n, int64_t by) { return (n + by - 1) / by; }
 
 // Backward works on at most this many keys at a time: their K, V, dK and dV (4 * 512 * 64 floats = 512 KB) stay in the
 // second-level cache while the queries pass by.
 constexpr int64_t kPanelKeys = 512;
 
+constexpr int64_t kUnbounded = int64_t{1} << 60;
+
+// Queries and keys that see each other: a batch entry, or one sequence of a packed batch.
+struct Segment {
+  int64_t batch;
+  int64_t firstQuery, queries;
+  int64_t firstKey, keys;
+  int64_t shift;        // the diagonal: query i stands at key i + shift
+  int64_t paddedQuery;  // where its queries begin among those of all segments, each padded to kAttentionBlock
+};
+
 struct Attention {
-  const TensorView *q, *k, *v, *mask;    // mask: null without one
-  const TensorView *out, *logsumexp;     // written by forward, read by backward
-  const TensorView *g, *dq, *dk, *dv;    // backward only
-  int64_t batch, heads, kvHeads;         // B, H, Hkv
-  int64_t queries, keys;                 // L, S
-  int64_t dim, valueDim;                 // D of q and k; of v and out
-  int64_t dimPad, valuePad;              // the same, rounded up to kLaneMultiple
-  int64_t maskStrides[4];                // of [B, H, L, S]; 0 where the mask is broadcast
+  const TensorView *q, *k, *v, *mask, *blockMask;  // masks: null without one
+  const TensorView *out, *logsumexp;               // written by forward, read by backward
+  const TensorView *g, *dq, *dk, *dv;              // backward only
+  const TensorView *entropy, *received, *weights;  // statistics and weights only
+  int64_t batch, heads, kvHeads;                   // B, H, Hkv
+  int64_t queries, keys;                           // L, S
+  int64_t dim, valueDim;                           // D of q and k; of v and out
+  int64_t dimPad, valuePad;                        // the same, rounded up to kLaneMultiple
+  int64_t maskStrides[4];                          // of [B, H, L, S]; 0 where the mask is broadcast
+  int64_t blockStrides[4];                         // of [B, H, blocks of L, blocks of S], likewise
+  int64_t blockQueries, blockKeys;                 // size of a block of blockMask
+  int64_t left, right;                             // key j is visible to query i iff -left <= j - (i + shift) <= right
   double scale, dropout;
   uint64_t seed, offset;
-  bool causal;
+  bool pairs;  // bfloat16 operands, multiplied in pairs
+  std::vector<Segment> segments;
+  int64_t longestQueries, longestKeys;  // of any segment
+  int64_t paddedQueries;                // of all segments, each padded to kAttentionBlock
+  double scores;                        // estimate of how many are computed
 
-  // Key j is visible to query i iff j <= i when causal.
-  int64_t visibleKeys(int64_t firstQuery) const {
-    return causal ? std::min(keys, firstQuery + kAttentionBlock) : keys;
+  // Keys [firstKey, endKey) of a segment are visible to some query of [i0, i0 + kAttentionBlock); whole tiles from the
+  // left.
+  int64_t firstKey(const Segment& s, int64_t i0) const {
+    return std::max<int64_t>(0, i0 + s.shift - left) / kAttentionBlock * kAttentionBlock;
+  }
+  int64_t endKey(const Segment& s, int64_t i0) const {
+    const int64_t last = std::min(s.queries, i0 + kAttentionBlock) - 1;
+    return std::clamp<int64_t>(last + s.shift + right + 1, 0, s.keys);
   }
 };
 
-// A tile of scores, transposed: `keys` rows from firstKey, `queries` columns from firstQuery.
+// A tile of scores, transposed: `keys` rows from firstKey, `queries` columns from firstQuery, counted in the segment.
 struct TileAt {
-  int64_t batch, head, firstQuery, firstKey;
+  const Segment* segment;
+  int64_t head, firstQuery, firstKey;
   int queries, keys;
-  int diagonal;  // row r is visible to column c iff r <= c + diagonal; kAttentionBlock when all are
+  int lower, upper;  // row r is visible to column c iff c + lower <= r <= c + upper
+  bool mixed;        // some blocks of the block mask are hidden
 
-  // Of a column vector [c, c + lanes): the rows every lane sees, and the rows that any lane sees.
-  int fullRows(int c) const { return std::clamp(c + diagonal + 1, 0, keys); }
-  int anyRows(int c, int lanes) const { return std::clamp(c + diagonal + lanes, 0, keys); }
+  // Of a column vector [c, c + lanes): the rows that every lane sees, and those that any lane sees.
+  int fullBegin(int c, int lanes) const { return std::clamp(c + lanes - 1 + lower, 0, keys); }
+  int fullEnd(int c) const { return std::clamp(c + upper + 1, 0, keys); }
+  int anyBegin(int c) const { return std::clamp(c + lower, 0, keys); }
+  int anyEnd(int c, int lanes) const { return std::clamp(c + upper + lanes, 0, keys); }
 };
-
-inline TileAt tileAt(const Attention& a, int64_t batch, int64_t head, int64_t firstQuery, int64_t firstKey) {
-  const int64_t diagonal = a.causal ? firstQuery - firstKey : kAttentionBlock;
-  return {batch,
-          head,
-          firstQuery,
-          firstKey,
-          static_cast<int>(std::min<int64_t>(kAttentionBlock, a.queries - firstQuery)),
-          static_cast<int>(std::min<int64_t>(kAttentionBlock, a.visibleKeys(firstQuery) - firstKey)),
-          static_cast<int>(std::min<int64_t>(diagonal, kAttentionBlock))};
-}
 
 // How the work is cut into tasks that share nothing they write.
 struct AttentionPlan {
   int64_t tasks;
-  int64_t ranges;         // of queries (forward) or key panels (backward) a head is cut into
-  int64_t rangeSize;      // in queries, or in key panels
-  int64_t panelKeys;      // backward: keys of a panel
-  size_t scratchBytes;    // a thread's
-  void* partials;         // backward with several ranges: dQ of each, [ranges][B, H, L, dimPad]
+  int64_t ranges;       // of queries (forward) or key panels (backward) a head of a segment is cut into
+  int64_t rangeSize;    // in queries, or in key panels
+  int64_t panelKeys;    // backward: keys of a panel
+  size_t scratchBytes;  // a thread's
+  void* partials;       // backward with several ranges: dQ of each, [ranges][H, paddedQueries, dimPad]
 };
+
+// Whether a tile meets visible blocks of the block mask only, hidden ones only, or both.
+enum class Blocks { kHidden, kVisible, kMixed };
+Blocks blocksOf(const Attention& a, const TileAt& tile);
+
+// The tile of a segment, or false when nothing in it is visible.
+bool tileAt(const Attention& a, const Segment& segment, int64_t head, int64_t firstQuery, int64_t firstKey,
+            TileAt& tile);
 
 // Hands out parts of a thread's scratch memory; on a null base it only counts.
 class Carver {

@@ -10,37 +10,44 @@
 #define GRADUS_ATTENTION_BACKWARD_INL_H_
 #endif
 
-#include "attention_softmax-inl.h"
+#include "attention_forward-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gradus::cpu::HWY_NAMESPACE {
 
-template <class T>
+template <bool kPairs, class T>
 struct BackwardScratch {
-  T *keys, *values, *dkeys, *dvalues;               // a panel
-  T *queryRows, *queries, *gradRows, *grads, *row;  // a block of queries: Q and dO, by rows and transposed
-  T *scores, *dscores, *keep, *dqueries, *dqueriesSum;
+  T *keys, *keysAsRight, *values, *dkeys, *dvalues;  // a panel; both forms of the keys are one with floats
+  // a block of queries: Q and dO as right operands of sums over queries, and transposed
+  T *queryRows, *queries, *gradRows, *grads, *row;
+  T *scores, *dprobs, *weights, *dscores, *dscoresByKey, *keep;
+  T* dqueries;  // of all queries of a group of heads
   T *logsumexp, *delta, *rowScale;
   size_t bytes;
 
   BackwardScratch(const Attention& a, const AttentionPlan& plan, char* base) {
     Carver carve(base);
-    const int64_t panel = roundUp(std::min(a.keys, plan.panelKeys), kAttentionBlock);
-    keys = carve.take<T>(panel * a.dimPad);
-    values = carve.take<T>(panel * a.valuePad);
+    const int64_t panel = roundUp(std::min(a.longestKeys, plan.panelKeys), kAttentionBlock);
+    constexpr int64_t kTile = kAttentionBlock * kAttentionBlock;
+    keys = carve.take<T>(inFloats<kPairs>(panel * a.dimPad));
+    keysAsRight = kPairs ? carve.take<T>(inFloats<kPairs>(panel * a.dimPad)) : keys;
+    values = carve.take<T>(inFloats<kPairs>(panel * a.valuePad));
     dkeys = carve.take<T>(panel * a.dimPad);
     dvalues = carve.take<T>(panel * a.valuePad);
-    queryRows = carve.take<T>(kAttentionBlock * a.dimPad);
-    queries = carve.take<T>(kAttentionBlock * a.dimPad);
-    gradRows = carve.take<T>(kAttentionBlock * a.valuePad);
-    grads = carve.take<T>(kAttentionBlock * a.valuePad);
-    row = carve.take<T>(a.valuePad);
-    scores = carve.take<T>(kAttentionBlock * kAttentionBlock);
-    dscores = carve.take<T>(kAttentionBlock * kAttentionBlock);
-    keep = a.dropout > 0 ? carve.take<T>(kAttentionBlock * kAttentionBlock) : nullptr;
-    dqueries = carve.take<T>(kAttentionBlock * a.dimPad);
-    dqueriesSum = plan.ranges == 1 && a.keys > plan.panelKeys
-                      ? carve.take<T>(a.heads / a.kvHeads * a.queries * a.dimPad) : nullptr;
+    queryRows = carve.take<T>(inFloats<kPairs>(kAttentionBlock * a.dimPad));
+    queries = carve.take<T>(inFloats<kPairs>(kAttentionBlock * a.dimPad));
+    gradRows = carve.take<T>(inFloats<kPairs>(kAttentionBlock * a.valuePad));
+    grads = carve.take<T>(inFloats<kPairs>(kAttentionBlock * a.valuePad));
+    row = carve.take<T>(2 * a.valuePad);
+    scores = carve.take<T>(kAttentionBlock * kStrip<kPairs>);
+    dprobs = carve.take<T>(kAttentionBlock * kStrip<kPairs>);
+    weights = kPairs ? carve.take<T>(kTile / 2) : scores;
+    dscores = kPairs ? carve.take<T>(kTile / 2) : dprobs;
+    dscoresByKey = kPairs ? carve.take<T>(kTile / 2) : dprobs;
+    keep = a.dropout > 0 ? carve.take<T>(kTile) : nullptr;
+    dqueries = plan.ranges == 1
+                   ? carve.take<T>(a.heads / a.kvHeads * roundUp(a.longestQueries, kAttentionBlock) * a.dimPad)
+                   : nullptr;
     logsumexp = carve.take<T>(kAttentionBlock);
     delta = carve.take<T>(kAttentionBlock);
     rowScale = carve.take<T>(kAttentionBlock);
@@ -51,26 +58,38 @@ struct BackwardScratch {
 // An additive mask of lowest values absorbs the scores: every x equals the maximum, the average is uniform, and
 // logsumexp, which is the maximum plus log(count), has lost the count. It is found again from the mask.
 template <class T>
-T absorbedRowScale(const Attention& a, int64_t b, int64_t h, int64_t query, T logsumexp) {
-  const int64_t* strides = a.maskStrides;
-  const int64_t base = b * strides[0] + h * strides[1] + query * strides[2];
-  const int64_t visible = a.causal ? std::min(a.keys, query + 1) : a.keys;
+T absorbedRowScale(const Attention& a, const Segment& segment, int64_t h, int64_t query, T logsumexp) {
+  const int64_t *strides = a.maskStrides, *blocks = a.blockStrides;
+  const int64_t base = segment.batch * strides[0] + h * strides[1] + query * strides[2];
+  const int64_t end = std::min(segment.keys, query + segment.shift + a.right + 1);
   int64_t count = 0;
-  for (int64_t j = 0; j < visible; ++j) count += maskValue<T>(*a.mask, base + j * strides[3]) >= logsumexp;
+  for (int64_t j = std::max<int64_t>(0, query + segment.shift - a.left); j < end; ++j) {
+    if (a.blockMask && !a.blockMask->as<uint8_t>()[segment.batch * blocks[0] + h * blocks[1] +
+                                                   query / a.blockQueries * blocks[2] + j / a.blockKeys * blocks[3]]) {
+      continue;
+    }
+    count += maskValue<T>(*a.mask, base + j * strides[3]) >= logsumexp;
+  }
   return T(1) / static_cast<T>(std::max<int64_t>(count, 1));
 }
 
 // Loads a block of queries; returns whether some row needs rowScale.
-template <class E, class T>
-bool loadQueryBlock(const Attention& a, const BackwardScratch<T>& s, int64_t b, int64_t h, int64_t i0, int rows) {
+template <bool kPairs, class E, class T>
+bool loadQueryBlock(const Attention& a, const BackwardScratch<kPairs, T>& s, const Segment& segment, int64_t h,
+                    int64_t i0, int rows) {
   const hn::ScalableTag<T> d;
-  const int64_t lanes = hn::Lanes(d);
+  const int64_t lanes = hn::Lanes(d), b = segment.batch, first = segment.firstQuery + i0;
   const Matrix<E> q(*a.q, b, h), out(*a.out, b, h), g(*a.g, b, h);
-  packQueries(q, i0, rows, a.dim, static_cast<T>(a.scale), s.queryRows, a.dimPad, s.queries);
-  packQueries(g, i0, rows, a.valueDim, T(1), s.gradRows, a.valuePad, s.grads);
-  const T* logsumexp = a.logsumexp->as<T>() + (b * a.heads + h) * a.queries + i0;
+  packTransposed<kPairs>(q, first, rows, a.dim, static_cast<T>(a.scale), s.queryRows, a.dimPad, s.queries);
+  packTransposed<kPairs>(g, first, rows, a.valueDim, T(1), s.gradRows, a.valuePad, s.grads);
+  if constexpr (kPairs) {
+    packRowPairs(q, first, rows, a.dim, s.queryRows, a.dimPad);
+    packRowPairs(g, first, rows, a.valueDim, s.gradRows, a.valuePad);
+  }
+  const T* logsumexp = a.logsumexp->as<T>() + (b * a.heads + h) * a.queries + first;
   bool scaled = false;
-  std::fill(s.row, s.row + a.valuePad, T(0));
+  T *outRow = s.row, *gradRow = s.row + a.valuePad;
+  std::fill(s.row, s.row + 2 * a.valuePad, T(0));
   for (int r = 0; r < kAttentionBlock; ++r) {
     // +inf makes every probability of a dead or padded row 0
     const bool dead = r >= rows || logsumexp[r] == -std::numeric_limits<T>::infinity();
@@ -79,116 +98,126 @@ bool loadQueryBlock(const Attention& a, const BackwardScratch<T>& s, int64_t b, 
     s.delta[r] = T(0);
     if (dead) continue;
     if (a.mask && logsumexp[r] < T(-1e30)) {
-      s.rowScale[r] = absorbedRowScale(a, b, h, i0 + r, logsumexp[r]);
+      s.rowScale[r] = absorbedRowScale(a, segment, h, i0 + r, logsumexp[r]);
       scaled = true;
     }
-    loadRow(out.row(i0 + r), out.columnStride, a.valueDim, T(1), s.row);
+    loadRow(out.row(first + r), out.columnStride, a.valueDim, T(1), outRow);
+    loadRow(g.row(first + r), g.columnStride, a.valueDim, T(1), gradRow);
     auto dot = hn::Zero(d);
     for (int64_t c = 0; c < a.valuePad; c += lanes) {
-      dot = hn::MulAdd(hn::Load(d, s.row + c), hn::Load(d, s.gradRows + r * a.valuePad + c), dot);
+      dot = hn::MulAdd(hn::Load(d, outRow + c), hn::Load(d, gradRow + c), dot);
     }
     s.delta[r] = vec::sumLanes(d, dot);
   }
   return scaled;
 }
 
-template <class T>
-void backwardTile(const Attention& a, const BackwardScratch<T>& s, const TileAt& tile, int64_t keyInPanel,
-                  bool scaled) {
+template <bool kPairs, class T>
+void backwardTile(const Attention& a, const BackwardScratch<kPairs, T>& s, const TileAt& tile, int64_t keyInPanel,
+                  bool scaled, T* dqueries) {
   const int lanes = static_cast<int>(hn::Lanes(hn::ScalableTag<T>()));
   const int columns = static_cast<int>(roundUp(tile.queries, lanes));
   const int keyRows = static_cast<int>(roundUp(tile.keys, kTileRows));
   const int queryRows = static_cast<int>(roundUp(tile.queries, kTileRows));
-  const int dim = static_cast<int>(a.dim), valueDim = static_cast<int>(a.valueDim);
   const int dimPad = static_cast<int>(a.dimPad), valuePad = static_cast<int>(a.valuePad);
-  const T* keys = s.keys + keyInPanel * a.dimPad;
-  const T* values = s.values + keyInPanel * a.valuePad;
-  product<false, Store::kSet>(keyRows, columns, keys, dimPad, s.queries, kAttentionBlock, s.scores, kAttentionBlock,
-                              [&](int r) { return Span{0, dim, r - tile.diagonal}; });
-  product<false, Store::kSet>(keyRows, columns, values, valuePad, s.grads, kAttentionBlock, s.dscores,
-                              kAttentionBlock, [&](int r) { return Span{0, valueDim, r - tile.diagonal}; });
-  if (a.mask) addMask(a, tile, s.scores);
+  const T* keys = s.keys + inFloats<kPairs>(keyInPanel * a.dimPad);
+  const T* values = s.values + inFloats<kPairs>(keyInPanel * a.valuePad);
   if (s.keep) dropoutTile(a, tile, s.keep);
-  softmaxGradient(tile, columns, s.scores, s.dscores, s.logsumexp, s.delta, scaled ? s.rowScale : nullptr, s.keep);
-  // Rows of keys start at the first query that sees them, rows of queries end at the last key they see.
-  const auto fromDiagonal = [&](int r) { return Span{std::max(0, r - tile.diagonal), tile.queries, 0}; };
-  product<false, Store::kAdd>(keyRows, valuePad, s.scores, kAttentionBlock, s.gradRows, valuePad,
-                              s.dvalues + keyInPanel * a.valuePad, valuePad, fromDiagonal);
-  product<false, Store::kAdd>(keyRows, dimPad, s.dscores, kAttentionBlock, s.queryRows, dimPad,
-                              s.dkeys + keyInPanel * a.dimPad, dimPad, fromDiagonal);
-  product<true, Store::kAdd>(queryRows, dimPad, s.dscores, kAttentionBlock, keys, dimPad, s.dqueries, dimPad,
-                             [&](int c) { return Span{0, std::min(tile.keys, c + kTileRows + tile.diagonal), 0}; });
+  for (int c = 0; c < columns; c += kStrip<kPairs>) {
+    const Columns strip{c, std::min(c + kStrip<kPairs>, columns)};
+    scoreStrip<kPairs>(a, tile, strip, keys, s.queries, s.scores);
+    product<kPairs, false, Store::kSet>(keyRows, strip.begin, strip.end, values, inFloats<kPairs>(valuePad),
+                                        s.grads + strip.begin, kAttentionBlock, s.dprobs, kStrip<kPairs>,
+                                        ScoreSpan{static_cast<int>(a.valueDim), tile});
+    softmaxGradient<kPairs>(tile, strip, s.scores, s.dprobs, Weights<T>{kPairs ? nullptr : s.weights, s.weights},
+                            Weights<T>{s.dscoresByKey, s.dscores}, s.logsumexp, s.delta, scaled ? s.rowScale : nullptr,
+                            s.keep);
+  }
+  constexpr int kRow = inFloats<kPairs>(kAttentionBlock);
+  product<kPairs, false, Store::kAdd>(keyRows, 0, valuePad, s.weights, kRow, s.gradRows, valuePad,
+                                      s.dvalues + keyInPanel * a.valuePad, valuePad, QuerySpan{tile});
+  product<kPairs, false, Store::kAdd>(keyRows, 0, dimPad, s.dscores, kRow, s.queryRows, dimPad,
+                                      s.dkeys + keyInPanel * a.dimPad, dimPad, QuerySpan{tile});
+  product<kPairs, true, Store::kAdd>(queryRows, 0, dimPad, s.dscoresByKey, kAttentionBlock,
+                                     s.keysAsRight + inFloats<kPairs>(keyInPanel * a.dimPad), dimPad, dqueries, dimPad,
+                                     KeySpan{tile});
 }
 
-template <class E>
+template <bool kPairs, class E>
 void backwardTask(const Attention& a, const AttentionPlan& plan, int64_t task, char* memory) {
   using T = Compute<E>;
-  const BackwardScratch<T> s(a, plan, memory);
-  const int64_t kvIndex = task % (a.batch * a.kvHeads), range = task / (a.batch * a.kvHeads);
-  const int64_t b = kvIndex / a.kvHeads, kvHead = kvIndex % a.kvHeads, group = a.heads / a.kvHeads;
+  const BackwardScratch<kPairs, T> s(a, plan, memory);
+  const int64_t kvHeads = a.kvHeads * static_cast<int64_t>(a.segments.size());
+  const Segment& segment = a.segments[task % kvHeads / a.kvHeads];
+  const int64_t b = segment.batch, kvHead = task % a.kvHeads, range = task / kvHeads, group = a.heads / a.kvHeads;
   const Matrix<E> k(*a.k, b, kvHead), v(*a.v, b, kvHead), dk(*a.dk, b, kvHead), dv(*a.dv, b, kvHead);
   const int64_t firstPanel = range * plan.rangeSize;
-  const int64_t endPanel = std::min(firstPanel + plan.rangeSize, (a.keys + plan.panelKeys - 1) / plan.panelKeys);
+  const int64_t endPanel = std::min(firstPanel + plan.rangeSize, ceilDiv(segment.keys, plan.panelKeys));
+  const int64_t ofHead = (plan.ranges > 1 ? a.paddedQueries : roundUp(segment.queries, kAttentionBlock)) * a.dimPad;
+  T* dqueries = s.dqueries;
+  if (plan.ranges > 1) {
+    const int64_t head = (range * a.batch + b) * a.heads + kvHead * group;
+    dqueries = static_cast<T*>(plan.partials) + head * ofHead + segment.paddedQuery * a.dimPad;
+  }
+  for (int64_t h = 0; h < group; ++h) {
+    std::fill_n(dqueries + h * ofHead, roundUp(segment.queries, kAttentionBlock) * a.dimPad, T(0));
+  }
+  const T scale = static_cast<T>(a.scale);
 
   for (int64_t panel = firstPanel; panel < endPanel; ++panel) {
-    const int64_t key0 = panel * plan.panelKeys, keys = std::min(plan.panelKeys, a.keys - key0);
-    packRows(k, key0, keys, a.dim, T(1), s.keys, a.dimPad);
-    packRows(v, key0, keys, a.valueDim, T(1), s.values, a.valuePad);
-    std::fill(s.dkeys, s.dkeys + roundUp(keys, kRowMultiple) * a.dimPad, T(0));
-    std::fill(s.dvalues, s.dvalues + roundUp(keys, kRowMultiple) * a.valuePad, T(0));
+    const int64_t key0 = panel * plan.panelKeys, keys = std::min(plan.panelKeys, segment.keys - key0);
+    const int64_t firstKey = segment.firstKey + key0;
+    packLeft<kPairs>(k, firstKey, keys, a.dim, s.keys, a.dimPad);
+    packLeft<kPairs>(v, firstKey, keys, a.valueDim, s.values, a.valuePad);
+    if constexpr (kPairs) packRight<kPairs>(k, firstKey, keys, a.dim, s.keysAsRight, a.dimPad);
+    std::fill_n(s.dkeys, roundUp(keys, kRowMultiple) * a.dimPad, T(0));
+    std::fill_n(s.dvalues, roundUp(keys, kRowMultiple) * a.valuePad, T(0));
 
     for (int64_t h = kvHead * group; h < (kvHead + 1) * group; ++h) {
-      const Matrix<E> dq(*a.dq, b, h);
-      T* sums = plan.ranges > 1 ? static_cast<T*>(plan.partials) +
-                                      ((range * a.batch + b) * a.heads + h) * a.queries * a.dimPad
-                : s.dqueriesSum ? s.dqueriesSum + (h - kvHead * group) * a.queries * a.dimPad
-                                : nullptr;
-      for (int64_t i0 = a.causal ? key0 : 0; i0 < a.queries; i0 += kAttentionBlock) {
-        const int rows = static_cast<int>(std::min<int64_t>(kAttentionBlock, a.queries - i0));
-        const int64_t visible = a.visibleKeys(i0), stop = std::min(visible, key0 + keys);
-        const bool scaled = loadQueryBlock<E>(a, s, b, h, i0, rows);
-        T* sum = sums ? sums + i0 * a.dimPad : nullptr;
-        if (sum && panel > firstPanel) {
-          std::copy(sum, sum + rows * a.dimPad, s.dqueries);
-        } else {
-          std::fill(s.dqueries, s.dqueries + kAttentionBlock * a.dimPad, T(0));
-        }
-        for (int64_t j0 = key0; j0 < stop; j0 += kAttentionBlock) {
-          backwardTile(a, s, tileAt(a, b, h, i0, j0), j0 - key0, scaled);
-        }
-        if (plan.ranges > 1 || stop < visible) {
-          std::copy(s.dqueries, s.dqueries + rows * a.dimPad, sum);
-        } else {
-          for (int r = 0; r < rows; ++r) {
-            storeRow(s.dqueries + r * a.dimPad, a.dim, static_cast<T>(a.scale), dq.row(i0 + r), dq.columnStride);
-          }
+      T* sums = dqueries + (h - kvHead * group) * ofHead;
+      for (int64_t i0 = 0; i0 < segment.queries; i0 += kAttentionBlock) {
+        const int rows = static_cast<int>(std::min<int64_t>(kAttentionBlock, segment.queries - i0));
+        bool loaded = false, scaled = false;
+        const int64_t end = std::min(a.endKey(segment, i0), key0 + keys);
+        for (int64_t j0 = std::max(a.firstKey(segment, i0), key0); j0 < end; j0 += kAttentionBlock) {
+          TileAt tile;
+          if (!tileAt(a, segment, h, i0, j0, tile)) continue;
+          if (!loaded) scaled = loadQueryBlock<kPairs, E>(a, s, segment, h, i0, rows);
+          loaded = true;
+          backwardTile<kPairs>(a, s, tile, j0 - key0, scaled, sums + i0 * a.dimPad);
         }
       }
     }
-    for (int64_t r = 0; r < keys; ++r) {  // Q was packed with the scale, so dK has it already
-      storeRow(s.dkeys + r * a.dimPad, a.dim, T(1), dk.row(key0 + r), dk.columnStride);
-      storeRow(s.dvalues + r * a.valuePad, a.valueDim, T(1), dv.row(key0 + r), dv.columnStride);
+    for (int64_t r = 0; r < keys; ++r) {  // floats of Q were packed with the scale, so dK has it already
+      storeRow(s.dkeys + r * a.dimPad, a.dim, kPairs ? scale : T(1), dk.row(firstKey + r), dk.columnStride);
+      storeRow(s.dvalues + r * a.valuePad, a.valueDim, T(1), dv.row(firstKey + r), dv.columnStride);
+    }
+  }
+  if (plan.ranges > 1) return;
+  for (int64_t h = 0; h < group; ++h) {
+    const Matrix<E> dq(*a.dq, b, kvHead * group + h);
+    for (int64_t i = 0; i < segment.queries; ++i) {
+      storeRow(dqueries + h * ofHead + i * a.dimPad, a.dim, scale, dq.row(segment.firstQuery + i), dq.columnStride);
     }
   }
 }
 
 // Sums the ranges' shares of dQ for one block of queries of one head, in the order of the ranges.
 template <class E>
-void reduceTask(const Attention& a, const AttentionPlan& plan, int64_t task, char* memory) {
+void reduceTask(const Attention& a, const AttentionPlan& plan, int64_t task) {
   using T = Compute<E>;
-  const int64_t blocks = (a.queries + kAttentionBlock - 1) / kAttentionBlock;
-  const int64_t headIndex = task / blocks, i0 = task % blocks * kAttentionBlock;
-  const Matrix<E> dq(*a.dq, headIndex / a.heads, headIndex % a.heads);
-  const int64_t rows = std::min<int64_t>(kAttentionBlock, a.queries - i0), count = rows * a.dimPad;
-  const int64_t ofRange = a.batch * a.heads * a.queries * a.dimPad;
-  T* total = static_cast<T*>(plan.partials) + (headIndex * a.queries + i0) * a.dimPad;
-  for (int64_t range = 1; range < plan.ranges; ++range) {
-    if (range * plan.rangeSize * plan.panelKeys >= a.visibleKeys(i0)) break;
-    const T* part = total + range * ofRange;
-    for (int64_t i = 0; i < count; ++i) total[i] += part[i];
-  }
-  for (int64_t r = 0; r < rows; ++r) {
-    storeRow(total + r * a.dimPad, a.dim, static_cast<T>(a.scale), dq.row(i0 + r), dq.columnStride);
+  const int64_t blocks = ceilDiv(a.longestQueries, kAttentionBlock);
+  const int64_t h = task / blocks % a.heads, first = task % blocks * kAttentionBlock;
+  const Segment& segment = a.segments[task / blocks / a.heads];
+  const Matrix<E> dq(*a.dq, segment.batch, h);
+  const int64_t ofRange = a.batch * a.heads * a.paddedQueries * a.dimPad;
+  T* total = static_cast<T*>(plan.partials) +
+             ((segment.batch * a.heads + h) * a.paddedQueries + segment.paddedQuery + first) * a.dimPad;
+  for (int64_t i = first; i < std::min(segment.queries, first + kAttentionBlock); ++i, total += a.dimPad) {
+    for (int64_t range = 1; range < plan.ranges; ++range) {
+      for (int64_t c = 0; c < a.dimPad; ++c) total[c] += total[range * ofRange + c];
+    }
+    storeRow(total, a.dim, static_cast<T>(a.scale), dq.row(segment.firstQuery + i), dq.columnStride);
   }
 }
 

@@ -33,7 +33,7 @@ HWY_INLINE void philoxLanes(D64 d, hn::Vec<D64> counter, uint64_t seed, hn::Vec<
   words[3] = c3;
 }
 
-// keep[key][query] = 1 / (1 - p) or 0.
+// keep[key][query] = 1 / (1 - p) or 0, and 0 for what pads the tile to whole pairs of keys and of queries.
 template <class T>
 void dropoutTile(const Attention& a, const TileAt& tile, T* keep) {
   const hn::ScalableTag<uint64_t> d;
@@ -43,7 +43,8 @@ void dropoutTile(const Attention& a, const TileAt& tile, T* keep) {
   alignas(64) uint32_t words[(kAttentionBlock + 4) * kAttentionBlock];
   alignas(64) uint64_t counters[kAttentionBlock];
   uint32_t within[kAttentionBlock];
-  uint64_t element = ((tile.batch * a.heads + tile.head) * a.queries + tile.firstQuery) * a.keys + tile.firstKey;
+  const int64_t query = tile.segment->firstQuery + tile.firstQuery;
+  uint64_t element = ((tile.segment->batch * a.heads + tile.head) * a.queries + query) * a.keys + tile.firstKey;
   for (int c = 0; c < kAttentionBlock; ++c, element += a.keys) {
     counters[c] = a.offset + element / 4;
     within[c] = element % 4;
@@ -72,19 +73,9 @@ void dropoutTile(const Attention& a, const TileAt& tile, T* keep) {
         row[c] = from[within[c] * kAttentionBlock + c] >= threshold ? factor : T(0);
       }
     }
+    std::fill(row + tile.queries, row + kAttentionBlock, T(0));
   }
-}
-
-template <class T>
-HWY_INLINE void multiplyTile(int keys, int columns, const T* HWY_RESTRICT factor, T* HWY_RESTRICT tile) {
-  const hn::ScalableTag<T> d;
-  const int lanes = static_cast<int>(hn::Lanes(d));
-  for (int r = 0; r < keys; ++r) {
-    for (int c = 0; c < columns; c += lanes) {
-      T* at = tile + r * kAttentionBlock + c;
-      hn::Store(hn::Mul(hn::Load(d, at), hn::Load(d, factor + r * kAttentionBlock + c)), d, at);
-    }
-  }
+  if (tile.keys % 2) std::fill(keep + tile.keys * kAttentionBlock, keep + (tile.keys + 1) * kAttentionBlock, T(0));
 }
 
 }  // namespace gradus::cpu::HWY_NAMESPACE

@@ -13,79 +13,95 @@ HWY_BEFORE_NAMESPACE();
 namespace gradus::cpu::HWY_NAMESPACE {
 
 // A thread's buffers; built on a null base it only measures itself.
-template <class T>
+template <bool kPairs, class T>
 struct ForwardScratch {
-  T *keys, *values, *queryRows, *queries, *scores, *out, *keep, *maximum, *sum, *rescale;
+  T *keys, *values, *queryRows, *queries, *scores, *weights, *out, *keep, *maximum, *sum, *rescale;
+  uint8_t* packed;  // which blocks of keys are
   size_t bytes;
 
   ForwardScratch(const Attention& a, const AttentionPlan& plan, char* base) {
     Carver carve(base);
     // One block of queries meets each key once: its keys are packed block by block into the same, cached place.
-    const int64_t packed = plan.rangeSize > kAttentionBlock ? roundUp(a.keys, kAttentionBlock) : kAttentionBlock;
-    keys = carve.take<T>(packed * a.dimPad);
-    values = carve.take<T>(packed * a.valuePad);
-    queryRows = carve.take<T>(kAttentionBlock * a.dimPad);
-    queries = carve.take<T>(kAttentionBlock * a.dimPad);
-    scores = carve.take<T>(kAttentionBlock * kAttentionBlock);
+    const int64_t blocks = plan.rangeSize > kAttentionBlock ? ceilDiv(a.longestKeys, kAttentionBlock) : 1;
+    keys = carve.take<T>(blocks * inFloats<kPairs>(kAttentionBlock * a.dimPad));
+    values = carve.take<T>(blocks * inFloats<kPairs>(kAttentionBlock * a.valuePad));
+    queryRows = carve.take<T>(inFloats<kPairs>(kAttentionBlock * a.dimPad));
+    queries = carve.take<T>(inFloats<kPairs>(kAttentionBlock * a.dimPad));
+    scores = carve.take<T>(kAttentionBlock * kStrip<kPairs>);
+    weights = kPairs ? carve.take<T>(inFloats<kPairs>(kAttentionBlock * kAttentionBlock)) : scores;
     out = carve.take<T>(kAttentionBlock * a.valuePad);
     keep = a.dropout > 0 ? carve.take<T>(kAttentionBlock * kAttentionBlock) : nullptr;
     maximum = carve.take<T>(kAttentionBlock);
     sum = carve.take<T>(kAttentionBlock);
     rescale = carve.take<T>(kAttentionBlock);
+    packed = carve.take<uint8_t>(blocks);
     bytes = carve.used();
   }
 };
 
-template <class E>
+// Scores of a strip, scaled: pairs of bfloat16 are multiplied as they are, floats were scaled as they were packed.
+template <bool kPairs, class T>
+HWY_INLINE void scoreStrip(const Attention& a, const TileAt& tile, Columns strip, const T* keys, const T* queries,
+                           T* scores) {
+  const T scale = static_cast<T>(a.scale);
+  product<kPairs, false, kPairs ? Store::kScale : Store::kSet>(
+      static_cast<int>(roundUp(tile.keys, kTileRows)), strip.begin, strip.end, keys, inFloats<kPairs>(a.dimPad),
+      queries + strip.begin, kAttentionBlock, scores, kStrip<kPairs>, ScoreSpan{static_cast<int>(a.dim), tile}, &scale);
+  if (a.mask) addMask<kStrip<kPairs>>(a, tile, strip, scores);
+  if (tile.mixed) hideBlocks<kStrip<kPairs>>(a, tile, strip, scores);
+}
+
+template <bool kPairs, class E>
 void forwardTask(const Attention& a, const AttentionPlan& plan, int64_t task, char* memory) {
   using T = Compute<E>;
-  const ForwardScratch<T> s(a, plan, memory);
+  const ForwardScratch<kPairs, T> s(a, plan, memory);
   const int lanes = static_cast<int>(hn::Lanes(hn::ScalableTag<T>()));
-  const int64_t headIndex = task % (a.batch * a.heads);
-  const int64_t range = plan.ranges - 1 - task / (a.batch * a.heads);  // with causality the last ranges are the longest
-  const int64_t b = headIndex / a.heads, h = headIndex % a.heads, kvHead = h / (a.heads / a.kvHeads);
+  const int64_t heads = a.heads * static_cast<int64_t>(a.segments.size());
+  const Segment& segment = a.segments[task % heads / a.heads];
+  const int64_t b = segment.batch, h = task % a.heads, kvHead = h / (a.heads / a.kvHeads);
+  const int64_t range = plan.ranges - 1 - task / heads;  // with causality the last ranges are the longest
   const Matrix<E> q(*a.q, b, h), k(*a.k, b, kvHead), v(*a.v, b, kvHead), out(*a.out, b, h);
-  T* logsumexp = a.logsumexp->as<T>() + headIndex * a.queries;
-  const int dim = static_cast<int>(a.dim), valuePad = static_cast<int>(a.valuePad);
+  T* logsumexp = a.logsumexp->as<T>() + (b * a.heads + h) * a.queries + segment.firstQuery;
+  const int valuePad = static_cast<int>(a.valuePad);
   const bool reuse = plan.rangeSize > kAttentionBlock;
-  int64_t packedKeys = 0;
+  std::memset(s.packed, 0, reuse ? ceilDiv(segment.keys, kAttentionBlock) : 0);
 
-  const int64_t end = std::min(a.queries, (range + 1) * plan.rangeSize);
+  const int64_t end = std::min(segment.queries, (range + 1) * plan.rangeSize);
   for (int64_t i0 = range * plan.rangeSize; i0 < end; i0 += kAttentionBlock) {
     const int rows = static_cast<int>(std::min<int64_t>(kAttentionBlock, end - i0));
     const int columns = static_cast<int>(roundUp(rows, lanes));
-    packQueries(q, i0, rows, a.dim, static_cast<T>(a.scale), s.queryRows, a.dimPad, s.queries);
+    packTransposed<kPairs>(q, segment.firstQuery + i0, rows, a.dim, static_cast<T>(a.scale), s.queryRows, a.dimPad,
+                           s.queries);
     std::fill(s.out, s.out + kAttentionBlock * a.valuePad, T(0));
     std::fill(s.maximum, s.maximum + kAttentionBlock, std::numeric_limits<T>::lowest());
     std::fill(s.sum, s.sum + kAttentionBlock, T(0));
 
-    for (int64_t j0 = 0, visible = a.visibleKeys(i0); j0 < visible; j0 += kAttentionBlock) {
-      const TileAt tile = tileAt(a, b, h, i0, j0);
-      T* keys = s.keys + (reuse ? j0 * a.dimPad : 0);
-      T* values = s.values + (reuse ? j0 * a.valuePad : 0);
-      if (j0 >= packedKeys || !reuse) {
-        const int64_t count = std::min<int64_t>(kAttentionBlock, a.keys - j0);
-        packRows(k, j0, count, a.dim, T(1), keys, a.dimPad);
-        packRows(v, j0, count, a.valueDim, T(1), values, a.valuePad);
-        packedKeys = j0 + count;
+    for (int64_t j0 = a.firstKey(segment, i0), visible = a.endKey(segment, i0); j0 < visible; j0 += kAttentionBlock) {
+      TileAt tile;
+      if (!tileAt(a, segment, h, i0, j0, tile)) continue;
+      T* keys = s.keys + (reuse ? inFloats<kPairs>(j0 * a.dimPad) : 0);
+      T* values = s.values + (reuse ? inFloats<kPairs>(j0 * a.valuePad) : 0);
+      if (!reuse || !s.packed[j0 / kAttentionBlock]) {
+        const int64_t count = std::min<int64_t>(kAttentionBlock, segment.keys - j0);
+        packLeft<kPairs>(k, segment.firstKey + j0, count, a.dim, keys, a.dimPad);
+        packRight<kPairs>(v, segment.firstKey + j0, count, a.valueDim, values, a.valuePad);
+        if (reuse) s.packed[j0 / kAttentionBlock] = 1;
       }
-      product<false, Store::kSet>(
-          static_cast<int>(roundUp(tile.keys, kTileRows)), columns, keys, a.dimPad, s.queries, kAttentionBlock,
-          s.scores, kAttentionBlock, [&](int r) { return Span{0, dim, r - tile.diagonal}; });
-      if (a.mask) addMask(a, tile, s.scores);
-      onlineSoftmax(tile, columns, s.scores, s.maximum, s.sum, s.rescale);
-      if (s.keep) {
-        dropoutTile(a, tile, s.keep);
-        multiplyTile(tile.keys, columns, s.keep, s.scores);
+      if (s.keep) dropoutTile(a, tile, s.keep);
+      for (int c = 0; c < columns; c += kStrip<kPairs>) {
+        const Columns strip{c, std::min(c + kStrip<kPairs>, columns)};
+        scoreStrip<kPairs>(a, tile, strip, keys, s.queries, s.scores);
+        onlineSoftmax<kPairs>(tile, strip, s.scores, Weights<T>{s.weights, nullptr}, s.keep, s.maximum, s.sum,
+                              s.rescale);
       }
-      product<true, Store::kScaleAdd>(
-          static_cast<int>(roundUp(rows, kTileRows)), valuePad, s.scores, kAttentionBlock, values, a.valuePad, s.out,
-          a.valuePad,
-          [&](int c) { return Span{0, std::min(tile.keys, c + kTileRows + tile.diagonal), 0}; }, s.rescale);
+      product<kPairs, true, Store::kScaleAdd>(static_cast<int>(roundUp(rows, kTileRows)), 0, valuePad, s.weights,
+                                              kAttentionBlock, values, valuePad, s.out, valuePad, KeySpan{tile},
+                                              s.rescale);
     }
     for (int r = 0; r < rows; ++r) {
       const bool dead = s.sum[r] == 0;  // every key masked: output 0
-      storeRow(s.out + r * a.valuePad, a.valueDim, dead ? T(0) : 1 / s.sum[r], out.row(i0 + r), out.columnStride);
+      storeRow(s.out + r * a.valuePad, a.valueDim, dead ? T(0) : 1 / s.sum[r], out.row(segment.firstQuery + i0 + r),
+               out.columnStride);
       logsumexp[i0 + r] = dead ? -std::numeric_limits<T>::infinity() : s.maximum[r] + std::log(s.sum[r]);
     }
   }

@@ -14,89 +14,160 @@ namespace gradus::cpu::HWY_NAMESPACE {
 template <class T>
 HWY_INLINE T maskValue(const TensorView& mask, int64_t at) {
   switch (mask.dtype) {
-    case DType::kBool: return mask.as<uint8_t>()[at] ? T(0) : -std::numeric_limits<T>::infinity();
-    case DType::kFloat32: return static_cast<T>(mask.as<float>()[at]);
-    case DType::kFloat64: return static_cast<T>(mask.as<double>()[at]);
-    case DType::kFloat16: return widen(mask.as<Float16>()[at]);
-    default: return widen(mask.as<BFloat16>()[at]);
+    case DType::kBool:
+      return mask.as<uint8_t>()[at] ? T(0) : -std::numeric_limits<T>::infinity();
+    case DType::kFloat32:
+      return static_cast<T>(mask.as<float>()[at]);
+    case DType::kFloat64:
+      return static_cast<T>(mask.as<double>()[at]);
+    case DType::kFloat16:
+      return widen(mask.as<Float16>()[at]);
+    default:
+      return widen(mask.as<BFloat16>()[at]);
   }
 }
 
-// Adds the mask (0 or -inf for bool) to the tile. A padding mask, the same for all queries, costs one value a row.
-template <class T>
-void addMask(const Attention& a, const TileAt& tile, T* scores) {
+// What follows works on columns [begin, end) of a tile; `scores` is addressed from `begin` on, kStrip floats a row.
+struct Columns {
+  int begin, end;
+};
+
+// Adds the mask (0 or -inf for bool) to the scores. A padding mask, the same for all queries, costs one value a row.
+template <int kRow, class T>
+void addMask(const Attention& a, const TileAt& tile, Columns columns, T* scores) {
   const hn::ScalableTag<T> d;
   const int lanes = static_cast<int>(hn::Lanes(d));
   const int64_t* strides = a.maskStrides;
-  const int64_t base = tile.batch * strides[0] + tile.head * strides[1] + tile.firstQuery * strides[2] +
-                       tile.firstKey * strides[3];
+  const int64_t base = tile.segment->batch * strides[0] + tile.head * strides[1] +
+                       (tile.firstQuery + columns.begin) * strides[2] + tile.firstKey * strides[3];
+  const int width = columns.end - columns.begin, queries = std::min(width, tile.queries - columns.begin);
   for (int r = 0; r < tile.keys; ++r) {
-    T* row = scores + r * kAttentionBlock;
+    T* row = scores + r * kRow;
     const int64_t at = base + r * strides[3];
     if (strides[2] == 0) {
       const auto value = hn::Set(d, maskValue<T>(*a.mask, at));
-      for (int c = 0; c < kAttentionBlock; c += lanes) hn::Store(hn::Add(hn::Load(d, row + c), value), d, row + c);
+      for (int c = 0; c < width; c += lanes) hn::Store(hn::Add(hn::Load(d, row + c), value), d, row + c);
     } else {
-      for (int c = 0; c < tile.queries; ++c) row[c] += maskValue<T>(*a.mask, at + c * strides[2]);
+      for (int c = 0; c < queries; ++c) row[c] += maskValue<T>(*a.mask, at + c * strides[2]);
     }
   }
 }
 
-// Lanes of the vector at column c that see row r.
-template <class D>
-HWY_INLINE auto visibleLanes(D d, const TileAt& tile, int c, int r) {
-  using T = hn::TFromD<D>;
-  return hn::Ge(hn::Iota(d, static_cast<T>(c + tile.diagonal)), hn::Set(d, static_cast<T>(r)));
+// Hides what the block mask hides of a tile that meets blocks of both kinds.
+template <int kRow, class T>
+void hideBlocks(const Attention& a, const TileAt& tile, Columns columns, T* scores) {
+  const auto* blocks = a.blockMask->as<uint8_t>();
+  const int64_t base = tile.segment->batch * a.blockStrides[0] + tile.head * a.blockStrides[1];
+  const int end = std::min(columns.end, tile.queries);
+  for (int r = 0; r < tile.keys; ++r) {
+    const int64_t ofKey = base + (tile.firstKey + r) / a.blockKeys * a.blockStrides[3];
+    for (int c = columns.begin; c < end; ++c) {
+      if (blocks[ofKey + (tile.firstQuery + c) / a.blockQueries * a.blockStrides[2]]) continue;
+      scores[r * kRow + c - columns.begin] = -std::numeric_limits<T>::infinity();
+    }
+  }
 }
 
-template <class T>
-HWY_INLINE void clearRows(T* tile, int c, int begin, int end) {
+// Rows of a column vector that have visible scores, widened to whole pairs. Those of their scores that are not visible
+// become -inf.
+struct Rows {
+  int begin, end;
+};
+
+template <int kRow, class T>
+HWY_INLINE Rows visibleRows(const TileAt& tile, int c, T* column) {
   const hn::ScalableTag<T> d;
-  for (int r = begin; r < end; ++r) hn::Store(hn::Zero(d), d, tile + r * kAttentionBlock + c);
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  const Rows rows{tile.anyBegin(c) & ~1, (tile.anyEnd(c, lanes) + 1) & ~1};
+  const auto hideRow = [&](int r) {
+    const auto at = hn::Set(d, static_cast<T>(r));
+    auto visible = hn::And(hn::Le(hn::Iota(d, static_cast<T>(c + tile.lower)), at),
+                           hn::Ge(hn::Iota(d, static_cast<T>(c + tile.upper)), at));
+    if (r >= tile.keys) visible = hn::Lt(at, hn::Zero(d));
+    const auto hidden = hn::Set(d, -std::numeric_limits<T>::infinity());
+    hn::Store(hn::IfThenElse(visible, hn::Load(d, column + r * kRow), hidden), d, column + r * kRow);
+  };
+  const int fullBegin = std::min(tile.fullBegin(c, lanes), rows.end);
+  for (int r = rows.begin; r < fullBegin; ++r) hideRow(r);
+  for (int r = std::max(fullBegin, tile.fullEnd(c)); r < rows.end; ++r) hideRow(r);
+  return rows;
+}
+
+// Receives the probabilities (or their gradients) of a column vector at two keys: as floats in the place of the scores,
+// or as bfloat16 pairs along the keys and, for products that sum over queries, along these.
+template <class T>
+struct Weights {
+  T* byKey;    // floats: [key][query]; pairs: [key / 2][query]
+  T* byQuery;  // pairs: [key][query / 2]; may be null
+};
+
+template <bool kPairs, class T, class V>
+HWY_INLINE void storeWeights(const Weights<T>& to, int r, int c, V first, V second) {
+  const hn::ScalableTag<T> d;
+  if constexpr (kPairs) {
+#if HWY_TARGET == HWY_AVX3
+    __m512i both;  // sixteen of row r, then sixteen of row r + 1, rounded to nearest even
+    asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(both) : "v"(second.raw), "v"(first.raw));
+    if (to.byQuery) {
+      auto* at = reinterpret_cast<char*>(to.byQuery) + (r * kAttentionBlock + c) * 2;
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), _mm512_castsi512_si256(both));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(at + kAttentionBlock * 2), _mm512_extracti64x4_epi64(both, 1));
+    }
+    if (to.byKey) {
+      alignas(64) static constexpr uint16_t kInterleave[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                               21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                               11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+      _mm512_store_si512(to.byKey + r / 2 * kAttentionBlock + c,
+                         _mm512_permutexvar_epi16(_mm512_load_si512(kInterleave), both));
+    }
+#endif
+  } else {
+    hn::Store(first, d, to.byKey + r * kAttentionBlock + c);
+    hn::Store(second, d, to.byKey + (r + 1) * kAttentionBlock + c);
+  }
+}
+
+// Zeros outside the rows that were stored.
+template <bool kPairs, class T>
+HWY_INLINE void clearWeights(const Weights<T>& to, int c, Rows rows) {
+  const auto zero = hn::Zero(hn::ScalableTag<T>());
+  for (int r = 0; r < rows.begin; r += 2) storeWeights<kPairs>(to, r, c, zero, zero);
+  for (int r = rows.end; r < kAttentionBlock; r += 2) storeWeights<kPairs>(to, r, c, zero, zero);
 }
 
 // Scores -> unnormalized probabilities relative to the running maximum (Milakov & Gimelshein 2018, arXiv:1805.02867).
 // `maximum` starts at the lowest finite value, not at -inf: then exp(x - maximum) of a masked score is 0 and not NaN,
-// and a row without visible keys ends with sum 0. `rescale` receives what earlier outputs are multiplied with.
-template <class T>
-void onlineSoftmax(const TileAt& tile, int columns, T* scores, T* maximum, T* sum, T* rescale) {
+// and a row without visible keys ends with sum 0. `rescale` receives what earlier outputs are multiplied with. `keep`
+// (null without dropout) multiplies the probabilities, but not their sum.
+template <bool kPairs, class T>
+void onlineSoftmax(const TileAt& tile, Columns columns, T* scores, const Weights<T>& weights, const T* keep, T* maximum,
+                   T* sum, T* rescale) {
+  constexpr int kRow = kStrip<kPairs>;
   const hn::ScalableTag<T> d;
   const int lanes = static_cast<int>(hn::Lanes(d));
-  const auto minusInfinity = hn::Set(d, -std::numeric_limits<T>::infinity());
-  for (int c = 0; c < columns; c += lanes) {
-    const int full = tile.fullRows(c), any = tile.anyRows(c, lanes);
-    T* column = scores + c;
+  for (int c = columns.begin; c < columns.end; c += lanes) {
+    T* column = scores + (c - columns.begin);
+    const Rows rows = visibleRows<kRow>(tile, c, column);
     const auto before = hn::Load(d, maximum + c);
     auto top0 = before, top1 = before;
-    int r = 0;
-    for (; r + 2 <= full; r += 2) {
-      top0 = hn::Max(top0, hn::Load(d, column + r * kAttentionBlock));
-      top1 = hn::Max(top1, hn::Load(d, column + (r + 1) * kAttentionBlock));
-    }
-    for (; r < any; ++r) {
-      T* at = column + r * kAttentionBlock;
-      const auto x = hn::IfThenElse(visibleLanes(d, tile, c, r), hn::Load(d, at), minusInfinity);
-      hn::Store(x, d, at);
-      top0 = hn::Max(top0, x);
+    for (int r = rows.begin; r < rows.end; r += 2) {
+      top0 = hn::Max(top0, hn::Load(d, column + r * kRow));
+      top1 = hn::Max(top1, hn::Load(d, column + (r + 1) * kRow));
     }
     const auto top = hn::Max(top0, top1);
     auto sum0 = hn::Zero(d), sum1 = hn::Zero(d);
-    for (r = 0; r + 2 <= any; r += 2) {
-      T* at = column + r * kAttentionBlock;
-      const auto p0 = expNonPositive(d, hn::Sub(hn::Load(d, at), top));
-      const auto p1 = expNonPositive(d, hn::Sub(hn::Load(d, at + kAttentionBlock), top));
+    for (int r = rows.begin; r < rows.end; r += 2) {
+      auto p0 = expNonPositive(d, hn::Sub(hn::Load(d, column + r * kRow), top));
+      auto p1 = expNonPositive(d, hn::Sub(hn::Load(d, column + (r + 1) * kRow), top));
       sum0 = hn::Add(sum0, p0);
       sum1 = hn::Add(sum1, p1);
-      hn::Store(p0, d, at);
-      hn::Store(p1, d, at + kAttentionBlock);
+      if (keep) {
+        p0 = hn::Mul(p0, hn::Load(d, keep + r * kAttentionBlock + c));
+        p1 = hn::Mul(p1, hn::Load(d, keep + (r + 1) * kAttentionBlock + c));
+      }
+      storeWeights<kPairs>(weights, r, c, p0, p1);
     }
-    if (r < any) {
-      T* at = column + r * kAttentionBlock;
-      const auto p = expNonPositive(d, hn::Sub(hn::Load(d, at), top));
-      sum0 = hn::Add(sum0, p);
-      hn::Store(p, d, at);
-    }
-    clearRows(column, 0, any, kAttentionBlock);
+    clearWeights<kPairs>(weights, c, rows);
     const auto factor = expNonPositive(d, hn::Sub(before, top));
     hn::Store(top, d, maximum + c);
     hn::Store(factor, d, rescale + c);
@@ -106,31 +177,36 @@ void onlineSoftmax(const TileAt& tile, int columns, T* scores, T* maximum, T* su
 
 // scores -> probabilities (with dropout applied), dprobs -> dscores = P * (dP - delta), delta = sum(dO * O).
 // `logsumexp` is +inf in dead columns; `rowScale` and `keep` may be null.
-template <class T>
-void softmaxGradient(const TileAt& tile, int columns, T* scores, T* dprobs, const T* logsumexp, const T* delta,
-                     const T* rowScale, const T* keep) {
+template <bool kPairs, class T>
+void softmaxGradient(const TileAt& tile, Columns columns, T* scores, const T* dprobs, const Weights<T>& weights,
+                     const Weights<T>& dscores, const T* logsumexp, const T* delta, const T* rowScale, const T* keep) {
+  constexpr int kRow = kStrip<kPairs>;
   const hn::ScalableTag<T> d;
   const int lanes = static_cast<int>(hn::Lanes(d));
-  for (int c = 0; c < columns; c += lanes) {
-    const int full = tile.fullRows(c), any = tile.anyRows(c, lanes);
+  for (int c = columns.begin; c < columns.end; c += lanes) {
+    T* column = scores + (c - columns.begin);
+    const T* dcolumn = dprobs + (c - columns.begin);
+    const Rows rows = visibleRows<kRow>(tile, c, column);
     const auto shift = hn::Load(d, logsumexp + c), mean = hn::Load(d, delta + c);
-    for (int r = 0; r < any; ++r) {
-      const int at = r * kAttentionBlock + c;
-      auto p = expNonPositive(d, hn::Sub(hn::Load(d, scores + at), shift));
-      if (rowScale) p = hn::Mul(p, hn::Load(d, rowScale + c));
-      if (r >= full) p = hn::IfThenElseZero(visibleLanes(d, tile, c, r), p);
-      auto dp = hn::Load(d, dprobs + at);
-      auto kept = p;
-      if (keep) {
-        const auto factor = hn::Load(d, keep + at);
-        dp = hn::Mul(dp, factor);
-        kept = hn::Mul(p, factor);
+    for (int r = rows.begin; r < rows.end; r += 2) {
+      hn::Vec<decltype(d)> kept[2], ds[2];
+      for (int i = 0; i < 2; ++i) {
+        auto p = expNonPositive(d, hn::Sub(hn::Load(d, column + (r + i) * kRow), shift));
+        if (rowScale) p = hn::Mul(p, hn::Load(d, rowScale + c));
+        auto dp = hn::Load(d, dcolumn + (r + i) * kRow);
+        kept[i] = p;
+        if (keep) {
+          const auto factor = hn::Load(d, keep + (r + i) * kAttentionBlock + c);
+          dp = hn::Mul(dp, factor);
+          kept[i] = hn::Mul(p, factor);
+        }
+        ds[i] = hn::Mul(p, hn::Sub(dp, mean));
       }
-      hn::Store(kept, d, scores + at);
-      hn::Store(hn::Mul(p, hn::Sub(dp, mean)), d, dprobs + at);
+      storeWeights<kPairs>(weights, r, c, kept[0], kept[1]);
+      storeWeights<kPairs>(dscores, r, c, ds[0], ds[1]);
     }
-    clearRows(scores + c, 0, any, kAttentionBlock);
-    clearRows(dprobs + c, 0, any, kAttentionBlock);
+    clearWeights<kPairs>(weights, c, rows);
+    clearWeights<kPairs>(dscores, c, rows);
   }
 }
 

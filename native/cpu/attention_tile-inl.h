@@ -4,6 +4,9 @@
 // Scores are held transposed, [key][query]: queries lie on the lanes, so the maximum and the sum over keys need no
 // work across lanes, and every product takes one operand as broadcast scalars (in any layout) and the other as rows.
 // Only Q and dO are ever transposed.
+//
+// Where the processor multiplies bfloat16 (kPairs), an element of both operands is a pair of bfloat16 that are
+// neighbours along the sum, in the place of a float; layouts, loops and sums in float32 stay the same.
 #if defined(GRADUS_ATTENTION_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef GRADUS_ATTENTION_TILE_INL_H_
 #undef GRADUS_ATTENTION_TILE_INL_H_
@@ -25,11 +28,45 @@ namespace hn = hwy::HWY_NAMESPACE;
 constexpr int kTileRows = HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON ? 8 : 4;
 static_assert(kRowMultiple % kTileRows == 0);
 
-enum class Store { kSet, kAdd, kScaleAdd };
+// Columns of scores that are made and used at a time. bfloat16 products are so fast that scores have to stay in the
+// first-level cache; with float32 the probabilities take their place, so all of them are there anyway.
+template <bool kPairs>
+constexpr int kStrip = kPairs ? 32 : kAttentionBlock;
 
-// c[kTileRows][kVectors] of a product over depth [begin, end). a(m, p) is a[m * lda + p], or a[p * lda + m] transposed.
-// kScaleAdd: c = c * scale[m] + product, the rescaling of online softmax at no extra pass.
-template <bool kTransposed, Store kStore, int kVectors, class T>
+// Floats that a row of `width` elements takes, and steps of a sum over `depth` of them.
+template <bool kPairs>
+constexpr int64_t inFloats(int64_t width) {
+  return kPairs ? width / 2 : width;
+}
+template <bool kPairs>
+constexpr int steps(int depth) {
+  return kPairs ? (depth + 1) / 2 : depth;
+}
+
+// sum + left * right, or for pairs sum + left.first * right.first + left.second * right.second in every lane.
+template <bool kPairs, class V>
+HWY_INLINE V multiplyAdd(V left, V right, V sum) {
+  if constexpr (kPairs) {
+#if HWY_TARGET == HWY_AVX3
+    // By name: for the intrinsic all callers had to be compiled for a processor that has it. The kernels with pairs run
+    // only where __builtin_cpu_supports says so.
+    auto raw = sum.raw;
+    asm("vdpbf16ps %2, %1, %0" : "+v"(raw) : "v"(left.raw), "v"(right.raw));
+    return V{raw};
+#else
+    return sum;  // never run
+#endif
+  } else {
+    return hn::MulAdd(left, right, sum);
+  }
+}
+
+enum class Store { kScale, kSet, kAdd, kScaleAdd };
+
+// c[kTileRows][kVectors] of a product over steps [begin, end). a(m, p) is a[m * lda + p], or a[p * lda + m] transposed.
+// kScale: c = product * scale[0]. kScaleAdd: c = c * scale[m] + product, the rescaling of online softmax at no extra
+// pass.
+template <bool kPairs, bool kTransposed, Store kStore, int kVectors, class T>
 HWY_INLINE void registerTile(int begin, int end, const T* HWY_RESTRICT a, ptrdiff_t lda, const T* HWY_RESTRICT b,
                              ptrdiff_t ldb, T* HWY_RESTRICT c, ptrdiff_t ldc, const T* HWY_RESTRICT scale) {
   const hn::ScalableTag<T> d;
@@ -45,13 +82,14 @@ HWY_INLINE void registerTile(int begin, int end, const T* HWY_RESTRICT a, ptrdif
     HWY_UNROLL(8)
     for (int m = 0; m < kTileRows; ++m) {
       const V left = hn::Set(d, kTransposed ? a[p * lda + m] : a[m * lda + p]);
-      for (int v = 0; v < kVectors; ++v) sum[m][v] = hn::MulAdd(left, right[v], sum[m][v]);
+      for (int v = 0; v < kVectors; ++v) sum[m][v] = multiplyAdd<kPairs>(left, right[v], sum[m][v]);
     }
   }
   HWY_UNROLL(8)
   for (int m = 0; m < kTileRows; ++m) {
     for (int v = 0; v < kVectors; ++v) {
       T* at = c + m * ldc + v * lanes;
+      if constexpr (kStore == Store::kScale) sum[m][v] = hn::Mul(sum[m][v], hn::Set(d, scale[0]));
       if constexpr (kStore == Store::kAdd) sum[m][v] = hn::Add(hn::Load(d, at), sum[m][v]);
       if constexpr (kStore == Store::kScaleAdd) {
         sum[m][v] = hn::MulAdd(hn::Load(d, at), hn::Set(d, scale[m]), sum[m][v]);
@@ -61,27 +99,52 @@ HWY_INLINE void registerTile(int begin, int end, const T* HWY_RESTRICT a, ptrdif
   }
 }
 
-// What causality leaves of a row of register tiles: the depth to sum over and the first column that matters.
+// What visibility leaves of a row of register tiles: the depth to sum over and the columns that matter.
 struct Span {
-  int begin, end, firstColumn;
+  int begin, end, firstColumn, endColumn;
+};
+
+// Spans of the products of a tile. Sums over all of a head dim make scores only where some are visible ...
+struct ScoreSpan {
+  int depth;
+  const TileAt& tile;
+  Span operator()(int row) const { return {0, depth, row - tile.upper, row + kTileRows - tile.lower}; }
+};
+// ... sums over keys go from the first to the last one that the queries from `query` see ...
+struct KeySpan {
+  const TileAt& tile;
+  Span operator()(int query) const {
+    return {std::max(0, query + tile.lower), std::min(tile.keys, query + kTileRows + tile.upper), 0, 1 << 30};
+  }
+};
+// ... and sums over queries likewise for the keys from `row`.
+struct QuerySpan {
+  const TileAt& tile;
+  Span operator()(int row) const {
+    return {std::max(0, row - tile.upper), std::min(tile.queries, row + kTileRows - tile.lower), 0, 1 << 30};
+  }
 };
 
 // rows is a multiple of kTileRows, columns of the lanes; `span(row)` gives the Span of the register tiles from `row`.
-template <bool kTransposed, Store kStore, class T, class SpanOf>
-HWY_INLINE void product(int rows, int columns, const T* a, ptrdiff_t lda, const T* b, ptrdiff_t ldb, T* c,
-                        ptrdiff_t ldc, const SpanOf& spanOf, const T* scale = nullptr) {
+// b and c are addressed from column firstColumn on.
+template <bool kPairs, bool kTransposed, Store kStore, class T, class SpanOf>
+HWY_INLINE void product(int rows, int firstColumn, int endColumn, const T* a, ptrdiff_t lda, const T* b, ptrdiff_t ldb,
+                        T* c, ptrdiff_t ldc, const SpanOf& spanOf, const T* scale = nullptr) {
   const int lanes = static_cast<int>(hn::Lanes(hn::ScalableTag<T>()));
-  for (int n = 0; n < columns; n += 2 * lanes) {
-    const bool pair = n + lanes < columns;
+  for (int n = firstColumn; n < endColumn; n += 2 * lanes) {
+    const bool pair = n + lanes < endColumn;
     for (int m = 0; m < rows; m += kTileRows) {
       const Span span = spanOf(m);
-      if (n + (pair ? 2 : 1) * lanes <= span.firstColumn) continue;
+      if (n + (pair ? 2 : 1) * lanes <= span.firstColumn || n >= span.endColumn) continue;
+      const int begin = kPairs ? span.begin / 2 : span.begin, end = steps<kPairs>(span.end);
       const T* left = kTransposed ? a + m : a + m * lda;
-      const T* factor = kStore == Store::kScaleAdd ? scale + m : nullptr;
+      const T* factor = kStore == Store::kScaleAdd ? scale + m : scale;
+      const T* right = b + (n - firstColumn);
+      T* to = c + m * ldc + (n - firstColumn);
       if (pair) {
-        registerTile<kTransposed, kStore, 2>(span.begin, span.end, left, lda, b + n, ldb, c + m * ldc + n, ldc, factor);
+        registerTile<kPairs, kTransposed, kStore, 2>(begin, end, left, lda, right, ldb, to, ldc, factor);
       } else {
-        registerTile<kTransposed, kStore, 1>(span.begin, span.end, left, lda, b + n, ldb, c + m * ldc + n, ldc, factor);
+        registerTile<kPairs, kTransposed, kStore, 1>(begin, end, left, lda, right, ldb, to, ldc, factor);
       }
     }
   }
@@ -162,13 +225,86 @@ HWY_INLINE void transposeBlock(const float* HWY_RESTRICT from, int64_t width, fl
   }
 }
 
-// Q or dO by rows, all kAttentionBlock of them, and transposed for the products that have queries on the lanes.
+// Pairs lie in memory that is read as floats.
+using Bits16 = uint16_t __attribute__((may_alias));
+using Bits32 = uint32_t __attribute__((may_alias));
+
+// Rows [first, first + rows) as bfloat16, padded with zeros to `width` and to kRowMultiple rows: along a row, two
+// neighbours are a pair already.
 template <class T, class E>
-void packQueries(const Matrix<E>& from, int64_t first, int64_t rows, int64_t columns, T scale, T* byRows,
-                 int64_t width, T* transposed) {
-  packRows(from, first, rows, columns, scale, byRows, width);
-  std::fill(byRows + rows * width, byRows + kAttentionBlock * width, T(0));
-  transposeBlock(byRows, width, transposed);
+void packBits(const Matrix<E>& from, int64_t first, int64_t rows, int64_t columns, T* to, int64_t width) {
+  auto* at = reinterpret_cast<Bits16*>(to);
+  for (int64_t r = 0; r < rows; ++r, at += width) {
+    const auto* row = reinterpret_cast<const uint16_t*>(from.row(first + r));
+    if (from.columnStride == 1) {
+      std::memcpy(at, row, columns * sizeof(uint16_t));
+    } else {
+      for (int64_t c = 0; c < columns; ++c) at[c] = row[c * from.columnStride];
+    }
+    std::memset(at + columns, 0, (width - columns) * sizeof(uint16_t));
+  }
+  std::memset(at, 0, (roundUp(rows, kRowMultiple) - rows) * width * sizeof(uint16_t));
+}
+
+// The same rows, two by two: to[r / 2][c] is the pair (from[r][c], from[r + 1][c]); zeros pad to `width` and to
+// kRowMultiple rows.
+template <class T, class E>
+void packRowPairs(const Matrix<E>& from, int64_t first, int64_t rows, int64_t columns, T* to, int64_t width) {
+  const hn::ScalableTag<uint32_t> d;
+  const hn::Rebind<uint16_t, decltype(d)> d16;
+  const int64_t lanes = hn::Lanes(d);
+  auto* at = reinterpret_cast<Bits32*>(to);
+  for (int64_t r = 0; r < rows; r += 2, at += width) {
+    const auto* low = reinterpret_cast<const uint16_t*>(from.row(first + r));
+    const bool odd = r + 1 == rows;
+    const auto* high = odd ? low : reinterpret_cast<const uint16_t*>(from.row(first + r + 1));
+    int64_t c = 0;
+    if (from.columnStride == 1 && !odd) {
+      for (; c + lanes <= columns; c += lanes) {
+        const auto upper = hn::ShiftLeft<16>(hn::PromoteTo(d, hn::LoadU(d16, high + c)));
+        hn::Store(hn::Or(upper, hn::PromoteTo(d, hn::LoadU(d16, low + c))), d, reinterpret_cast<uint32_t*>(at + c));
+      }
+    }
+    for (; c < columns; ++c) {
+      at[c] = low[c * from.columnStride] | (odd ? 0u : static_cast<uint32_t>(high[c * from.columnStride]) << 16);
+    }
+    std::memset(at + columns, 0, (width - columns) * sizeof(uint32_t));
+  }
+  std::memset(at, 0, (roundUp(rows, kRowMultiple) - roundUp(rows, 2)) / 2 * width * sizeof(uint32_t));
+}
+
+// Keys or values with a head dim of `width`, once as the left operand of sums over the head dim, and once as the right
+// operand of sums over the keys. For floats these are the same rows.
+template <bool kPairs, class T, class E>
+void packLeft(const Matrix<E>& from, int64_t first, int64_t rows, int64_t columns, T* to, int64_t width) {
+  if constexpr (kPairs) {
+    packBits(from, first, rows, columns, to, width);
+  } else {
+    packRows(from, first, rows, columns, T(1), to, width);
+  }
+}
+
+template <bool kPairs, class T, class E>
+void packRight(const Matrix<E>& from, int64_t first, int64_t rows, int64_t columns, T* to, int64_t width) {
+  if constexpr (kPairs) {
+    packRowPairs(from, first, rows, columns, to, width);
+  } else {
+    packRows(from, first, rows, columns, T(1), to, width);
+  }
+}
+
+// A block of Q or dO transposed, for the products that have queries on the lanes; `rows` receives what it is made from.
+template <bool kPairs, class T, class E>
+void packTransposed(const Matrix<E>& from, int64_t first, int64_t count, int64_t columns, T scale, T* rows,
+                    int64_t width, T* to) {
+  if constexpr (kPairs) {
+    packBits(from, first, count, columns, rows, width);
+  } else {
+    packRows(from, first, count, columns, scale, rows, width);
+  }
+  const int64_t rowFloats = inFloats<kPairs>(width);
+  std::fill(rows + count * rowFloats, rows + kAttentionBlock * rowFloats, T(0));
+  transposeBlock(rows, rowFloats, to);
 }
 
 }  // namespace gradus::cpu::HWY_NAMESPACE

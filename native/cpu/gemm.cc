@@ -18,17 +18,20 @@ HWY_BEFORE_NAMESPACE();
 namespace gradus::cpu::HWY_NAMESPACE {
 namespace {
 
-template <class T>
+// E: the element of packed panels; see Pair.
+template <class E>
 class Product {
  public:
-  Product(const Gemm& g, int threads, T* scratch) : g_(g), plan_(g, threads), threads_(threads) {
-    packedB_ = scratch;
-    bias_ = packedB_ + plan_.packedB();
-    private_ = bias_ + plan_.bias(g);
+  using T = Sum<E>;
+
+  Product(const Gemm& g, int threads, void* scratch) : g_(g), plan_(g, threads), threads_(threads) {
+    packedB_ = static_cast<E*>(scratch);
+    bias_ = reinterpret_cast<T*>(packedB_ + plan_.packedB());
+    private_ = reinterpret_cast<E*>(bias_ + plan_.bias(g));
     if (g.bias) {
-      visitFloating(g.cDType, [&](auto type) {
+      visitFloating(g.biasDType, [&](auto type) {
         const auto* from = static_cast<const decltype(type)*>(g.bias);
-        for (int64_t j = 0; j < g.n; ++j) bias_[j] = T(widen(from[j]));
+        for (int64_t j = 0; j < g.n; ++j) bias_[j] = static_cast<T>(widen(from[j]));
       });
     }
   }
@@ -36,8 +39,8 @@ class Product {
   void run() {
     for (int64_t n0 = 0; n0 < g_.n; n0 += plan_.superN) {
       // one visit at least: an empty k still writes beta * C + bias
-      for (int64_t k0 = 0; k0 < g_.k || k0 == 0; k0 += plan_.superK) {
-        super_ = {k0, std::min(plan_.superK, g_.k - k0), n0, std::min(plan_.superN, g_.n - n0)};
+      for (int64_t k0 = 0; k0 < plan_.k || k0 == 0; k0 += plan_.superK) {
+        super_ = {k0, std::min(plan_.superK, plan_.k - k0), n0, std::min(plan_.superN, g_.n - n0)};
         nextPanel_.store(0, std::memory_order_relaxed);
         nextTask_.store(0, std::memory_order_relaxed);
         if (threads_ == 1) {
@@ -61,72 +64,75 @@ class Product {
   };
 
   // k in equal steps of at most kDepth
-  int64_t steps() const { return (super_.depth + Tile<T>::kDepth - 1) / Tile<T>::kDepth; }
+  int64_t steps() const { return (super_.depth + Tile<E>::kDepth - 1) / Tile<E>::kDepth; }
   int64_t stepAt(int64_t i) const { return super_.depth * i / steps(); }
 
   // Panel (step, column) of B: steps follow each other, and within one the panels of kCols columns.
-  T* panelOf(int64_t from, int64_t depth, int64_t panel) const {
-    return packedB_ + from * roundUp(super_.cols, Tile<T>::kCols) + panel * depth * Tile<T>::kCols;
+  E* panelOf(int64_t from, int64_t depth, int64_t panel) const {
+    return packedB_ + from * roundUp(super_.cols, Tile<E>::kCols) + panel * depth * Tile<E>::kCols;
   }
 
   void packPanels() {
-    constexpr int64_t nr = Tile<T>::kCols, together = 8;  // panels a turn
+    constexpr int64_t nr = Tile<E>::kCols, together = 8;  // panels a turn
     const int64_t panels = (super_.cols + nr - 1) / nr, first = plan_.packsB ? 0 : super_.cols / nr;
     const int64_t turns = (panels - first + together - 1) / together;
     for (int64_t at; (at = nextPanel_.fetch_add(1, std::memory_order_relaxed)) < turns * steps();) {
       const int64_t step = at / turns, panel = first + at % turns * together;
       const int64_t from = stepAt(step), depth = stepAt(step + 1) - from;
-      packB<T>(g_.b, super_.k0 + from, depth, super_.n0 + panel * nr, std::min(together * nr, super_.cols - panel * nr),
-               panelOf(from, depth, panel));
+      packB<E>(g_.b, g_.k, super_.k0 + from, depth, super_.n0 + panel * nr,
+               std::min(together * nr, super_.cols - panel * nr), panelOf(from, depth, panel));
     }
   }
 
   void runTasks(int thread) {
     const int64_t columnBlocks = (super_.cols + plan_.cols - 1) / plan_.cols;
     const int64_t rowBlocks = (g_.m + plan_.rows - 1) / plan_.rows;
-    T* packed = private_ + thread * (plan_.packedA() + plan_.block());
+    E* packed = private_ + thread * (plan_.packedA() + plan_.block());
     for (int64_t at; (at = nextTask_.fetch_add(1, std::memory_order_relaxed)) < rowBlocks * columnBlocks;) {
       const int64_t m0 = at / columnBlocks * plan_.rows, n = at % columnBlocks * plan_.cols;
       computeBlock(m0, std::min(plan_.rows, g_.m - m0), n, std::min(plan_.cols, super_.cols - n), packed,
-                   packed + plan_.packedA());
+                   reinterpret_cast<T*>(packed + plan_.packedA()));
     }
   }
 
   // n counts from the super-block's first column.
-  void computeBlock(int64_t m0, int64_t rows, int64_t n, int64_t cols, T* packedA, T* block) {
-    constexpr int64_t mr = Tile<T>::kRows, nr = Tile<T>::kCols;
-    const bool first = super_.k0 == 0, last = super_.k0 + super_.depth >= g_.k;
+  void computeBlock(int64_t m0, int64_t rows, int64_t n, int64_t cols, E* packedA, T* block) {
+    constexpr int64_t mr = Tile<E>::kRows, nr = Tile<E>::kCols;
+    const bool first = super_.k0 == 0, last = super_.k0 + super_.depth >= plan_.k;
     const int64_t column = super_.n0 + n;
-    T* c = plan_.direct ? static_cast<T*>(g_.c) + m0 * g_.cRowStride + column : block;
+    const int64_t inC = m0 * g_.cRowStride + column;
+    T* c = plan_.narrows ? nullptr : plan_.direct ? static_cast<T*>(g_.c) + inC : block;
+    BFloat16* narrow = plan_.narrows ? static_cast<BFloat16*>(g_.c) + inC : nullptr;
     const int64_t stride = plan_.direct ? g_.cRowStride : plan_.cols;
     const int64_t count = steps();
     if (count == 0) return computeEmpty(m0, rows, column, cols, c, stride);
     for (int64_t step = 0; step < count; ++step) {
       const int64_t from = stepAt(step), depth = stepAt(step + 1) - from;
       const int64_t asTheyLie = plan_.readsA ? rows / mr * mr : 0;
-      packA<T>(g_.a, g_.m, m0 + asTheyLie, rows - asTheyLie, super_.k0 + from, depth, plan_.rowMajorA,
-               packedA + asTheyLie / mr * Tile<T>::kPanelA);
+      packA<E>(g_.a, g_.m, g_.k, m0 + asTheyLie, rows - asTheyLie, super_.k0 + from, depth, plan_.rowMajorA,
+               packedA + asTheyLie / mr * Tile<E>::kPanelA);
       if (g_.rowSum && column == 0) addSums(m0, rows, from, depth, packedA);
       const bool opens = step == 0 && (first || !plan_.direct);
       const T beta = !opens ? T(1) : plan_.direct ? static_cast<T>(g_.beta) : T(0);
       for (int64_t j = 0; j < cols; j += nr) {
         const int64_t width = std::min(nr, cols - j), panel = (n + j) / nr;
         const bool inPlace = !plan_.packsB && width == nr;
-        TileSource<T> source{};
+        TileSource<E> source{};
         source.depth = depth;
-        source.b = inPlace ? static_cast<const T*>(g_.b.data) + (super_.k0 + from) * g_.b.rowStride + column + j
+        source.b = inPlace ? static_cast<const E*>(g_.b.data) + (super_.k0 + from) * g_.b.rowStride + column + j
                            : panelOf(from, depth, panel);
         source.bStride = inPlace ? g_.b.rowStride : nr;
         for (int64_t r = 0; r < rows; r += mr) {
-          const TileTarget<T> to{c + r * stride + j,
+          const TileTarget<T> to{c ? c + r * stride + j : nullptr,
+                                 narrow ? narrow + r * stride + j : nullptr,
                                  stride,
                                  static_cast<int>(std::min(mr, rows - r)),
                                  static_cast<int>(width),
                                  static_cast<T>(g_.alpha),
                                  beta,
                                  g_.bias && first && step == 0 ? bias_ + column + j : nullptr};
-          panelOfA(m0 + r, to.rows, from, packedA + r / mr * Tile<T>::kPanelA, source);
-          source.ahead = to.c;
+          panelOfA(m0 + r, to.rows, from, packedA + r / mr * Tile<E>::kPanelA, source);
+          source.ahead = source.b;
           source.aheadStep = 0;
           if (j == 0 && plan_.readsA) {
             fetchPanelOfA(source);
@@ -135,74 +141,80 @@ class Product {
             source.ahead = source.b + nr * depth + r / mr * (nr * depth / 8);
             source.aheadStep = nr / 8;
           }
-          plan_.rowMajorA ? tileOfRows<T, true>(source, to) : tileOfRows<T, false>(source, to);
+          plan_.rowMajorA ? tileOfRows<E, true>(source, to) : tileOfRows<E, false>(source, to);
         }
       }
     }
-    finishBlock(m0, rows, column, cols, c, stride, first, last);
+    if (!plan_.direct) storeWhole(m0, rows, column, cols, c, stride, first);
+    if (last) finishBlock(m0, rows, column, cols);
   }
 
-  const T* elementOfA(int64_t row, int64_t k) const {
-    return static_cast<const T*>(g_.a.data) + row * g_.a.rowStride + (super_.k0 + k) * g_.a.colStride;
+  const E* elementOfA(int64_t row, int64_t k) const {
+    constexpr int per = kPerElement<E>;
+    const auto at = row * (g_.a.rowStride / per) + (super_.k0 + k) * g_.a.colStride;
+    return static_cast<const E*>(g_.a.data) + at;
   }
 
-  void panelOfA(int64_t row, int height, int64_t from, const T* packed, TileSource<T>& source) const {
-    const bool asItLies = plan_.readsA && height == Tile<T>::kRows;
+  void panelOfA(int64_t row, int height, int64_t from, const E* packed, TileSource<E>& source) const {
+    const bool asItLies = plan_.readsA && height == Tile<E>::kRows;
     source.a = asItLies ? elementOfA(row, from) : packed;
-    source.aStride = plan_.rowMajorA ? (asItLies ? g_.a.rowStride : int64_t{Tile<T>::kStride})
-                                     : (asItLies ? g_.a.colStride : int64_t{Tile<T>::kRows});
+    source.aStride = plan_.rowMajorA ? (asItLies ? g_.a.rowStride / kPerElement<E> : int64_t{Tile<E>::kStride})
+                                     : (asItLies ? g_.a.colStride : int64_t{Tile<E>::kRows});
   }
 
   // The first tiles of a block meet A in memory, and each step of a column-major A is on a page of its own, where no
   // hardware looks ahead. Of a row-major A the next panel follows if its rows are short, else the hardware sees a row.
-  void fetchPanelOfA(TileSource<T>& source) const {
-    constexpr int64_t stepsAhead = 16, line = 64 / sizeof(T);
+  void fetchPanelOfA(TileSource<E>& source) const {
+    constexpr int64_t stepsAhead = 16, line = 64 / sizeof(E);
     if (!plan_.rowMajorA) {
       source.ahead = source.a + stepsAhead * source.aStride;
       source.aheadStep = source.aStride;
-    } else if (source.aStride * static_cast<int64_t>(sizeof(T)) <= 8 << 10) {
-      source.ahead = source.a + Tile<T>::kRows * source.aStride;
+    } else if (source.aStride * static_cast<int64_t>(sizeof(E)) <= 8 << 10) {
+      source.ahead = source.a + Tile<E>::kRows * source.aStride;
       source.aheadStep = line;
     }
   }
 
-  void addSums(int64_t m0, int64_t rows, int64_t from, int64_t depth, const T* packedA) const {
-    TileSource<T> source{};
-    for (int64_t r = 0; r < rows; r += Tile<T>::kRows) {
-      const int height = static_cast<int>(std::min<int64_t>(Tile<T>::kRows, rows - r));
-      panelOfA(m0 + r, height, from, packedA + r / Tile<T>::kRows * Tile<T>::kPanelA, source);
+  void addSums(int64_t m0, int64_t rows, int64_t from, int64_t depth, const E* packedA) const {
+    TileSource<E> source{};
+    for (int64_t r = 0; r < rows; r += Tile<E>::kRows) {
+      const int height = static_cast<int>(std::min<int64_t>(Tile<E>::kRows, rows - r));
+      panelOfA(m0 + r, height, from, packedA + r / Tile<E>::kRows * Tile<E>::kPanelA, source);
       addRowSums(source.a, source.aStride, depth, plan_.rowMajorA, height, static_cast<T*>(g_.rowSum) + m0 + r);
     }
   }
 
-  void finishBlock(int64_t m0, int64_t rows, int64_t column, int64_t cols, T* c, int64_t stride, bool first,
-                   bool last) {
-    if (last && g_.gradientAt) {
-      visitOperand<T>(GemmOperand{g_.gradientAt, g_.gradientDType, 0, 0, g_.gradientOf}, [&](auto* x, auto kind) {
-        if constexpr (kind() != Activation::kNone) {
-          scaleByGradient<kind()>(c, stride, x + m0 * g_.gradientRowStride + column, g_.gradientRowStride, rows, cols,
-                                  activatedAt(m0, column), g_.activatedRowStride);
-        }
-      });
-    }
-    if (last && g_.activated && !g_.gradientAt) {
-      visitOperand<T>(GemmOperand{c, plan_.own, 0, 0, g_.gradientOf}, [&](auto* x, auto kind) {
-        activateRows<kind()>(x, stride, rows, cols, activatedAt(m0, column), g_.activatedRowStride);
-      });
-    }
-    if (plan_.direct) return;
+  void storeWhole(int64_t m0, int64_t rows, int64_t column, int64_t cols, const T* block, int64_t stride, bool first) {
     const T beta = first ? static_cast<T>(g_.beta) : T(1);
     visitFloating(g_.cDType, [&](auto type) {
       using S = decltype(type);
       if constexpr ((sizeof(T) == 8) == (sizeof(S) == 8)) {
-        storeBlock(c, stride, static_cast<S*>(g_.c) + m0 * g_.cRowStride + column * g_.cColStride, g_.cRowStride,
+        storeBlock(block, stride, static_cast<S*>(g_.c) + m0 * g_.cRowStride + column * g_.cColStride, g_.cRowStride,
                    g_.cColStride, rows, cols, beta);
       }
     });
   }
 
-  T* activatedAt(int64_t row, int64_t column) const {
-    return g_.activated ? static_cast<T*>(g_.activated) + row * g_.activatedRowStride + column : nullptr;
+  // What is made of a block of C while it is in the cache.
+  void finishBlock(int64_t m0, int64_t rows, int64_t column, int64_t cols) {
+    if (!g_.gradientAt && !g_.activated) return;
+    if constexpr (kPerElement<E> == 2) {
+      if (g_.cDType == DType::kBFloat16) return finishRows(static_cast<BFloat16*>(g_.c), m0, rows, column, cols);
+    }
+    finishRows(static_cast<T*>(g_.c), m0, rows, column, cols);
+  }
+
+  template <class S>
+  void finishRows(S* c, int64_t m0, int64_t rows, int64_t column, int64_t cols) {
+    c += m0 * g_.cRowStride + column;
+    S* activated = g_.activated ? static_cast<S*>(g_.activated) + m0 * g_.activatedRowStride + column : nullptr;
+    visitOperand<T>(GemmOperand{g_.gradientAt, g_.gradientDType, 0, 0, g_.gradientOf}, [&](auto* x, auto kind) {
+      if constexpr (kind() != Activation::kNone) {
+        if (!g_.gradientAt) return activateRows<kind()>(c, g_.cRowStride, rows, cols, activated, g_.activatedRowStride);
+        scaleByGradient<kind()>(c, g_.cRowStride, x + m0 * g_.gradientRowStride + column, g_.gradientRowStride, rows,
+                                cols, activated, g_.activatedRowStride);
+      }
+    });
   }
 
   void computeEmpty(int64_t m0, int64_t rows, int64_t column, int64_t cols, T* c, int64_t stride) {
@@ -213,32 +225,45 @@ class Product {
         at = (beta == T(0) ? T(0) : beta * at) + (g_.bias ? bias_[column + j] : T(0));
       }
     }
-    finishBlock(m0, rows, column, cols, c, stride, true, true);
+    if (!plan_.direct) storeWhole(m0, rows, column, cols, c, stride, true);
+    finishBlock(m0, rows, column, cols);
   }
 
   const Gemm& g_;
-  const Plan<T> plan_;
+  const Plan<E> plan_;
   const int threads_;
-  T *packedB_, *bias_, *private_;
+  E* packedB_;
+  T* bias_;
+  E* private_;
   Super super_{};
   std::atomic<int64_t> nextPanel_{0}, nextTask_{0};
 };
 
-template <class T>
+template <class E>
 size_t bytesOf(const Gemm& g, int threads) {
-  return hasFewRows(g) ? RowProduct<T>::bytes(g) : Plan<T>(g, threads).bytes(g, threads);
+  return hasFewRows(g) ? RowProduct<Sum<E>>::bytes(g) : Plan<E>(g, threads).bytes(g, threads);
 }
 
-template <class T>
+template <class E>
 void compute(const Gemm& g, int threads, void* scratch) {
   if (hasFewRows(g))
-    RowProduct<T>(g, static_cast<T*>(scratch)).run(threads);
+    RowProduct<Sum<E>>(g, static_cast<Sum<E>*>(scratch)).run(threads);
   else
-    Product<T>(g, threads, static_cast<T*>(scratch)).run();
+    Product<E>(g, threads, scratch).run();
+}
+
+// Calls body with a value of the element type that the product packs.
+template <class Body>
+HWY_INLINE auto visitElement(const Gemm& g, const Body& body) {
+  if (computesInDouble(g)) return body(double{});
+#if GRADUS_PAIRS
+  if (computesInPairs(g)) return body(Pair{});
+#endif
+  return body(float{});
 }
 
 size_t scratchBytes(const Gemm& g, int threads) {
-  return computesInDouble(g) ? bytesOf<double>(g, threads) : bytesOf<float>(g, threads);
+  return visitElement(g, [&](auto element) { return bytesOf<decltype(element)>(g, threads); });
 }
 
 // The sums over k of a column-major A, on their own: a thread takes neighbouring rows of C.
@@ -262,7 +287,7 @@ void columnMajorRowSums(const Gemm& g, int threads) {
 }
 
 void product(const Gemm& g, int threads, void* scratch) {
-  computesInDouble(g) ? compute<double>(g, threads, scratch) : compute<float>(g, threads, scratch);
+  visitElement(g, [&](auto element) { compute<decltype(element)>(g, threads, scratch); });
 }
 
 }  // namespace
@@ -306,12 +331,26 @@ bool oneDnnIsFaster(const Gemm& g, int threads) {
 
 }  // namespace
 
+bool multipliesPairs() {
+#if HWY_ARCH_X86
+  static const bool pairs = __builtin_cpu_supports("avx512bf16");
+  return pairs;
+#else
+  return false;
+#endif
+}
+
+bool computesInPairs(const Gemm& g) {
+  const auto is = [](DType dtype) { return dtype == DType::kBFloat16; };
+  return (g.inBFloat16 || is(g.a.dtype) || is(g.b.dtype) || is(g.cDType)) && !computesInDouble(g) && multipliesPairs();
+}
+
 bool fitsOneDnn(const Gemm& g) {
   const auto plain = [](const GemmOperand& x) {
     return x.dtype == DType::kFloat32 && std::min(x.rowStride, x.colStride) == 1 && x.activation == Activation::kNone;
   };
-  if (g.cDType != DType::kFloat32 || g.cColStride != 1 || g.bias || g.gradientAt || g.activated || !plain(g.a) ||
-      !plain(g.b)) {
+  if (computesInPairs(g) || g.cDType != DType::kFloat32 || g.cColStride != 1 || g.bias || g.gradientAt || g.activated ||
+      !plain(g.a) || !plain(g.b)) {
     return false;
   }
   if (g.rowSum && g.a.rowStride != 1) return false;

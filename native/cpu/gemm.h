@@ -20,19 +20,24 @@ struct GemmOperand {
 
 struct Gemm {
   int64_t m = 0, n = 0, k = 0;
+  // Operands are rounded to bfloat16 before they are multiplied, as they are anyway when A, B or C has that dtype.
+  // Sums are float32. Processors that cannot multiply bfloat16 read float32 operands as they are.
+  bool inBFloat16 = false;
   GemmOperand a, b;
   void* c = nullptr;
   DType cDType = DType::kFloat32;
   int64_t cRowStride = 0, cColStride = 0;
   double alpha = 1, beta = 0;
-  const void* bias = nullptr;  // [n], added to every row; dtype of C
-  // C = (A B) * activation'(x), rows of x contiguous: the gradient of an activation's input
+  const void* bias = nullptr;  // [n], added to every row
+  DType biasDType = DType::kFloat32;
+  // With either of the next two C has the compute type or, where pairs are multiplied, may be bfloat16; then they are,
+  // too. Rows of all are contiguous.
+  // C = (A B) * activation'(x): the gradient of an activation's input
   const void* gradientAt = nullptr;
   int64_t gradientRowStride = 0;
   DType gradientDType = DType::kFloat32;
   Activation gradientOf = Activation::kNone;
-  // activation(x) for the same x, or without gradientAt gradientOf(C); compute precision, rows contiguous; null: not
-  // wanted
+  // activation(x) for the same x, or without gradientAt gradientOf(C); dtype of C; null: not wanted
   void* activated = nullptr;
   int64_t activatedRowStride = 0;
   // sums over k of A's rows are added to rowSum [m]: the bias gradient, while dW = g' x packs g'. float64 for float64
@@ -42,6 +47,10 @@ struct Gemm {
 
 // Whether the product computes in float64 (all operands are float64).
 inline bool computesInDouble(const Gemm& g) { return g.a.dtype == DType::kFloat64; }
+
+// Whether the processor multiplies pairs of bfloat16 (AVX512-BF16): twice the products of float32.
+bool multipliesPairs();
+bool computesInPairs(const Gemm& g);
 
 // A row stride for scratch matrices of that many columns. Rows whole kilobytes apart fall into a few sets of the
 // caches: reading such a matrix across its rows takes 1.2 times as long.

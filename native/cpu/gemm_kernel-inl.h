@@ -7,14 +7,17 @@
 #endif
 
 #include "gemm_pack-inl.h"
+#include "gemm_pairs-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gradus::cpu::HWY_NAMESPACE {
 
-// Where a tile goes: c = alpha * product + beta * c + bias. beta 0 does not read c.
+// Where a tile goes: c = alpha * product + beta * c + bias. beta 0 does not read c. With `narrow`, which has beta 0,
+// it goes there instead.
 template <class T>
 struct TileTarget {
   T* c;
+  BFloat16* narrow;
   int64_t stride;
   int rows, cols;
   T alpha, beta;
@@ -23,59 +26,95 @@ struct TileTarget {
 
 // What a tile reads: a(r, k) at a[r * aStride + k] or a[k * aStride + r], b(k, j) at b[k * bStride + j]. At every step
 // of k it also fetches a cache line for later, aheadStep elements after the one before.
-template <class T>
+template <class E>
 struct TileSource {
   int64_t depth;
-  const T* a;
+  const E* a;
   int64_t aStride;
-  const T* b;
+  const E* b;
   int64_t bStride;
-  const T* ahead;
+  const E* ahead;
   int64_t aheadStep;
 };
 
-template <class T>
+// A vector of elements, and the same element in every lane. Pairs travel as the bits of floats.
+template <class D, class E>
+HWY_INLINE vec::Of<D> loadElements(D d, const E* p) {
+  if constexpr (kPerElement<E> == 2) {
+    const hn::Rebind<uint32_t, D> d32;
+    return hn::BitCast(d, hn::LoadU(d32, reinterpret_cast<const uint32_t*>(p)));
+  } else {
+    return hn::LoadU(d, p);
+  }
+}
+
+template <class D, class E>
+HWY_INLINE vec::Of<D> broadcast(D d, const E* p) {
+  if constexpr (kPerElement<E> == 2) {
+    const hn::Rebind<uint32_t, D> d32;
+    uint32_t bits;
+    std::memcpy(&bits, p, sizeof bits);
+    return hn::BitCast(d, hn::Set(d32, bits));
+  } else {
+    return hn::Set(d, *p);
+  }
+}
+
+// sum + a b, or sum + a.first b.first + a.second b.second.
+template <class E, class V>
+HWY_INLINE V addProduct(V sum, V a, V b) {
+#if GRADUS_PAIRS
+  if constexpr (kPerElement<E> == 2) return addPairProduct(sum, a, b);
+#endif
+  return hn::MulAdd(a, b, sum);
+}
+
+template <class E, class T>
 HWY_INLINE void storeEdge(const T* product, const TileTarget<T>& to) {
   for (int r = 0; r < to.rows; ++r) {
     for (int j = 0; j < to.cols; ++j) {
-      T value = to.alpha * product[r * Tile<T>::kCols + j];
-      T& c = to.c[r * to.stride + j];
-      if (to.beta != T(0)) value += to.beta * c;
+      T value = to.alpha * product[r * Tile<E>::kCols + j];
       if (to.bias) value += to.bias[j];
-      c = value;
+      if (to.narrow) {
+        to.narrow[r * to.stride + j] = Narrow<BFloat16>::from(value);
+        continue;
+      }
+      T& c = to.c[r * to.stride + j];
+      c = to.beta != T(0) ? value + to.beta * c : value;
     }
   }
 }
 
-template <class T, int rows, bool rowMajor>
-HWY_NOINLINE void tile(const TileSource<T>& from, const TileTarget<T>& to) {
-  const T* HWY_RESTRICT a = from.a;
-  const T* HWY_RESTRICT b = from.b;
-  const T* ahead = from.ahead;
+template <class E, int rows, bool rowMajor>
+HWY_NOINLINE void tile(const TileSource<E>& from, const TileTarget<Sum<E>>& to) {
+  using T = Sum<E>;
+  const E* HWY_RESTRICT a = from.a;
+  const E* HWY_RESTRICT b = from.b;
+  const E* ahead = from.ahead;
   const int64_t depth = from.depth, aStride = from.aStride, bStride = from.bStride, aheadStep = from.aheadStep;
   const hn::ScalableTag<T> d;
   using V = hn::Vec<decltype(d)>;
-  constexpr int lanes = Tile<T>::kLanes;
+  constexpr int lanes = Tile<E>::kLanes;
   V c0[rows], c1[rows];
 #pragma GCC unroll 16
   for (int r = 0; r < rows; ++r) {
     c0[r] = c1[r] = hn::Zero(d);
-    if (r < to.rows) {  // C comes from memory while the products are made
+    if (r < to.rows && to.c) {  // C comes from memory while the products are made
       __builtin_prefetch(to.c + r * to.stride, 1);
       __builtin_prefetch(to.c + r * to.stride + to.cols - 1, 1);
     }
   }
   // rows in groups of three: a group's pointer and one register with the stride address all of them
   constexpr int groups = (rows + 2) / 3;
-  const T* group[groups];
+  const E* group[groups];
   for (int g = 0; g < groups; ++g) group[g] = a + 3 * g * (rowMajor ? aStride : 1);
   for (int64_t k = 0; k < depth; ++k) {
-    const V b0 = hn::LoadU(d, b), b1 = hn::LoadU(d, b + lanes);
+    const V b0 = loadElements(d, b), b1 = loadElements(d, b + lanes);
 #pragma GCC unroll 16
     for (int r = 0; r < rows; ++r) {
-      const V x = hn::Set(d, rowMajor ? group[r / 3][r % 3 * aStride] : a[r]);
-      c0[r] = hn::MulAdd(x, b0, c0[r]);
-      c1[r] = hn::MulAdd(x, b1, c1[r]);
+      const V x = broadcast(d, rowMajor ? group[r / 3] + r % 3 * aStride : a + r);
+      c0[r] = addProduct<E>(c0[r], x, b0);
+      c1[r] = addProduct<E>(c1[r], x, b1);
     }
     if constexpr (rowMajor) {
       for (int g = 0; g < groups; ++g) ++group[g];
@@ -86,14 +125,14 @@ HWY_NOINLINE void tile(const TileSource<T>& from, const TileTarget<T>& to) {
     __builtin_prefetch(ahead);
     ahead += aheadStep;
   }
-  if (to.cols < Tile<T>::kCols || to.rows < rows) {
-    T product[rows * Tile<T>::kCols];
+  if (to.cols < Tile<E>::kCols || to.rows < rows) {
+    T product[rows * Tile<E>::kCols];
 #pragma GCC unroll 16
     for (int r = 0; r < rows; ++r) {
-      hn::StoreU(c0[r], d, product + r * Tile<T>::kCols);
-      hn::StoreU(c1[r], d, product + r * Tile<T>::kCols + lanes);
+      hn::StoreU(c0[r], d, product + r * Tile<E>::kCols);
+      hn::StoreU(c1[r], d, product + r * Tile<E>::kCols + lanes);
     }
-    storeEdge(product, to);
+    storeEdge<E>(product, to);
     return;
   }
   const V alpha = hn::Set(d, to.alpha), beta = hn::Set(d, to.beta);
@@ -102,8 +141,16 @@ HWY_NOINLINE void tile(const TileSource<T>& from, const TileTarget<T>& to) {
   const bool accumulates = to.beta != T(0);
 #pragma GCC unroll 16
   for (int r = 0; r < rows; ++r) {
-    T* row = to.c + r * to.stride;
     V v0 = hn::MulAdd(alpha, c0[r], bias0), v1 = hn::MulAdd(alpha, c1[r], bias1);
+#if GRADUS_PAIRS
+    if constexpr (kPerElement<E> == 2) {
+      if (to.narrow) {
+        storeNarrow(v0, v1, to.narrow + r * to.stride);
+        continue;
+      }
+    }
+#endif
+    T* row = to.c + r * to.stride;
     if (accumulates) {
       v0 = hn::MulAdd(beta, hn::LoadU(d, row), v0);
       v1 = hn::MulAdd(beta, hn::LoadU(d, row + lanes), v1);
@@ -114,29 +161,29 @@ HWY_NOINLINE void tile(const TileSource<T>& from, const TileTarget<T>& to) {
 }
 
 // The shortest kernel that covers the rows: panels are padded with zeros.
-template <class T, bool rowMajor>
-HWY_INLINE void tileOfRows(const TileSource<T>& from, const TileTarget<T>& to) {
-  constexpr int most = Tile<T>::kRows;
-  if (to.rows == most) return tile<T, most, rowMajor>(from, to);
+template <class E, bool rowMajor>
+HWY_INLINE void tileOfRows(const TileSource<E>& from, const TileTarget<Sum<E>>& to) {
+  constexpr int most = Tile<E>::kRows;
+  if (to.rows == most) return tile<E, most, rowMajor>(from, to);
   if constexpr (most > 8) {
-    if (to.rows > 8) return tile<T, most, rowMajor>(from, to);
-    if (to.rows > 4) return tile<T, 8, rowMajor>(from, to);
+    if (to.rows > 8) return tile<E, most, rowMajor>(from, to);
+    if (to.rows > 4) return tile<E, 8, rowMajor>(from, to);
   } else {
-    if (to.rows > 4) return tile<T, most, rowMajor>(from, to);
+    if (to.rows > 4) return tile<E, most, rowMajor>(from, to);
   }
-  if (to.rows > 2) return tile<T, 4, rowMajor>(from, to);
-  return tile<T, 2, rowMajor>(from, to);
+  if (to.rows > 2) return tile<E, 4, rowMajor>(from, to);
+  return tile<E, 2, rowMajor>(from, to);
 }
 
 // --- before a block leaves the cache
 // -----------------------------------------------------------------------------------
 
 // c *= activation'(x) over [rows, cols]; activated: activation(x), or null where it is not wanted.
-template <Activation kind, class T, class S>
-HWY_INLINE void scaleByGradient(T* c, int64_t cStride, const S* x, int64_t xStride, int64_t rows, int64_t cols,
-                                T* activated, int64_t activatedStride) {
-  const hn::ScalableTag<T> d;
-  constexpr int64_t lanes = Tile<T>::kLanes;
+template <Activation kind, class C, class S>
+HWY_INLINE void scaleByGradient(C* c, int64_t cStride, const S* x, int64_t xStride, int64_t rows, int64_t cols,
+                                C* activated, int64_t activatedStride) {
+  const hn::ScalableTag<Compute<C>> d;
+  constexpr int64_t lanes = hn::MaxLanes(hn::ScalableTag<Compute<C>>());
   for (int64_t r = 0; r < rows; ++r, c += cStride, x += xStride) {
     const auto gradient = [&](auto v, auto& value) HWY_ATTR {
       if constexpr (kind == Activation::kGeluTanh)
@@ -144,12 +191,12 @@ HWY_INLINE void scaleByGradient(T* c, int64_t cStride, const S* x, int64_t xStri
       else
         return vec::geluErfGradient(d, v, value);
     };
-    T* to = activated ? activated + r * activatedStride : nullptr;
+    C* to = activated ? activated + r * activatedStride : nullptr;
     hn::Vec<decltype(d)> value;
     int64_t j = 0;
     for (; j + lanes <= cols; j += lanes) {
-      hn::StoreU(hn::Mul(hn::LoadU(d, c + j), gradient(vec::load(d, x + j), value)), d, c + j);
-      if (to) hn::StoreU(value, d, to + j);
+      vec::store(d, hn::Mul(vec::load(d, c + j), gradient(vec::load(d, x + j), value)), c + j);
+      if (to) vec::store(d, value, to + j);
     }
     if (j < cols) {
       const auto slope = gradient(vec::loadTail(d, x + j, cols - j), value);
@@ -160,9 +207,15 @@ HWY_INLINE void scaleByGradient(T* c, int64_t cStride, const S* x, int64_t xStri
 }
 
 // to = activation(x) over [rows, cols].
-template <Activation kind, class T, class S>
-HWY_INLINE void activateRows(const S* x, int64_t xStride, int64_t rows, int64_t cols, T* to, int64_t toStride) {
-  for (int64_t r = 0; r < rows; ++r) packRow<kind>(x + r * xStride, cols, to + r * toStride);
+template <Activation kind, class C>
+HWY_INLINE void activateRows(const C* x, int64_t xStride, int64_t rows, int64_t cols, C* to, int64_t toStride) {
+  const hn::ScalableTag<Compute<C>> d;
+  constexpr int64_t lanes = hn::MaxLanes(hn::ScalableTag<Compute<C>>());
+  for (int64_t r = 0; r < rows; ++r, x += xStride, to += toStride) {
+    int64_t j = 0;
+    for (; j + lanes <= cols; j += lanes) vec::store(d, activate<kind>(d, vec::load(d, x + j)), to + j);
+    if (j < cols) vec::storeTail(d, activate<kind>(d, vec::loadTail(d, x + j, cols - j)), to + j, cols - j);
+  }
 }
 
 // c = narrow(block + beta * c): blocks of other dtypes and strides than the compute type's rows.
@@ -170,7 +223,7 @@ template <class T, class S>
 HWY_INLINE void storeBlock(const T* block, int64_t blockStride, S* c, int64_t rowStride, int64_t colStride,
                            int64_t rows, int64_t cols, T beta) {
   const hn::ScalableTag<T> d;
-  constexpr int64_t lanes = Tile<T>::kLanes;
+  constexpr int64_t lanes = hn::MaxLanes(hn::ScalableTag<T>());
   for (int64_t r = 0; r < rows; ++r, block += blockStride, c += rowStride) {
     int64_t j = 0;
     if (colStride == 1 && beta == T(0)) {

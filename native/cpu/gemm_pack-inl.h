@@ -13,11 +13,24 @@
 HWY_BEFORE_NAMESPACE();
 namespace gradus::cpu::HWY_NAMESPACE {
 
+// Two bfloat16 that are neighbours along k: one element of a packed panel where the processor multiplies such pairs.
+struct Pair {
+  uint16_t first, second;
+};
+
+// What products of elements add up in.
+template <class E>
+using Sum = std::conditional_t<std::is_same_v<E, Pair>, float, E>;
+
+// Steps along k in one element.
+template <class E>
+constexpr int kPerElement = std::is_same_v<E, Pair> ? 2 : 1;
+
 // A tile of C stays in registers: kRows x 2 vectors. 14 x 2 accumulators, 2 vectors of B and one of A fill the 32
 // registers of AVX-512 and NEON; 6 x 2 the 16 of AVX2 and SSE.
 template <class T>
 struct Tile {
-  static constexpr int kLanes = static_cast<int>(hn::MaxLanes(hn::ScalableTag<T>()));
+  static constexpr int kLanes = static_cast<int>(hn::MaxLanes(hn::ScalableTag<Sum<T>>()));
 #if HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON
   static constexpr int kRows = 14;
 #else
@@ -193,10 +206,11 @@ HWY_INLINE void packPanel(const S* source, const GemmOperand& b, int64_t depth, 
     packAny<width, kind>(source, b.colStride, b.rowStride, depth, count, to);
 }
 
-// Columns [n0, n0 + count) of rows [k0, k0 + depth) of B -> [panels][depth][kCols], missing columns 0.
+// Columns [n0, n0 + count) of rows [k0, k0 + depth) of B [k, n] -> [panels][depth][kCols], missing columns 0.
 template <class T>
-HWY_NOINLINE void packB(const GemmOperand& b, int64_t k0, int64_t depth, int64_t n0, int64_t count, T* to) {
+HWY_NOINLINE void packB(const GemmOperand& b, int64_t k, int64_t k0, int64_t depth, int64_t n0, int64_t count, T* to) {
   constexpr int width = Tile<T>::kCols;
+  (void)k;
   visitOperand<T>(b, [&](auto* data, auto kind) {
     auto* source = data + k0 * b.rowStride + n0 * b.colStride;
     int64_t left = count;
@@ -238,13 +252,14 @@ void packColumnPanels(const S* source, int64_t kStride, int64_t depth, int64_t p
   }
 }
 
-// Rows [m0, m0 + count) of columns [k0, k0 + depth) of A as panels of kRows, kPanelA apart: row-major [kRows][kStride]
-// when `rowMajor`, else [depth][kRows]; missing rows 0. No transposition either way: the kernel broadcasts single
-// elements of A, so a panel may lie as its matrix does.
+// Rows [m0, m0 + count) of columns [k0, k0 + depth) of A [m, k] as panels of kRows, kPanelA apart: row-major
+// [kRows][kStride] when `rowMajor`, else [depth][kRows]; missing rows 0. No transposition either way: the kernel
+// broadcasts single elements of A, so a panel may lie as its matrix does.
 template <class T>
-HWY_NOINLINE void packA(const GemmOperand& a, int64_t m, int64_t m0, int64_t count, int64_t k0, int64_t depth,
-                        bool rowMajor, T* to) {
+HWY_NOINLINE void packA(const GemmOperand& a, int64_t m, int64_t k, int64_t m0, int64_t count, int64_t k0,
+                        int64_t depth, bool rowMajor, T* to) {
   constexpr int rows = Tile<T>::kRows;
+  (void)k;
   visitOperand<T>(a, [&](auto* data, auto kind) {
     auto* source = data + m0 * a.rowStride + k0 * a.colStride;
     int64_t r = 0;

@@ -15,15 +15,18 @@ namespace gradus::cpu::HWY_NAMESPACE {
 
 constexpr int64_t roundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-template <class T>
+template <class E>
 struct Plan {
+  using T = Sum<E>;
   // B is packed in super-blocks of at most 8 MB, which L3 keeps while every block of rows of A passes.
-  static constexpr int64_t kPackedB = (8 << 20) / sizeof(T);
+  static constexpr int64_t kPackedB = (8 << 20) / sizeof(E);
   static constexpr int64_t kMostK = 8192, kMostCols = 768, kMostRows = 112;
 
+  int64_t k;               // elements along k
   int64_t superK, superN;  // extent of a packed super-block
   int64_t rows, cols;      // extent of a task's block of C
-  bool direct;             // C has the compute type and unit column stride: tiles go straight to it
+  bool narrows;            // tiles are whole sums and are rounded to C's bfloat16 as they leave the registers
+  bool direct;             // tiles go straight to C: it has unit column stride, and the compute type unless `narrows`
   bool packsB;             // false: B's rows are read where they lie
   bool rowMajorA;
   bool readsA;  // whole panels of A are read where they lie, too
@@ -31,34 +34,40 @@ struct Plan {
   static constexpr DType own = sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
 
   Plan(const Gemm& g, int threads) {
-    constexpr int64_t mr = Tile<T>::kRows, nr = Tile<T>::kCols;
-    direct = g.cDType == own && (g.cColStride == 1 || g.n == 1);
+    constexpr int64_t mr = Tile<E>::kRows, nr = Tile<E>::kCols;
+    constexpr bool pairs = kPerElement<E> == 2;
+    k = (g.k + kPerElement<E> - 1) / kPerElement<E>;
+    const bool unitColumns = g.cColStride == 1 || g.n == 1;
+    narrows = pairs && g.cDType == DType::kBFloat16 && unitColumns && g.beta == 0 && k > 0 && k <= Tile<E>::kDepth;
+    direct = narrows || (g.cDType == own && unitColumns);
     // A block that is rounded to 16 bits is rounded once, so its k stays whole.
-    superK = std::max<int64_t>(1, direct ? std::min(g.k, kMostK) : g.k);
+    superK = std::max<int64_t>(1, direct ? std::min(k, kMostK) : k);
     superN = std::min(roundUp(g.n, nr), std::max(nr, kPackedB / superK / nr * nr));
     chooseBlock(g.m, threads);
     // Packing pays once a few panels of A reuse it.
     // Without packing only a last, partial panel is copied, for its zeros.
-    packsB = g.m > 2 * mr || g.b.dtype != own || g.b.colStride != 1 || g.b.activation != Activation::kNone;
+    packsB = pairs || g.m > 2 * mr || g.b.dtype != own || g.b.colStride != 1 || g.b.activation != Activation::kNone;
     rowMajorA = g.a.colStride == 1 || g.k == 1;
     // A tile reads each element of A once and 32 products use it, so a copy gains nothing, unless the rows lie whole
     // pages apart: then all of them fall into one set of L1.
-    readsA = g.a.dtype == own && g.a.activation == Activation::kNone &&
-             (rowMajorA ? g.a.rowStride * static_cast<int64_t>(sizeof(T)) % 4096 != 0 : g.a.rowStride == 1);
+    const bool pageApart = rowMajorA && g.a.rowStride * static_cast<int64_t>(itemSize(g.a.dtype)) % 4096 == 0;
+    readsA = g.a.activation == Activation::kNone && !pageApart &&
+             (pairs ? g.a.dtype == DType::kBFloat16 && g.a.colStride == 1 && g.k % 2 == 0 && g.a.rowStride % 2 == 0
+                    : g.a.dtype == own && (rowMajorA || g.a.rowStride == 1));
   }
 
   int64_t packedB() const { return roundUp(superK * superN, 16); }
-  int64_t packedA() const { return roundUp((rows / Tile<T>::kRows) * int64_t{Tile<T>::kPanelA}, 16); }
+  int64_t packedA() const { return roundUp((rows / Tile<E>::kRows) * int64_t{Tile<E>::kPanelA}, 16); }
   int64_t block() const { return direct ? 0 : roundUp(rows * cols, 16); }
-  int64_t bias(const Gemm& g) const { return g.bias ? roundUp(g.n + Tile<T>::kCols, 16) : 0; }
+  int64_t bias(const Gemm& g) const { return g.bias ? roundUp(g.n + Tile<E>::kCols, 16) : 0; }
   size_t bytes(const Gemm& g, int threads) const {
-    return (packedB() + bias(g) + threads * (packedA() + block())) * sizeof(T);
+    return (packedB() + threads * packedA()) * sizeof(E) + (bias(g) + threads * block()) * sizeof(T);
   }
 
  private:
   // The largest block whose tasks leave no thread idle at the end.
   void chooseBlock(int64_t m, int threads) {
-    constexpr int64_t mr = Tile<T>::kRows, nr = Tile<T>::kCols;
+    constexpr int64_t mr = Tile<E>::kRows, nr = Tile<E>::kCols;
     const int64_t fewest = (superN + kMostCols - 1) / kMostCols, largest = std::max(mr, kMostRows / mr * mr);
     int64_t best = INT64_MAX;
     for (int64_t split = fewest; split <= 2 * fewest; ++split) {
@@ -77,7 +86,7 @@ struct Plan {
   // Rows that the busiest thread computes when blocks of r rows are dealt out in order and the last row of blocks is
   // short.
   static int64_t busiest(int64_t m, int64_t r, int64_t columns, int threads) {
-    const int64_t whole = m / r * columns, shortRows = roundUp(m % r, Tile<T>::kRows);
+    const int64_t whole = m / r * columns, shortRows = roundUp(m % r, Tile<E>::kRows);
     const int64_t shorts = shortRows > 0 ? columns : 0, level = whole / threads * r;
     const int64_t ahead = whole % threads;  // threads with one whole block more than the others
     if (shorts <= threads - ahead) return level + (ahead > 0 ? r : shorts > 0 ? shortRows : 0);

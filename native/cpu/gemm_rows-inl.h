@@ -17,7 +17,7 @@ namespace gradus::cpu::HWY_NAMESPACE {
 constexpr int kFewRows = 4;
 
 inline bool hasFewRows(const Gemm& g) {
-  return g.m <= kFewRows && g.b.rowStride == 1 && g.k > 0 && !g.rowSum && !g.gradientAt &&
+  return g.m <= kFewRows && g.b.rowStride == 1 && g.k > 0 && !g.rowSum && !g.gradientAt && !g.activated &&
          g.b.activation == Activation::kNone;
 }
 
@@ -83,6 +83,11 @@ class RowProduct {
  private:
   static int64_t strideOf(const Gemm& g) { return (g.k + Tile<T>::kLanes - 1) / Tile<T>::kLanes * Tile<T>::kLanes; }
 
+  T biasAt(int64_t j) const {
+    return visitFloating(
+        g_.biasDType, [&](auto type) { return static_cast<T>(widen(static_cast<const decltype(type)*>(g_.bias)[j])); });
+  }
+
   template <class S, class B>
   void columns(const B* b, int64_t begin, int64_t end) const {
     T sums[kFewRows][4];
@@ -113,7 +118,7 @@ class RowProduct {
         S& to = static_cast<S*>(g_.c)[r * g_.cRowStride + (j + c) * g_.cColStride];
         T value = static_cast<T>(g_.alpha) * sums[r][c];
         if (g_.beta != 0) value += static_cast<T>(g_.beta) * T(widen(to));
-        if (g_.bias) value += T(widen(static_cast<const S*>(g_.bias)[j + c]));
+        if (g_.bias) value += biasAt(j + c);
         to = Narrow<S>::from(value);
       }
     }

@@ -41,6 +41,7 @@ class LinearCrossEntropy {
         classes_(weight_.size(0)),
         options_{call.integer(0), call.attr[1], static_cast<int>(call.attr[2])},
         withGradients_(call.flag(3)),
+        inBFloat16_(call.flag(5)),
         targets_(call.scratch<int64_t>(rows_)),
         weights_((readTargets(call.name, call.in[2], classes_, options_.ignoreIndex, targets_),
                   call.nIn > 3 && call.in[3].present() ? &call.in[3] : nullptr),
@@ -74,14 +75,15 @@ class LinearCrossEntropy {
     chunk_ = (count_ + chunks - 1) / chunks;
     block_ = std::min(kClassBlock, classes_);
     stride_ = scratchStride(block_);
+    pairs_ = computesInPairs(logitsProduct(chunk_, 0, block_));
     logits_ = call_.scratch<T>(chunk_ * classes_);
     sums_ = call_.scratch<RowSums<T>>(chunk_);
     rowsOfX_ = call_.scratch<T>(chunk_ * width_);
     size_t bytes = gemmScratch(logitsProduct(chunk_, 0, block_), numThreads());
     if (withGradients_) {
-      gradients_ = call_.scratch<T>(chunk_ * stride_);
+      gradients_ = call_.scratch<char>(chunk_ * stride_ * itemSize(gradientDType()));
       rowsOfDx_ = call_.scratch<T>(chunk_ * width_);
-      if (!std::is_same_v<E, T> && chunks > 1) dweightSum_ = call_.scratch<T>(classes_ * width_);
+      if (isHalf(weight_.dtype) && chunks > 1) dweightSum_ = call_.scratch<T>(classes_ * width_);
       bytes = std::max({bytes, gemmScratch(inputGradient(chunk_, 0, block_), numThreads()),
                         gemmScratch(weightGradient(chunk_, 0, block_, false), numThreads())});
     }
@@ -110,14 +112,21 @@ class LinearCrossEntropy {
     a_ = {rowsOfX_, dtypeOf<T>(), width_, 1};
   }
 
+  DType gradientDType() const { return pairs_ ? DType::kBFloat16 : dtypeOf<T>(); }
+
+  const void* weightFrom(int64_t c0) const {
+    return weight_.as<char>() + c0 * weight_.strides[0] * static_cast<int64_t>(itemSize(weight_.dtype));
+  }
+
   // logits[:, c0 : c0 + n] = x weight[c0 : c0 + n]'
   Gemm logitsProduct(int64_t count, int64_t c0, int64_t n) const {
     Gemm g;
     g.m = count;
     g.n = n;
     g.k = width_;
+    g.inBFloat16 = inBFloat16_;
     g.a = a_.data ? a_ : GemmOperand{x_.data, x_.dtype, x_.strides[0], x_.strides[1]};
-    g.b = {weight_.as<E>() + c0 * weight_.strides[0], weight_.dtype, weight_.strides[1], weight_.strides[0]};
+    g.b = {weightFrom(c0), weight_.dtype, weight_.strides[1], weight_.strides[0]};
     g.c = logits_ + c0;
     g.cDType = dtypeOf<T>();
     g.cRowStride = classes_;
@@ -131,8 +140,9 @@ class LinearCrossEntropy {
     g.m = count;
     g.n = width_;
     g.k = n;
-    g.a = {gradients_, dtypeOf<T>(), stride_, 1};
-    g.b = {weight_.as<E>() + c0 * weight_.strides[0], weight_.dtype, weight_.strides[0], weight_.strides[1]};
+    g.inBFloat16 = inBFloat16_;
+    g.a = {gradients_, gradientDType(), stride_, 1};
+    g.b = {weightFrom(c0), weight_.dtype, weight_.strides[0], weight_.strides[1]};
     g.c = rowsOfDx_;
     g.cDType = dtypeOf<T>();
     g.cRowStride = width_;
@@ -147,9 +157,11 @@ class LinearCrossEntropy {
     g.m = n;
     g.n = width_;
     g.k = count;
-    g.a = {gradients_, dtypeOf<T>(), 1, stride_};
+    g.inBFloat16 = inBFloat16_;
+    g.a = {gradients_, gradientDType(), 1, stride_};
     g.b = a_.data ? a_ : GemmOperand{x_.data, x_.dtype, x_.strides[0], x_.strides[1]};
-    g.c = dweightSum_ ? static_cast<void*>(dweightSum_ + c0 * width_) : call_.out[3].as<E>() + c0 * width_;
+    const auto itemOf = static_cast<int64_t>(itemSize(weight_.dtype));
+    g.c = dweightSum_ ? static_cast<void*>(dweightSum_ + c0 * width_) : call_.out[3].as<char>() + c0 * width_ * itemOf;
     g.cDType = dweightSum_ ? dtypeOf<T>() : weight_.dtype;
     g.cRowStride = width_;
     g.cColStride = 1;
@@ -186,20 +198,10 @@ class LinearCrossEntropy {
   void gradientsOfChunk(int64_t first, int64_t count) {
     for (int64_t c0 = 0; c0 < classes_; c0 += block_) {
       const int64_t n = std::min(block_, classes_ - c0);
-      const T* weights = weights_.data() ? weights_.data() + c0 : nullptr;
-      parallelFor(count, rowGrain(n), [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          const int64_t y = targets_[kept_[first + i]];
-          if (y == kIgnored) {
-            std::fill_n(gradients_ + i * stride_, n, T(0));
-            continue;
-          }
-          const RowGradient<T> gradient(options_, weights_, classes_, y, incoming_);
-          T* to = gradients_ + i * stride_;
-          gradientOfRow(logits_ + i * classes_ + c0, n, sums_[i].logsumexp(), gradient, weights, to);
-          if (y >= c0 && y < c0 + n) to[y - c0] -= gradient.target;
-        }
-      });
+      if constexpr (std::is_same_v<T, float>) {
+        if (pairs_) gradientsOfBlock(first, count, c0, n, reinterpret_cast<BFloat16*>(gradients_));
+      }
+      if (!pairs_) gradientsOfBlock(first, count, c0, n, reinterpret_cast<T*>(gradients_));
       multiply(inputGradient(count, c0, n));
       multiply(weightGradient(count, c0, n, first > 0));
     }
@@ -210,17 +212,45 @@ class LinearCrossEntropy {
     });
   }
 
-  static void narrow(const T* from, int64_t n, E* to) {
-    const hn::ScalableTag<T> d;
-    const int64_t lanes = hn::Lanes(d);
-    int64_t i = 0;
-    for (; i + lanes <= n; i += lanes) vec::store(d, hn::LoadU(d, from + i), to + i);
-    for (; i < n; ++i) to[i] = Narrow<E>::from(from[i]);
+  template <class G>
+  void gradientsOfBlock(int64_t first, int64_t count, int64_t c0, int64_t n, G* gradients) {
+    const T* weights = weights_.data() ? weights_.data() + c0 : nullptr;
+    parallelFor(count, rowGrain(n), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t y = targets_[kept_[first + i]];
+        G* to = gradients + i * stride_;
+        if (y == kIgnored) {
+          std::memset(static_cast<void*>(to), 0, n * sizeof(G));
+          continue;
+        }
+        const RowGradient<T> gradient(options_, weights_, classes_, y, incoming_);
+        const T* logits = logits_ + i * classes_ + c0;
+        const T logsumexp = sums_[i].logsumexp();
+        gradientOfRow(logits, n, logsumexp, gradient, weights, to);
+        if (y < c0 || y >= c0 + n) continue;
+        to[y - c0] = gradientAtTarget<G>(logits[y - c0], logsumexp, gradient, static_cast<T>(weights_.of(y)));
+      }
+    });
+  }
+
+  template <class S>
+  static void narrow(const T* from, int64_t n, S* to) {
+    if constexpr ((sizeof(S) == 8) == (sizeof(T) == 8)) {
+      const hn::ScalableTag<T> d;
+      const int64_t lanes = hn::Lanes(d);
+      int64_t i = 0;
+      for (; i + lanes <= n; i += lanes) vec::store(d, hn::LoadU(d, from + i), to + i);
+      for (; i < n; ++i) to[i] = Narrow<S>::from(from[i]);
+    }
   }
 
   void narrowWeightGradient() {
-    parallelFor(classes_, std::max<int64_t>(1, 32768 / std::max<int64_t>(width_, 1)), [&](int64_t begin, int64_t end) {
-      for (int64_t c = begin; c < end; ++c) narrow(dweightSum_ + c * width_, width_, call_.out[3].as<E>() + c * width_);
+    visitFloating(weight_.dtype, [&](auto sample) {
+      auto* to = call_.out[3].as<decltype(sample)>();
+      parallelFor(classes_, std::max<int64_t>(1, 32768 / std::max<int64_t>(width_, 1)),
+                  [&](int64_t begin, int64_t end) {
+                    for (int64_t c = begin; c < end; ++c) narrow(dweightSum_ + c * width_, width_, to + c * width_);
+                  });
     });
   }
 
@@ -228,7 +258,8 @@ class LinearCrossEntropy {
   const TensorView &x_, &weight_;
   const int64_t rows_, width_, classes_;
   const LossOptions options_;
-  const bool withGradients_;
+  const bool withGradients_, inBFloat16_;
+  bool pairs_ = false;  // logits' gradients are bfloat16, for products that multiply pairs of them
   int64_t* targets_;
   const ClassWeights<T> weights_;  // made after the targets were checked
 
@@ -236,7 +267,8 @@ class LinearCrossEntropy {
   int64_t *kept_ = nullptr, count_ = 0;  // rows that are computed: those not ignored, or all
   int64_t chunk_ = 0, block_ = 0;
   int64_t stride_ = 0;  // of gradients_
-  T *logits_ = nullptr, *gradients_ = nullptr, *rowsOfX_ = nullptr, *rowsOfDx_ = nullptr;
+  T *logits_ = nullptr, *rowsOfX_ = nullptr, *rowsOfDx_ = nullptr;
+  char* gradients_ = nullptr;
   T* dweightSum_ = nullptr;  // 16-bit weights: chunks add up in float32
   RowSums<T>* sums_ = nullptr;
   GemmOperand a_;

@@ -54,9 +54,13 @@ void crossEntropyOf(const OpCall& call) {
     }
   });
   if (options.reduction == kNone) {
-    for (int64_t row = 0; row < rows; ++row) {
-      call.out[0].as<E>()[row * call.out[0].strides[0]] = Narrow<E>::from(static_cast<T>(losses[row]));
-    }
+    visitFloating(call.out[0].dtype, [&](auto sample) {
+      using L = decltype(sample);
+      L* to = call.out[0].as<L>();
+      for (int64_t row = 0; row < rows; ++row) {
+        to[row * call.out[0].strides[0]] = Narrow<L>::from(static_cast<Compute<L>>(losses[row]));
+      }
+    });
     writeScalar(call.out[2], 1);
     return;
   }
@@ -65,6 +69,11 @@ void crossEntropyOf(const OpCall& call) {
   for (int64_t row = 0; row < rows; ++row) total += losses[row];
   writeScalar(call.out[2], divisor);
   writeScalar(call.out[0], total / divisor);
+}
+
+double incomingAt(const TensorView& g, int64_t row) {
+  const int64_t at = g.rank == 0 ? 0 : row * g.strides[0];
+  return visitFloating(g.dtype, [&](auto sample) { return double{widen(g.as<decltype(sample)>()[at])}; });
 }
 
 template <class E>
@@ -90,7 +99,7 @@ void crossEntropyBackwardOf(const OpCall& call) {
       }
       const int64_t y = targets[row];
       const E* from = denseRow(x, row, buffer);
-      const double incoming = widen(g.as<E>()[g.rank == 0 ? 0 : row * g.strides[0]]) / divisor;
+      const double incoming = incomingAt(g, row) / divisor;
       const RowGradient<T> gradient(options, weights, classes, y, incoming);
       const E atTarget = from[y];  // `to` may be the logits themselves
       gradientOfRow(from, classes, logsumexp[row], gradient, weights.data(), to);

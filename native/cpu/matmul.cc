@@ -153,6 +153,11 @@ void* zeroSums(const OpCall& call, int64_t count) {
   return sums;
 }
 
+void addBias(Gemm& g, const TensorView& bias) {
+  g.bias = bias.data;
+  g.biasDType = bias.dtype;
+}
+
 Activation geluOf(bool tanh) { return tanh ? Activation::kGeluTanh : Activation::kGeluErf; }
 
 }  // namespace
@@ -207,7 +212,7 @@ void run_matmul(const OpCall& call) {
 void run_linear(const OpCall& call) {
   const Matrix x(call.in[0]), weight(call.in[1]), out(call.out[0]);
   Gemm g = productOf(x.operand(), weight.transposed(), x.cols, out);
-  if (call.nIn > 2 && call.in[2].present()) g.bias = call.in[2].data;
+  if (call.nIn > 2 && call.in[2].present()) addBias(g, call.in[2]);
   gemm(g, call);
 }
 
@@ -224,9 +229,10 @@ void run_mlp(const OpCall& call) {
   const Matrix x(call.in[0]), w1(call.in[1]), w2(call.in[3]), out(call.out[0]), pre(call.out[1]);
   const Activation gelu = geluOf(call.flag(0));
   const int64_t hidden = pre.cols, stride = scratchStride(hidden);
-  // Hidden values are activated before a block of them leaves the cache. Those that are rounded first, and few rows,
-  // are activated when the second product packs them.
-  const bool atOnce = !isHalf(pre.dtype) && x.rows >= 64;
+  // Hidden values are activated before a block of them leaves the cache. Few rows, and 16-bit ones that pass through
+  // float32 blocks, are activated when the second product packs them.
+  const bool pairs = pre.dtype == DType::kBFloat16 && multipliesPairs();
+  const bool atOnce = (pairs || !isHalf(pre.dtype)) && x.rows >= 64;
   const int64_t most =
       std::max<int64_t>(1024, (int64_t{64} << 20) / std::max<int64_t>(1, stride * itemSize(pre.dtype)));
   const int64_t chunk = atOnce ? most : std::max<int64_t>(1, x.rows);
@@ -235,7 +241,7 @@ void run_mlp(const OpCall& call) {
     const int64_t count = std::min(chunk, x.rows - row);
     const Matrix z = pre.rowsFrom(row, count);
     Gemm up = productOf(x.rowsFrom(row, count).operand(), w1.transposed(), x.cols, z);
-    up.bias = call.in[2].data;
+    addBias(up, call.in[2]);
     if (atOnce) {
       up.gradientOf = gelu;
       up.activated = activated;
@@ -245,7 +251,7 @@ void run_mlp(const OpCall& call) {
     const GemmOperand h = atOnce ? GemmOperand{activated, pre.dtype, stride, 1, Activation::kNone}
                                  : GemmOperand{z.data, z.dtype, z.rowStride, z.colStride, gelu};
     Gemm down = productOf(h, w2.transposed(), hidden, out.rowsFrom(row, count));
-    down.bias = call.in[4].data;
+    addBias(down, call.in[4]);
     gemm(down, call);
   }
 }
@@ -255,17 +261,19 @@ void run_mlpBackward(const OpCall& call) {
   const Matrix dx(call.out[0]), dw1(call.out[1]), dw2(call.out[3]);
   const Activation gelu = geluOf(call.flag(0));
   const bool accumulate = call.flag(1);
+  const bool pairs = pre.dtype == DType::kBFloat16 && multipliesPairs();
   const DType compute = grad.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+  const DType kept = pairs ? pre.dtype : compute;  // of the hidden values and their gradient
   // Rows at a time, so that the hidden values and their gradient stay in cache and are never whole. Weight gradients
   // that are rounded to 16 bits are rounded once, so there the rows stay together.
   const int64_t chunk = isHalf(dw1.dtype) || isHalf(dw2.dtype) ? std::max<int64_t>(1, grad.rows) : 1024;
   const int64_t hidden = pre.cols, stride = scratchStride(hidden);
   TensorView scratch = call.in[2];
-  scratch.dtype = compute;
+  scratch.dtype = kept;
   scratch.rank = 2;
   scratch.contiguous = true;
   scratch.sizes[1] = hidden;
-  const size_t bytes = std::max<size_t>(64, std::min(chunk, grad.rows) * stride * itemSize(compute));
+  const size_t bytes = std::max<size_t>(64, std::min(chunk, grad.rows) * stride * itemSize(kept));
   scratch.data = call.workspace->take(bytes);
   void* activated = call.workspace->take(bytes);
   void *sums1 = zeroSums(call, hidden), *sums2 = zeroSums(call, grad.cols);
@@ -286,7 +294,7 @@ void run_mlpBackward(const OpCall& call) {
     step.activatedRowStride = stride;
     gemm(step, call);
 
-    const GemmOperand h{activated, compute, stride, 1, Activation::kNone};
+    const GemmOperand h{activated, kept, stride, 1, Activation::kNone};
     step = productOf(g.transposed(), h, count, dw2, beta);
     step.rowSum = sums2;
     gemm(step, call);

@@ -131,25 +131,35 @@ struct AdagradRule : Lanes<D> {
   }
 };
 
-// --- spans
-// -------------------------------------------------------------------------------------------------------------
+// --- spans -----------------------------------------------------------------------------------------------------------
+
+// What becomes of a gradient as it is read: two products and not one with the product of the factors, so that the bits
+// are those of unscaling and clipping it in memory.
+template <class D>
+struct Incoming : Lanes<D> {
+  const hn::Vec<D> unscale, clip;
+  explicit Incoming(const StepFrame& frame) : unscale(this->set(frame.unscale)), clip(this->set(frame.clip)) {}
+  HWY_INLINE hn::Vec<D> of(hn::Vec<D> g) const { return hn::Mul(hn::Mul(g, unscale), clip); }
+};
 
 // Applies a rule to n neighbouring elements.
 template <class Rule, class D, class P, class G>
-HWY_INLINE void updateSpan(D d, const Rule& rule, P* p, const G* g, hn::TFromD<D>* const* states, int64_t n) {
+HWY_INLINE void updateSpan(D d, const Rule& rule, const Incoming<D>& incoming, P* p, const G* g,
+                           hn::TFromD<D>* const* states, int64_t n) {
   constexpr int count = Rule::kStates;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   hn::Vec<D> state[count > 0 ? count : 1];
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes) {
     for (int s = 0; s < count; ++s) state[s] = hn::LoadU(d, states[s] + i);
-    vec::store(d, rule.update(vec::load(d, p + i), vec::load(d, g + i), state), p + i);
+    vec::store(d, rule.update(vec::load(d, p + i), incoming.of(vec::load(d, g + i)), state), p + i);
     for (int s = 0; s < count; ++s) hn::StoreU(state[s], d, states[s] + i);
   }
   const int64_t rest = n - i;
   if (rest == 0) return;
   for (int s = 0; s < count; ++s) state[s] = vec::loadTail(d, states[s] + i, rest);
-  vec::storeTail(d, rule.update(vec::loadTail(d, p + i, rest), vec::loadTail(d, g + i, rest), state), p + i, rest);
+  const auto gradient = incoming.of(vec::loadTail(d, g + i, rest));
+  vec::storeTail(d, rule.update(vec::loadTail(d, p + i, rest), gradient, state), p + i, rest);
   for (int s = 0; s < count; ++s) vec::storeTail(d, state[s], states[s] + i, rest);
 }
 

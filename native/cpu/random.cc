@@ -246,6 +246,30 @@ HWY_INLINE vec::Of<D> kept(D d, vec::Of<D> v, const uint32_t* words, uint32_t th
   }
 }
 
+// to = x where it is kept, scaled, else 0; plus the residual where there is one.
+template <class T, class S>
+void dropElements(const OpCall& call, const T* x, const S* residual, S* out, int64_t numel) {
+  const PhiloxVector source(streamOf(call));
+  const double p = call.attr[2];
+  const uint32_t threshold = dropThreshold(p);
+  const Lanes<T> d;
+  const auto scale = hn::Set(d, static_cast<Compute<T>>(1 / (1 - p)));
+  const bool stream = streamsRows(out, numel / kTile, kTile, sizeof(S)) && numel % kTile == 0;
+  forTiles(numel, [&](int64_t first, int64_t n) {
+    HWY_ALIGN uint32_t words[kTile];
+    if (threshold > 0) source.fill(first, n, words);
+    const T* from = x + first;
+    const S* base = residual ? residual + first : nullptr;
+    S* to = out + first;
+    forVectors(d, n, [&](int64_t i, int64_t count) GRADUS_INLINE_BODY {
+      auto v = loadSome(d, from + i, count);
+      if (threshold > 0) v = kept(d, hn::Mul(v, scale), words + i, threshold);
+      putSome(d, base ? hn::Add(v, loadSome(d, base + i, count)) : v, to + i, count, stream);
+    });
+    hwy::FlushStream();
+  });
+}
+
 void dropout(const OpCall& call) {
   const TensorView x = contiguousOf(call, call.in[0]);
   const TensorView residual = call.nIn == 2 ? contiguousOf(call, call.in[1]) : TensorView{};
@@ -253,24 +277,13 @@ void dropout(const OpCall& call) {
   if (p >= 1) {  // a word may equal the largest threshold, so this is not a case of the formula
     return residual.present() ? copyView(call, residual, call.out[0]) : fillView(call, call.out[0], 0);
   }
-  const PhiloxVector source(streamOf(call));
-  const uint32_t threshold = dropThreshold(p);
-  visitFloating(x.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    const Lanes<T> d;
-    const auto scale = hn::Set(d, static_cast<Compute<T>>(1 / (1 - p)));
-    const bool stream = streamsRows(call.out[0].data, x.numel / kTile, kTile, sizeof(T)) && x.numel % kTile == 0;
-    forTiles(x.numel, [&](int64_t first, int64_t n) {
-      HWY_ALIGN uint32_t words[kTile];
-      source.fill(first, n, words);
-      const T* from = x.as<T>() + first;
-      const T* base = residual.present() ? residual.as<T>() + first : nullptr;
-      T* to = call.out[0].as<T>() + first;
-      forVectors(d, n, [&](int64_t i, int64_t count) GRADUS_INLINE_BODY {
-        const auto v = kept(d, hn::Mul(loadSome(d, from + i, count), scale), words + i, threshold);
-        putSome(d, base ? hn::Add(v, loadSome(d, base + i, count)) : v, to + i, count, stream);
-      });
-      hwy::FlushStream();
+  visitFloating(x.dtype, [&](auto from) {
+    visitFloating(call.out[0].dtype, [&](auto to) {
+      using T = decltype(from);
+      using S = decltype(to);
+      if constexpr (std::is_same_v<Compute<T>, Compute<S>>) {
+        dropElements(call, x.as<T>(), residual.as<S>(), call.out[0].as<S>(), x.numel);
+      }
     });
   });
 }

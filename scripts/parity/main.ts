@@ -39,7 +39,7 @@ async function main(folder: string, options: Options): Promise<void> {
 new Command('parity')
   .description('Runs the golden cases of a folder: manifest.json with its safetensors files.')
   .argument('<dir>', 'folder of the fixtures')
-  .option('--group <name>', 'only this group: ops, lowp, optim, schedules, models, training')
+  .option('--group <name>', 'only this group: ops, lowp, amp, optim, schedules, models, training')
   .option('--device <name>', 'device to run on', 'cpu')
   .option('--json', 'a JSON line for each case')
   .option('--through <stage>', 'every case up to this stage must run; skipping one is a failure', stage)

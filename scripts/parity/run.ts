@@ -1,9 +1,11 @@
 // Which cases can be run, and how.
 
+import { runAutocastTables } from './autocast'
 import type { Case, Fixtures } from './fixtures'
 import { knowsModel, runModel } from './models'
 import { knowsOperator, runOperator } from './operators'
 import { knowsOptimizer, runOptimizer } from './optimizers'
+import { knowsScaler, runScaler } from './scaler'
 import { knowsSchedule, runSchedule } from './schedules'
 
 type Runner = (each: Case, fixtures: Fixtures) => Promise<number>
@@ -12,8 +14,10 @@ type Runner = (each: Case, fixtures: Fixtures) => Promise<number>
 const groups: Record<string, [(op: string) => boolean, Runner]> = {
   ops: [knowsOperator, runOperator],
   lowp: [knowsOperator, runOperator],
+  amp: [(op) => op === 'torch.autocast', runAutocastTables],
   optim: [knowsOptimizer, runOptimizer],
   schedules: [knowsSchedule, runSchedule],
+  amp: [knowsScaler, runScaler],
   models: [knowsModel, runModel],
   training: [knowsModel, runModel],
 }

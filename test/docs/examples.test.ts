@@ -21,6 +21,9 @@ const sentence =
 function assumed() {
   const model = new models.GPT({ vocabSize: 256, nLayer: 1, nHead: 2, nEmbd: 16, blockSize: 256, dropout: 0 })
   const optimizer = new optim.AdamW(model.parameters(), { lr: 1e-3 })
+  for (const param of model.parameters()) param.grad = gradus.zeros(param.shape)
+  const scaler = new gradus.amp.GradScaler()
+  scaler.scale(tensor(1)) // in use
   const ids = Int32Array.from({ length: 8 }, (_, i) => i)
   const dataset = new data.ArrayDataset(Array.from({ length: 8 }, () => ({ inputIds: ids, labels: ids })))
   const inputIds = tensor([[...ids], [...ids]], { dtype: 'int64' })
@@ -31,6 +34,8 @@ function assumed() {
     schedule: new optim.LambdaLR(optimizer, () => 1),
     dataset,
     loader: new data.DataLoader(dataset, { batchSize: 4 }),
+    scaler,
+    loss: gradus.ones([]).requiresGrad_().mul(2),
     inputIds,
     batch,
     attentionMask: gradus.ones([2, 8], { dtype: 'int64' }),

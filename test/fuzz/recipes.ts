@@ -14,6 +14,8 @@ export interface Recipe {
 export const f32 = 0
 export const f64 = 1
 export const i64 = 4
+const i32 = 5
+const u8 = 6
 export const bool = 7
 const floating = [0, 0, 0, 1, 2, 3]
 const indexing = [4, 4, 5, 6]
@@ -175,7 +177,7 @@ const matmul: Make = (r) => {
   return {
     inputs: [
       [[...narrower(r, batch), m, k], dtype],
-      [[...narrower(r, batch), k, n], dtype],
+      [[...narrower(r, batch), k, n], integral ? dtype : mixedWith(dtype, r)],
     ],
     outputs: [[[...batch, m, n], integral || dtype === f64 ? dtype : r.pick([0, 2, 3])]],
     attributes: integral ? [1, 0] : [number(r), number(r)],
@@ -183,13 +185,25 @@ const matmul: Make = (r) => {
 }
 
 /** Floating dtypes that mix in one product. */
+const mixedWith = (dtype: number, r: Random): number => (dtype === f64 ? f64 : r.pick([dtype, 0, 2, 3]))
 const mixed = (r: Random): (() => number) => (r.chance(0.2) ? () => f64 : () => r.pick([0, 0, 2, 3]))
+
+/** x may have another dtype than the output, which is the residual's. */
+const dropout =
+  (residual: boolean): Make =>
+  (r) => {
+    const [sizes, dtype] = [shape(r), r.pick(floating)]
+    const out: Spec = [sizes, mixedWith(dtype, r)]
+    const inputs: Spec[] = [[sizes, dtype]]
+    if (residual) inputs.push(out)
+    return { inputs, outputs: [out], attributes: [...stream(r), r.pick([0, 0.3, 1])] }
+  }
 
 const linear: Make = (r) => {
   const lead = shape(r).slice(0, 2)
   const [k, n, type] = [size(r), size(r), mixed(r)]
   const out: Spec = [[...lead, n], type()]
-  const bias: Spec[] = r.chance(0.5) ? [] : [r.chance(0.2) ? null : [[n], out[1]]]
+  const bias: Spec[] = r.chance(0.5) ? [] : [r.chance(0.2) ? null : [[n], type()]]
   return { inputs: [[[...lead, k], type()], [[n, k], type()], ...bias], outputs: [out], attributes: [] }
 }
 
@@ -224,8 +238,8 @@ const mlp =
       [[n, h], type()],
     ]
     const [b1, b2]: Spec[] = [
-      [[h], pre![1]],
-      [[n], y![1]],
+      [[h], type()],
+      [[n], type()],
     ]
     return backward
       ? { inputs: [y!, x!, pre!, w1!, w2!], outputs: [x!, w1!, b1!, w2!, b2!], attributes: [flag(r), flag(r)] }
@@ -233,27 +247,47 @@ const mlp =
   }
 
 const attention =
-  (backward: boolean): Make =>
+  (kind: 'forward' | 'backward' | 'statistics' | 'weights'): Make =>
   (r) => {
-    const fused = backward && r.chance(0.3)
+    const packed = r.chance(0.2)
+    const fused = kind === 'backward' && r.chance(0.3)
     const dtype = r.pick(floating)
-    const [b, kvHeads, d, length] = [r.pick(smallest), r.pick(smallest), size(r), r.pick(r.chance(0.3) ? wide : small)]
+    const [kvHeads, d, length] = [r.pick(smallest), size(r), packed ? r.below(2) : r.pick(r.chance(0.3) ? wide : small)]
+    const b = packed ? 1 : r.pick(smallest)
     const heads = fused ? kvHeads : kvHeads * (1 + r.below(3))
-    const keys = fused ? length : r.pick(r.chance(0.3) ? wide : small)
+    const keys = fused ? length : packed ? r.below(2) : r.pick(r.chance(0.3) ? wide : small)
     const valueDim = fused ? d : size(r)
     const q: Spec = [[b, heads, length, d], dtype]
     const k: Spec = [[b, kvHeads, keys, d], dtype]
     const v: Spec = [[b, kvHeads, keys, valueDim], dtype]
     const out: Spec = [[b, length, heads, valueDim], dtype]
     const logsumexp: Spec = [[b, heads, length], statistics(dtype)]
-    const mask: Spec = r.chance(0.6) ? null : [narrower(r, [b, heads, length, keys]), r.pick([0, 1, 2, 3, 7])]
-    const attributes = [0.3, flag(r), ...stream(r), r.pick([0, 0, 0.2, 1])]
-    if (!backward) return { inputs: [q, k, v, mask], outputs: [out, logsumexp], attributes }
+    const block = [r.pick([1, 3, 16, 64, 100]), r.pick([1, 3, 16, 64, 100])] as const
+    const blocks = [b, heads, Math.ceil(length / block[0]), Math.ceil(keys / block[1])]
+    const lengths = r.pick([i64, 5])
+    const masks: Spec[] = packed
+      ? [null, [[2], lengths], [[2], lengths], null]
+      : [
+          r.chance(0.6) ? null : [narrower(r, [b, heads, length, keys]), r.pick([0, 1, 2, 3, 7])],
+          null,
+          r.chance(0.7) ? null : [[b], lengths],
+          r.chance(0.7) ? null : [blocks.slice(r.below(3)), bool],
+        ]
+    const window = (): number => r.pick([-1, -1, 0, 1, 5, 70])
+    const attributes = [0.3, flag(r), ...stream(r), r.pick([0, 0, 0.2, 1]), window(), window(), ...block]
+    if (kind === 'forward') return { inputs: [q, k, v, ...masks], outputs: [out, logsumexp], attributes }
+    if (kind === 'statistics') {
+      const received: Spec = [[b, heads, keys], statistics(dtype)]
+      return { inputs: [q, k, logsumexp, ...masks], outputs: [logsumexp, received], attributes }
+    }
+    if (kind === 'weights') {
+      return { inputs: [q, k, logsumexp, ...masks], outputs: [[[b, heads, length, keys], dtype]], attributes }
+    }
     const g: Spec = [[b, heads, length, valueDim], dtype]
     const merged = ([[batch, h, t, width]]: Spec & object): Spec => [[batch!, t!, h!, width!], dtype]
     const empty: Spec = [[0], dtype]
     return {
-      inputs: [g, q, k, v, g, logsumexp, mask],
+      inputs: [g, q, k, v, g, logsumexp, ...masks],
       outputs: fused ? [[[b, length, 3, heads, d], dtype], empty, empty] : [merged(q), merged(k), merged(v)],
       attributes: [...attributes, fused ? 1 : 0],
     }
@@ -281,7 +315,7 @@ const crossEntropy =
     const logits: Spec = [[n, classes], dtype]
     const target: Spec = [[n], r.pick(indexing)]
     const weight: Spec = r.chance(0.6) ? null : [[classes], r.pick(floating)]
-    const loss: Spec = [reduction === 0 ? [n] : [], dtype]
+    const loss: Spec = [reduction === 0 ? [n] : [], r.pick([dtype, statistics(dtype)])]
     const rows: Spec = [[n], statistics(dtype)]
     const divisor: Spec = [[], statistics(dtype)]
     const attributes = [r.pick([-100, 0, 1]), r.pick([0, 0, 0.1, 1]), reduction]
@@ -293,26 +327,48 @@ const crossEntropy =
 const linearCrossEntropy: Make = (r) => {
   const [n, k, classes, dtype, gradients] = [size(r), size(r), 1 + size(r), r.pick(floating), flag(r)]
   const x: Spec = [[n, k], dtype]
-  const weight: Spec = [[classes, k], dtype]
+  const weight: Spec = [[classes, k], mixedWith(dtype, r)]
   const scalar: Spec = [[], statistics(dtype)]
   const empty: Spec = [[0], dtype]
   return {
     inputs: [x, weight, [[n], r.pick(indexing)], r.chance(0.6) ? null : [[classes], r.pick(floating)]],
     outputs: [scalar, scalar, gradients ? x : empty, gradients ? weight : empty],
-    attributes: [r.pick([-100, 0, 1]), r.pick([0, 0, 0.1]), 1 + r.below(2), gradients, flag(r)],
+    attributes: [r.pick([-100, 0, 1]), r.pick([0, 0, 0.1]), 1 + r.below(2), gradients, flag(r), flag(r)],
   }
 }
 
 /** An optimizer with this many states a parameter. */
+const scalar = (dtype = f32): Spec => [[], dtype]
+
+type States = (attributes: number[], param: Spec & object) => Spec[]
+const inFull =
+  (count: (attributes: number[]) => number): States =>
+  (attributes, [sizes, dtype]) =>
+    Array.from({ length: count(attributes) }, (): Spec => [sizes, statistics(dtype)])
+const in8Bits: States = (_, [sizes]) => {
+  const blocks = [Math.ceil(product(sizes) / 256)]
+  return [
+    [sizes, u8],
+    [sizes, u8],
+    [blocks, f32],
+    [blocks, f32],
+  ]
+}
+
 const step =
-  (states: (attributes: number[]) => number, settings: (r: Random) => number[]): Make =>
+  (states: States, settings: (r: Random) => number[], dtypes: readonly number[] = floating): Make =>
   (r) => {
     const count = 1 + r.below(3)
-    const attributes = [count, ...settings(r)]
-    const params = Array.from({ length: count }, (): Spec & object => [shape(r), r.pick(floating)])
+    const counted = flag(r)
+    const attributes = [count, counted, number(r), ...settings(r)]
+    const params = Array.from({ length: count }, (): Spec & object => [shape(r), r.pick(dtypes)])
     const grads = params.map(([sizes, dtype]): Spec => [sizes, dtype >= 2 && r.chance(0.3) ? f32 : dtype])
-    const state = Array.from({ length: states(attributes) }, () => params.map(([s, t]): Spec => [s, statistics(t)]))
-    return { inputs: [...params, ...grads, ...state.flat()], outputs: [...params, ...state.flat()], attributes }
+    const each = params.map((param) => states(attributes, param))
+    const state = each[0]!.flatMap((_, s) => each.map((own) => own[s]!))
+    const steps = counted ? params.map(() => scalar()) : []
+    const conditions = [0, 1, 2].map(() => (r.chance(0.5) ? scalar() : null))
+    const changed = [...state, ...steps]
+    return { inputs: [...params, ...grads, ...changed, ...conditions], outputs: [...params, ...changed], attributes }
   }
 
 const each =
@@ -422,8 +478,8 @@ const recipes: Record<string, Make> = {
   normal: drawn(floating, 0, (r) => [number(r), number(r)]),
   randint: drawn([0, 1, 2, 3, 4, 5, 6], 0, (r) => [r.below(10), 10 + r.below(1000)]),
   bernoulli: drawn(floating, 1, () => []),
-  dropout: drawn(floating, 1, (r) => [r.pick([0, 0.3, 1])]),
-  dropoutAdd: drawn(floating, 2, (r) => [r.pick([0, 0.3, 1])]),
+  dropout: dropout(false),
+  dropoutAdd: dropout(true),
   randperm: (r) => ({ inputs: [], outputs: [[[size(r)], i64]], attributes: stream(r) }),
   multinomial: (r) => {
     const sizes = shape(r, 1)
@@ -441,29 +497,42 @@ const recipes: Record<string, Make> = {
   linearBackwardWeight,
   mlp: mlp(false),
   mlpBackward: mlp(true),
-  attention: attention(false),
-  attentionBackward: attention(true),
+  attention: attention('forward'),
+  attentionBackward: attention('backward'),
+  attentionStatistics: attention('statistics'),
+  attentionWeights: attention('weights'),
   rope,
   crossEntropy: crossEntropy(false),
   crossEntropyBackward: crossEntropy(true),
   linearCrossEntropy,
   scaleByScalar: (r) => ({ inputs: [[[], r.below(2)]], outputs: each([])(r).outputs, attributes: [] }),
   adamw: step(
-    (attributes) => (attributes[7] ? 3 : 2),
-    (r) => [0.1, 0.9, 0.99, 1e-8, 0.1, flag(r), flag(r), flag(r), 1 + r.below(5)],
+    inFull((attributes) => (attributes[9] ? 3 : 2)),
+    (r) => adamSettings(r, flag(r)),
   ),
+  adamw8bit: step(in8Bits, (r) => adamSettings(r, 0), [0, 0, 2, 3]),
   sgd: step(
-    (attributes) => (attributes[2] ? 1 : 0),
+    inFull((attributes) => (attributes[4] ? 1 : 0)),
     (r) => [0.1, r.pick([0, 0.9]), 0, 0.1, flag(r), flag(r), flag(r)],
   ),
   rmsprop: step(
-    (attributes) => 1 + attributes[6]! + (attributes[5]! > 0 ? 1 : 0),
+    inFull((attributes) => 1 + attributes[8]! + (attributes[7]! > 0 ? 1 : 0)),
     (r) => [0.1, 0.9, 1e-8, 0.1, r.pick([0, 0.9]), flag(r), flag(r)],
   ),
   adagrad: step(
-    () => 1,
+    inFull(() => 1),
     (r) => [0.1, 0, 0.1, 1e-8, flag(r), 1 + r.below(5)],
   ),
+  quantizeBlocks: (r) => {
+    const sizes = r.chance(0.3) ? [r.below(900)] : shape(r)
+    const [codes, magnitudes] = in8Bits([], [sizes, f32]).slice(1)
+    return { inputs: [[sizes, f32]], outputs: [codes!, magnitudes!], attributes: [flag(r)] }
+  },
+  dequantizeBlocks: (r) => {
+    const sizes = r.chance(0.3) ? [r.below(900)] : shape(r)
+    const [codes, magnitudes] = in8Bits([], [sizes, f32]).slice(1)
+    return { inputs: [codes!, magnitudes!], outputs: [[sizes, f32]], attributes: [flag(r)] }
+  },
   multiTensorNorm: (r) => ({
     ...each([])(r),
     outputs: [[[], f32]],
@@ -472,7 +541,22 @@ const recipes: Record<string, Make> = {
   multiTensorClip: each([[[], f32]]),
   multiTensorClamp: each([]),
   multiTensorScale: each([]),
+  multiTensorUnscale: (r) => {
+    const write = flag(r)
+    const { inputs, outputs } = each([r.chance(0.7) ? scalar() : null])(r)
+    return { inputs, outputs: [...(write ? outputs : []), scalar(), scalar(), scalar(i32)], attributes: [write] }
+  },
+  scalerUpdate: (r) => ({
+    inputs: Array.from({ length: 1 + r.below(3) }, () => [scalar(), scalar(i32)]).flat(),
+    outputs: [scalar(), scalar(i32), [[3], f32]],
+    attributes: [2, 0.5, 1 + r.below(3)],
+  }),
 }
+
+const adamSettings = (r: Random, amsgrad: number): number[] => [
+  ...[0.1, 0.9, 0.99, 1e-8, 0.1],
+  ...[flag(r), amsgrad, flag(r), 1 + r.below(5)],
+]
 
 function triangle(r: Random): Recipe {
   const spec: Spec = [shape(r, 2), r.pick(every)]

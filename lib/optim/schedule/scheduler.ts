@@ -38,18 +38,22 @@ export abstract class LRScheduler {
 
   /** Sets the rates of the next update. Call it after `optimizer.step()`. */
   step(): void {
+    this.optimizer._settle()
     this.lastEpoch++
     this.apply()
   }
 
-  /** The rates that were set last, by group. */
+  /** The rates that were set last, by group. Where a GradScaler steps the schedule, this waits until the last step is known
+   *  to be taken or skipped. */
   getLastLr(): number[] {
+    this.optimizer._settle()
     return this.optimizer.paramGroups.map((group) => group.lr)
   }
 
   /** Position and rates; functions are not part of it. */
   stateDict(): SchedulerState {
-    return { lastEpoch: this.lastEpoch, baseLrs: [...this.baseLrs], lastLr: this.getLastLr() }
+    const lastLr = this.getLastLr()
+    return { lastEpoch: this.lastEpoch, baseLrs: [...this.baseLrs], lastLr }
   }
 
   /** Continues where another schedule of this kind stood, and sets its rates.
@@ -64,6 +68,7 @@ export abstract class LRScheduler {
         expected: `{ lastEpoch, baseLrs, lastLr } of ${groups.length} groups`,
       })
     }
+    this.optimizer._settle()
     this.lastEpoch = state.lastEpoch
     this.baseLrs = [...state.baseLrs]
     groups.forEach((group, i) => {

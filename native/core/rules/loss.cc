@@ -50,6 +50,12 @@ void checkPresent(const OpCall& call, int count) {
   }
 }
 
+// Losses have the logits' dtype, or float32 for 16-bit logits whose loss is to keep its range.
+bool isLoss(const OpCall& call, const TensorView& loss, const TensorView& logits) {
+  const bool fits = call.attr[2] == 0 ? loss.rank == 1 && loss.size(0) == logits.size(0) : loss.rank == 0;
+  return fits && (loss.dtype == logits.dtype || loss.dtype == statisticsOf(logits.dtype));
+}
+
 bool isScalar(const TensorView& x, DType dtype) { return x.rank == 0 && x.dtype == dtype; }
 
 bool isRows(const TensorView& x, int64_t rows, DType dtype) {
@@ -71,8 +77,9 @@ void rule_crossEntropy(const OpCall& call) {
   checkTarget(call, call.in[1], rows);
   checkClassWeight(call, 2, logits.size(1));
   checkOptions(call, true);
-  GRADUS_CHECK(call.attr[2] == 0 ? isRows(call.out[0], rows, logits.dtype) : isScalar(call.out[0], logits.dtype),
-               ErrorCode::kNative, "crossEntropy: the loss must be [] or, without reduction, [N], of the logits' dtype");
+  GRADUS_CHECK(isLoss(call, call.out[0], logits), ErrorCode::kNative,
+               "crossEntropy: the loss must be [] or, without reduction, [N], of the logits' dtype or %s",
+               dtypeName(statistics));
   GRADUS_CHECK(isRows(call.out[1], rows, statistics) && call.out[1].contiguous && isScalar(call.out[2], statistics),
                ErrorCode::kNative, "crossEntropy: logsumexp must be a contiguous %s [N] and the divisor %s []",
                dtypeName(statistics), dtypeName(statistics));
@@ -87,8 +94,9 @@ void rule_crossEntropyBackward(const OpCall& call) {
   checkTarget(call, call.in[2], rows);
   checkClassWeight(call, 5, logits.size(1));
   checkOptions(call, true);
-  GRADUS_CHECK(call.attr[2] == 0 ? isRows(g, rows, logits.dtype) : isScalar(g, logits.dtype), ErrorCode::kShape,
-               "crossEntropyBackward: the incoming gradient must have the loss's shape and the logits' dtype");
+  GRADUS_CHECK(isLoss(call, g, logits), ErrorCode::kShape,
+               "crossEntropyBackward: the incoming gradient must have the loss's shape, and the logits' dtype or %s",
+               dtypeName(statistics));
   GRADUS_CHECK(isRows(call.in[3], rows, statistics) && call.in[3].contiguous && isScalar(call.in[4], statistics),
                ErrorCode::kNative, "crossEntropyBackward: logsumexp must be a contiguous %s [N] and the divisor %s []",
                dtypeName(statistics), dtypeName(statistics));
@@ -99,8 +107,11 @@ void rule_crossEntropyBackward(const OpCall& call) {
 void rule_linearCrossEntropy(const OpCall& call) {
   checkPresent(call, 3);
   const TensorView &x = call.in[0], &weight = call.in[1];
-  GRADUS_CHECK(isFloating(x.dtype) && weight.dtype == x.dtype, ErrorCode::kDType,
-               "linearCrossEntropy: dtypes differ: got input %s and weight %s, expected one floating dtype",
+  const bool isDouble = x.dtype == DType::kFloat64;
+  GRADUS_CHECK(isFloating(x.dtype) && isFloating(weight.dtype) && (weight.dtype == DType::kFloat64) == isDouble,
+               ErrorCode::kDType,
+               "linearCrossEntropy: dtypes do not fit: got input %s and weight %s, expected floating ones, and float64 "
+               "with float64",
                dtypeName(x.dtype), dtypeName(weight.dtype));
   GRADUS_CHECK(x.rank == 2 && weight.rank == 2 && x.size(1) == weight.size(1) && weight.size(0) > 0, ErrorCode::kShape,
                "linearCrossEntropy: shapes do not match: got input of rank %d ending in %lld and weight of rank %d "

@@ -29,8 +29,8 @@ const char* describe(const TensorView& view, char* text, size_t room) {
 void checkOutput(const OpCall& call, Result result) {
   const TensorView& out = call.out[0];
   GRADUS_CHECK(result != Result::kFloating || isFloating(out.dtype), ErrorCode::kDType,
-               "%s: not defined for integers: got an output of %s, expected a floating dtype; convert first",
-               call.name, dtypeName(out.dtype));
+               "%s: not defined for integers: got an output of %s, expected a floating dtype; convert first", call.name,
+               dtypeName(out.dtype));
   GRADUS_CHECK(result != Result::kTruth || out.dtype == DType::kBool, ErrorCode::kDType,
                "%s: gives truth values: got an output of %s, expected bool", call.name, dtypeName(out.dtype));
 }

@@ -34,7 +34,13 @@ void checkLike(const OpCall& call, const TensorView& x) {
 void checkDropout(const OpCall& call) {
   checkStream(call);
   checkOutput(call);
-  for (int i = 0; i < call.nIn; ++i) checkLike(call, call.in[i]);
+  const TensorView &x = call.in[0], &out = call.out[0];
+  checkFloating(call, x);
+  checkFloating(call, out);
+  GRADUS_CHECK(sameSizes(x, out), ErrorCode::kShape, "%s: x and the output differ in shape", call.name);
+  GRADUS_CHECK((x.dtype == DType::kFloat64) == (out.dtype == DType::kFloat64), ErrorCode::kDType,
+               "%s: float64 does not mix: got %s and %s", call.name, dtypeName(x.dtype), dtypeName(out.dtype));
+  for (int i = 1; i < call.nIn; ++i) checkLike(call, call.in[i]);
   const double p = call.attr[2];
   GRADUS_CHECK(p >= 0 && p <= 1, ErrorCode::kState, "%s: p is not a probability: got %g, expected 0 to 1", call.name,
                p);

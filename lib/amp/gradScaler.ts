@@ -1,0 +1,422 @@
+// Loss scaling: keeps small float16 gradients from becoming 0, and steps away when large ones overflow.
+//
+// The scale, the count of good updates and every decision live on the device. A step is queued before it is known
+// whether it will be taken; the optimizer's kernel looks at the flag that the check left.
+
+import { type Device, type DeviceName, device } from '../device'
+import { ArgumentError, describeShape, describeValue, StateError } from '../errors'
+import { nameOf } from '../nn/parameter'
+import {
+  type Check,
+  checkTensors,
+  clipTensors,
+  combineChecks,
+  isClipped,
+  knownNorm,
+  totalNorm,
+  unscaleTensors,
+  updateScale,
+} from '../ops/multiTensor'
+import type { Optimizer } from '../optim/optimizer'
+import { readOptions } from '../options'
+import { full, zeros } from '../tensor/create'
+import { unscoped } from '../tensor/scope'
+import type { Tensor } from '../tensor/tensor'
+import { ScaledStep } from './scaledStep'
+import {
+  expectNumber,
+  expectOptimizer,
+  gradientsOf,
+  isScale,
+  multiplied,
+  type Scalable,
+  setNumber,
+} from './scalerArguments'
+
+/** Options of GradScaler; PyTorch's names and defaults. */
+export interface GradScalerOptions {
+  /** Where the scale lives; default: the device of the tensors. */
+  device?: DeviceName | Device
+  /** Default 65536. */
+  initScale?: number
+  /** What the scale is multiplied by after `growthInterval` updates without an overflow; default 2. */
+  growthFactor?: number
+  /** What it is multiplied by after an overflow; default 0.5. */
+  backoffFactor?: number
+  /** Default 2000. */
+  growthInterval?: number
+  /** False: every method does what training without a scaler does. Default true. */
+  enabled?: boolean
+}
+
+/** Options of `step`. */
+export interface ScalerStepOptions {
+  /** Clips the unscaled gradients to this norm, as `clipGradNorm_` would after `unscale_`, without writing to them. */
+  maxNorm?: number
+  /** A schedule that moves on with the step, and stays when it is skipped. */
+  scheduler?: { step(): unknown }
+}
+
+/** State of a scaler. Scale and tracker are tensors of rank 0 once the scaler is in use, so that nothing waits for them;
+ *  numbers are taken as well. */
+export interface GradScalerState {
+  scale: number | Tensor
+  growthFactor: number
+  backoffFactor: number
+  growthInterval: number
+  /** Updates since the last overflow or growth. */
+  growthTracker: number | Tensor
+}
+
+type Stage = 'ready' | 'unscaled' | 'stepped'
+interface Progress {
+  stage: Stage
+  checks: readonly Check[]
+}
+interface DeviceState {
+  readonly scale: Tensor
+  readonly tracker: Tensor
+  /** See updateScale. */
+  readonly status: Tensor
+}
+
+const optionNames = ['device', 'initScale', 'growthFactor', 'backoffFactor', 'growthInterval', 'enabled'] as const
+const collapsed = 1 // below it the scaler shrinks gradients, and something else is wrong; as PyTorch's notes say
+
+/** Scales losses so that gradients fit float16, and gradients back before they are used.
+ *
+ *  `scaler.scale(loss).backward(); scaler.step(optimizer); scaler.update()`, with `scaler.unscale_(optimizer)` before
+ *  anything that looks at gradients. A step with an infinite or NaN gradient changes nothing, and the scale backs off;
+ *  after `growthInterval` good updates it grows, unless it would not be finite. The device decides: only `getScale` and
+ *  awaiting what `step` returns wait. When the scale falls below 1, a warning (`process.on('warning')`) names the first
+ *  parameter whose gradient overflowed.
+ *  @throws ArgumentError for options out of range
+ *  @see Micikevicius et al. 2018, arXiv:1710.03740; https://docs.pytorch.org/docs/stable/amp.html#gradient-scaling
+ *  @example new amp.GradScaler({ initScale: 1024 }).getScaleSync() // 1024 */
+export class GradScaler {
+  readonly #enabled: boolean
+  #growthFactor: number
+  #backoffFactor: number
+  #growthInterval: number
+  #initial: { scale: number; tracker: number }
+  #state: DeviceState | null = null
+  #progress = new Map<Optimizer, Progress>()
+  #untilWatch = 1
+  #watching = false
+  #warned = false
+
+  constructor(options: GradScalerOptions = {}) {
+    const given = readOptions('GradScaler', options, optionNames)
+    const { initScale = 65536, growthFactor = 2, backoffFactor = 0.5, growthInterval = 2000, enabled = true } = given
+    if (given.device !== undefined) device(given.device)
+    this.#enabled = enabled
+    expectNumber('GradScaler', 'initScale', initScale, isScale, 'a finite number above 0')
+    this.#initial = { scale: initScale, tracker: 0 }
+    this.#growthFactor = growthFactor
+    this.#backoffFactor = backoffFactor
+    this.#growthInterval = growthInterval
+    this.setGrowthFactor(growthFactor)
+    this.setBackoffFactor(backoffFactor)
+    this.setGrowthInterval(growthInterval)
+  }
+
+  /** Multiplies a tensor, or each of nested arrays of tensors, by the scale.
+   *  @throws ArgumentError for anything else
+   *  @example scaler.scale(loss).backward() */
+  scale<T extends Scalable>(outputs: T): T extends Tensor ? Tensor : T
+  scale(outputs: Scalable): Scalable {
+    if (!this.#enabled) return outputs
+    this.#state ??= this.#begin()
+    return multiplied(outputs, this.#state.scale)
+  }
+
+  /** Divides the gradients of an optimizer's parameters by the scale, in place, and finds out on the way whether all are
+   *  finite, and their norm, which `clipGradNorm_` then need not compute. Only for code that looks at gradients: `step`
+   *  does without.
+   *  @throws StateError when it was called since the last update, or after `step`; DTypeError for float16 gradients
+   *  @example scaler.unscale_(optimizer) */
+  unscale_(optimizer: Optimizer): void {
+    const op = 'GradScaler.unscale_'
+    expectOptimizer(op, optimizer)
+    if (!this.#enabled) return
+    const { scale } = this.#begun(op)
+    const progress = this.#of(optimizer)
+    if (progress.stage !== 'ready') {
+      throw new StateError(op, {
+        problem:
+          progress.stage === 'unscaled'
+            ? 'the gradients of this optimizer are unscaled since the last update()'
+            : 'the optimizer has taken its step',
+        action: 'call it once, after backward() and before step(), and update() at the end of every iteration',
+      })
+    }
+    progress.checks = unscoped(() => unscaleTensors(gradientsOf(op, optimizer), scale))
+    progress.stage = 'unscaled'
+  }
+
+  /** Queues the optimizer's step, which the device takes unless a gradient is infinite or NaN; parameters, states and step
+   *  counts stay as they are then. Gradients are divided by the scale as the kernel reads them (and keep their scaled
+   *  values), unless `unscale_` has done it. Returns a promise of whether the step was taken, which waits only when it is
+   *  awaited.
+   *
+   *  A `scheduler` moves on when the step is known to be taken: at the latest before the optimizer's next step, its state,
+   *  or the schedule's rates are asked for, which waits if it must.
+   *  Optimizers of your own whose `update` computes with tensors are decided on the host, so `step` waits.
+   *  @throws StateError when it was called since the last update, when no parameter has a gradient, and when gradients
+   *  were clipped while they were scaled; DTypeError for float16 gradients; ArgumentError for options out of range
+   *  @example scaler.step(optimizer, { maxNorm: 1, scheduler: schedule }) */
+  step(optimizer: Optimizer, options: ScalerStepOptions = {}): ScaledStep {
+    const op = 'GradScaler.step'
+    expectOptimizer(op, optimizer)
+    const { maxNorm, scheduler } = readOptions(op, options, ['maxNorm', 'scheduler'])
+    if (scheduler !== undefined && typeof scheduler?.step !== 'function') {
+      throw new ArgumentError(op, {
+        problem: 'not a schedule',
+        got: describeValue(scheduler),
+        expected: 'an object with a step method',
+      })
+    }
+    const clip = maxNorm === undefined ? {} : { maxNorm }
+    const moveOn = (stepped: boolean): void => {
+      if (stepped) scheduler?.step()
+    }
+    if (!this.#enabled) return new ScaledStep(null, optimizer.step(clip) ?? null, moveOn)
+
+    const { scale } = this.#begun(op)
+    const progress = this.#of(optimizer)
+    if (progress.stage === 'stepped') {
+      throw new StateError(op, {
+        problem: 'the optimizer has taken its step since the last update()',
+        action: 'call update() at the end of every iteration',
+      })
+    }
+    const scaled = progress.stage === 'ready'
+    const grads = gradientsOf(op, optimizer)
+    if (scaled && grads.some(isClipped)) {
+      throw new StateError(op, {
+        problem: 'gradients were clipped while they were still scaled',
+        action: 'call unscale_(optimizer) before clipping, or step(optimizer, { maxNorm })',
+      })
+    }
+    const onDevice = optimizer._decidesOnDevice
+    if (scaled) {
+      const look = onDevice ? checkTensors : unscaleTensors
+      progress.checks = grads.length === 0 ? [] : unscoped(() => look(grads, scale))
+    }
+    if (progress.checks.length === 0) {
+      throw new StateError(op, {
+        problem: 'no parameter of the optimizer has a gradient, so no check for infinity was made',
+        action: 'call scaler.scale(loss).backward() first',
+      })
+    }
+    const { foundInf, norm: found } = unscoped(() => combineChecks(progress.checks))
+    // what was changed since unscale_ has another norm
+    const norm = unscoped(() => (scaled && onDevice ? found : knownNorm(grads))) ?? null
+    if (!onDevice) return this.#stepOnHost(optimizer, progress, grads, foundInf, norm, maxNorm, moveOn)
+    const conditions = { scale: scaled ? scale : null, foundInf, norm }
+    const clipped = optimizer._conditionally(conditions, () => optimizer.step(clip))
+    progress.stage = 'stepped'
+    const step = new ScaledStep(foundInf, clipped ?? norm, moveOn)
+    if (scheduler !== undefined) {
+      step.stepped().catch(() => {}) // heard of it at the latest when it settles below
+      optimizer._decideLater(() => void step.steppedSync())
+    }
+    return step
+  }
+
+  // An optimizer whose update no kernel can call off.
+  #stepOnHost(
+    optimizer: Optimizer,
+    progress: Progress,
+    grads: readonly Tensor[],
+    foundInf: Tensor,
+    known: Tensor | null,
+    maxNorm: number | undefined,
+    moveOn: (stepped: boolean) => void,
+  ): ScaledStep {
+    const norm = known ?? unscoped(() => totalNorm(grads))
+    const stepped = foundInf.itemSync() === 0
+    if (stepped) {
+      if (maxNorm !== undefined) clipTensors(grads, norm, maxNorm)
+      optimizer.step()
+    }
+    progress.stage = 'stepped'
+    return new ScaledStep(null, norm, moveOn, stepped)
+  }
+
+  /** Backs off, counts or grows by what the steps since the last update found, or sets the scale. Call it once an
+   *  iteration, after the step of every optimizer.
+   *  @throws StateError when no gradient was looked at since the last update; ArgumentError for what is no scale
+   *  @example
+   *  scaler.step(optimizer)
+   *  scaler.update() */
+  update(newScale?: number | Tensor): void {
+    const op = 'GradScaler.update'
+    if (!this.#enabled) return
+    const { scale, tracker, status } = this.#begun(op)
+    if (newScale !== undefined) {
+      setNumber(op, 'newScale', scale, newScale, isScale, 'a finite number above 0')
+      this.#untilWatch = 1
+    } else {
+      const checks = [...this.#progress.values()].flatMap((each) => each.checks)
+      if (checks.length === 0) {
+        throw new StateError(op, {
+          problem: 'no gradient was looked at since the last update()',
+          action: 'call step(optimizer) first',
+        })
+      }
+      updateScale(checks, [scale, tracker, status], [this.#growthFactor, this.#backoffFactor, this.#growthInterval])
+      if (--this.#untilWatch <= 0 && !this.#watching) void this.#watch(checks, status)
+    }
+    this.#progress.clear()
+  }
+
+  // Nothing waits for this: the scale is read behind what is queued, and only as often as it could have collapsed.
+  async #watch(checks: readonly Check[], status: Tensor): Promise<void> {
+    this.#watching = true
+    const params = [...this.#progress.keys()].flatMap((each) => each.paramGroups.flatMap((group) => group.params))
+    const owners = new Map(params.map((param) => [param.grad, param]))
+    try {
+      const [scale, pair, first] = (await status.data()) as Float32Array
+      this.#untilWatch = Math.max(1, Math.ceil(Math.log(scale! / collapsed) / -Math.log(this.#backoffFactor)))
+      const fallen = scale! < collapsed && pair! >= 0
+      if (fallen && !this.#warned) {
+        const grad = checks[pair!]?.tensors[first!]
+        const param = grad && owners.get(grad)
+        warnOfCollapse(scale!, param ? (nameOf(param) ?? `a parameter of shape ${describeShape(param.shape)}`) : '')
+      }
+      this.#warned = fallen || (this.#warned && scale! < collapsed)
+    } catch {
+      // a worker that ends; the scale itself cannot fail
+    } finally {
+      this.#watching = false
+    }
+  }
+
+  /** The scale; 1 when disabled. Waits without blocking the event loop.
+   *  @example await new amp.GradScaler().getScale() // 65536 */
+  async getScale(): Promise<number> {
+    if (!this.#enabled) return 1
+    return this.#state === null ? this.#initial.scale : this.#state.scale.item()
+  }
+
+  /** Like `getScale()`, but blocks. */
+  getScaleSync(): number {
+    if (!this.#enabled) return 1
+    return this.#state === null ? this.#initial.scale : this.#state.scale.itemSync()
+  }
+
+  /** Whether it scales at all. */
+  isEnabled(): boolean {
+    return this.#enabled
+  }
+
+  /** What the scale grows by. */
+  getGrowthFactor(): number {
+    return this.#growthFactor
+  }
+
+  /** @throws ArgumentError unless it is above 1 */
+  setGrowthFactor(factor: number): void {
+    expectNumber('GradScaler', 'growthFactor', factor, (x) => x > 1 && x < Infinity, 'a finite number above 1')
+    this.#growthFactor = factor
+  }
+
+  /** What the scale is multiplied by after an overflow. */
+  getBackoffFactor(): number {
+    return this.#backoffFactor
+  }
+
+  /** @throws ArgumentError unless it lies between 0 and 1 */
+  setBackoffFactor(factor: number): void {
+    expectNumber('GradScaler', 'backoffFactor', factor, (x) => x > 0 && x < 1, 'a number between 0 and 1')
+    this.#backoffFactor = factor
+    this.#untilWatch = 1
+  }
+
+  /** Good updates in a row after which the scale grows. */
+  getGrowthInterval(): number {
+    return this.#growthInterval
+  }
+
+  /** @throws ArgumentError unless it is a whole number above 0 */
+  setGrowthInterval(interval: number): void {
+    const whole = (x: number): boolean => Number.isInteger(x) && x > 0 && x < 2 ** 31
+    expectNumber('GradScaler', 'growthInterval', interval, whole, 'a whole number above 0')
+    this.#growthInterval = interval
+  }
+
+  /** Scale, factors and count; {} when disabled. Take it after `update()`. Its tensors are copies; nothing waits. */
+  stateDict(): GradScalerState | Record<string, never> {
+    if (!this.#enabled) return {}
+    const state = this.#state
+    const copy = (tensor: Tensor): Tensor => unscoped(() => tensor.clone())
+    return {
+      scale: state === null ? this.#initial.scale : copy(state.scale),
+      growthFactor: this.#growthFactor,
+      backoffFactor: this.#backoffFactor,
+      growthInterval: this.#growthInterval,
+      growthTracker: state === null ? this.#initial.tracker : copy(state.tracker),
+    }
+  }
+
+  /** Continues where another scaler stood; does nothing when disabled. Tensors are copied.
+   *  @throws StateError for the empty state of a disabled scaler; ArgumentError for values out of range */
+  loadStateDict(dict: GradScalerState | Record<string, never>): void {
+    const op = 'GradScaler.loadStateDict'
+    if (!this.#enabled) return
+    if (dict === null || typeof dict !== 'object' || Object.keys(dict).length === 0) {
+      throw new StateError(op, {
+        problem: 'not the state of a scaler',
+        got: dict !== null && typeof dict === 'object' ? 'that of one that is disabled' : describeValue(dict),
+        expected: '{ scale, growthFactor, backoffFactor, growthInterval, growthTracker }',
+      })
+    }
+    const { scale, growthFactor, backoffFactor, growthInterval, growthTracker } = dict as GradScalerState
+    const [asScale, asCount] = ['a finite number above 0', 'a whole number of at least 0']
+    const fresh = this.#begin()
+    setNumber(op, 'scale', fresh.scale, scale, isScale, asScale)
+    setNumber(op, 'growthTracker', fresh.tracker, growthTracker, (x) => Number.isInteger(x) && x >= 0, asCount)
+    const other = new GradScaler({ growthFactor, backoffFactor, growthInterval }) // checks them
+    this.#growthFactor = other.#growthFactor
+    this.#growthInterval = other.#growthInterval
+    this.setBackoffFactor(other.#backoffFactor)
+    for (const old of Object.values(this.#state ?? {}) as Tensor[]) old.dispose()
+    this.#state = fresh
+    this.#progress.clear()
+  }
+
+  #begin(): DeviceState {
+    const { scale, tracker } = this.#initial
+    return unscoped(() => ({
+      scale: full([], scale),
+      tracker: full([], tracker, { dtype: 'int32' }),
+      status: zeros([3]),
+    }))
+  }
+
+  #begun(op: string): DeviceState {
+    if (this.#state !== null) return this.#state
+    throw new StateError(op, {
+      problem: 'no loss was scaled yet',
+      action: 'call scaler.scale(loss).backward() earlier in the iteration',
+    })
+  }
+
+  #of(optimizer: Optimizer): Progress {
+    let progress = this.#progress.get(optimizer)
+    if (progress === undefined) {
+      progress = { stage: 'ready', checks: [] }
+      this.#progress.set(optimizer, progress)
+    }
+    return progress
+  }
+}
+
+function warnOfCollapse(scale: number, culprit: string): void {
+  process.emitWarning(
+    `the loss scale fell to ${scale}: the gradient of ${culprit || 'a parameter'} is infinite or NaN however small the ` +
+      'scale is. Look for NaN in the loss and the inputs, lower the learning rate, or train in bfloat16.',
+    { type: 'GradScalerWarning', code: 'GRADUS_SCALE_COLLAPSED' },
+  )
+}

@@ -1,0 +1,173 @@
+// What is done to all gradients at once, in one native call over many tensors: norms, clipping, unscaling. They write in
+// place, outside of the graph.
+
+import { FLOAT32, INT32, isFloatingCode } from '../dtype'
+import { ArgumentError, DTypeError, describeValue } from '../errors'
+import type { Tensor } from '../tensor/tensor'
+import { plain } from './matmul'
+import { expectTensor, native, run, runInto, runMany } from './registry'
+
+const normOp = native('multiTensorNorm', 'p')
+const clipOp = native('multiTensorClip', 'maxNorm')
+const clampOp = native('multiTensorClamp', 'limit')
+const scaleOp = native('multiTensorScale', 'factor')
+const unscaleOp = native('multiTensorUnscale', 'write')
+const scalerUpdateOp = native('scalerUpdate', 'growthFactor,backoffFactor,growthInterval')
+const copyOp = native('copy')
+const fillOp = native('fill', 'value')
+
+function expectPlain(op: string, tensors: readonly Tensor[]): void {
+  for (const each of tensors) {
+    expectTensor(op, 'a gradient', each)
+    if (!isFloatingCode(each._dtype) || each._strides !== null) {
+      throw new DTypeError(op, {
+        problem: 'a tensor cannot be changed in place here',
+        got: `${each.dtype}${each._strides === null ? '' : ', not contiguous'}`,
+        expected: 'contiguous tensors of a floating dtype',
+      })
+    }
+  }
+}
+
+/** @internal The p-norm of all elements of all tensors, float32 of rank 0. */
+export function totalNorm(tensors: readonly Tensor[], p = 2): Tensor {
+  if (typeof p !== 'number' || Number.isNaN(p)) {
+    throw new ArgumentError('totalNorm', { problem: 'not an order of a norm', got: describeValue(p) })
+  }
+  if (tensors.length > 4096) {
+    // norms of parts have a norm: |(x, y)| = |(|x|, |y|)| for every p but 0, where counts are added
+    const parts: Tensor[] = []
+    for (let from = 0; from < tensors.length; from += 4096) parts.push(totalNorm(tensors.slice(from, from + 4096), p))
+    return totalNorm(parts, p === 0 ? 1 : p)
+  }
+  if (tensors.length === 0) return run(fillOp, [], [], FLOAT32, [0])
+  for (const each of tensors) expectTensor('totalNorm', 'a tensor', each)
+  return run(normOp, tensors.map(plain), [], FLOAT32, [p])
+}
+
+function inParts(tensors: readonly Tensor[], change: (part: readonly Tensor[]) => void): void {
+  for (let from = 0; from < tensors.length; from += 2048) change(tensors.slice(from, from + 2048))
+}
+
+/** @internal Scales by min(1, maxNorm / (norm + 1e-6)), on the device. */
+export function clipTensors(tensors: readonly Tensor[], norm: Tensor, maxNorm: number): void {
+  expectPlain('clip', tensors)
+  inParts(tensors, (part) => runMany(clipOp, [...part, norm], part, [maxNorm]))
+  markClipped(tensors)
+}
+
+/** @internal Limits every element to [-limit, limit]. */
+export function clampTensors(tensors: readonly Tensor[], limit: number): void {
+  expectPlain('clamp', tensors)
+  inParts(tensors, (part) => runMany(clampOp, part, part, [limit]))
+  markClipped(tensors)
+}
+
+/** @internal Multiplies every element. */
+export function scaleTensors(tensors: readonly Tensor[], factor: number): void {
+  expectPlain('scale', tensors)
+  inParts(tensors, (part) => runMany(scaleOp, part, part, [factor]))
+}
+
+// --- loss scaling ---------------------------------------------------------------------------------------------------
+
+/** @internal What one pass over gradients found, on the device. */
+export interface Check {
+  readonly tensors: readonly Tensor[]
+  /** 1 where one of them was not finite, else 0; float32 of rank 0. */
+  readonly foundInf: Tensor
+  /** Their norm after unscaling; float32 of rank 0. */
+  readonly norm: Tensor
+  /** The first of them that was not finite, or -1; int32 of rank 0. */
+  readonly first: Tensor
+}
+
+function check(tensors: readonly Tensor[], scale: Tensor, write: boolean): Check[] {
+  const checks: Check[] = []
+  inParts(tensors, (part) => {
+    for (const each of part) expectTensor('unscale', 'a gradient', each)
+    const flat = part.map(plain)
+    const results = [
+      [[], FLOAT32],
+      [[], FLOAT32],
+      [[], INT32],
+    ] as const
+    const outputs = runMany(unscaleOp, [...flat, scale], [...(write ? flat : []), ...results], [write ? 1 : 0])
+    const [foundInf, norm, first] = outputs.slice(-3) as [Tensor, Tensor, Tensor]
+    part.forEach((each, i) => {
+      if (write && flat[i] !== each) runInto(copyOp, [flat[i]!], each)
+    })
+    checks.push({ tensors: part, foundInf, norm, first })
+  })
+  return checks
+}
+
+/** @internal Divides gradients by the scale, in place; tells whether all were finite, and their norm: one pass. */
+export function unscaleTensors(tensors: readonly Tensor[], scale: Tensor): Check[] {
+  const checks = check(tensors, scale, true)
+  checks.forEach(rememberNorm)
+  return checks
+}
+
+/** @internal The same without changing them: an optimizer's kernel divides as it reads. */
+export function checkTensors(tensors: readonly Tensor[], scale: Tensor): Check[] {
+  return check(tensors, scale, false)
+}
+
+/** @internal Whether one of several checks found something, and the norm over all. */
+export function combineChecks(checks: readonly Check[]): { foundInf: Tensor; norm: Tensor } {
+  if (checks.length === 1) return checks[0]!
+  const foundInf = totalNorm(
+    checks.map((each) => each.foundInf),
+    Number.POSITIVE_INFINITY,
+  )
+  return { foundInf, norm: totalNorm(checks.map((each) => each.norm)) }
+}
+
+/** @internal Growth and backoff of a loss scale by what checks found. `status` becomes the scale, the number of the
+ *  first check that found something, and the first tensor in it (-1 when none did).
+ *  @see PyTorch, torch._amp_update_scale_ */
+export function updateScale(
+  checks: readonly Check[],
+  [scale, tracker, status]: readonly [Tensor, Tensor, Tensor],
+  attributes: readonly [growthFactor: number, backoffFactor: number, growthInterval: number],
+): void {
+  const inputs = checks.flatMap(({ foundInf, first }) => [foundInf, first])
+  runMany(scalerUpdateOp, inputs, [scale, tracker, status], attributes)
+}
+
+// --- what is known about gradients ----------------------------------------------------------------------------------
+
+// Both hold for the contents that a gradient had at its version: any later change, a further backward included, ends
+// them.
+interface Known {
+  readonly version: number
+  readonly check: Check
+}
+const norms = new WeakMap<Tensor, Known>()
+const clipped = new WeakMap<Tensor, number>()
+
+function rememberNorm(check: Check): void {
+  for (const each of check.tensors) norms.set(each, { version: each._storageVersion, check })
+}
+
+/** @internal The norm of gradients that unscaling has found, in a tensor of the caller's; null when they are others, or
+ *  have changed. */
+export function knownNorm(tensors: readonly Tensor[]): Tensor | null {
+  const checks = new Set<Check>()
+  for (const each of tensors) {
+    const known = norms.get(each)
+    if (known === undefined || known.version !== each._storageVersion || known.check.norm.isReleased) return null
+    checks.add(known.check)
+  }
+  const covered = [...checks].reduce((sum, each) => sum + each.tensors.length, 0)
+  if (checks.size === 0 || covered !== tensors.length) return null
+  return run(copyOp, [combineChecks([...checks]).norm], [], FLOAT32)
+}
+
+function markClipped(tensors: readonly Tensor[]): void {
+  for (const each of tensors) clipped.set(each, each._storageVersion)
+}
+
+/** @internal Whether a gradient is as clipping left it. */
+export const isClipped = (tensor: Tensor): boolean => clipped.get(tensor) === tensor._storageVersion

@@ -1,0 +1,77 @@
+// What optimizers are given: options, parameters, gradients.
+
+import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError, StateError } from '../errors'
+import { isParameter } from '../nn/parameter'
+import { sameShape } from '../ops/broadcast'
+import { readOptions } from '../options'
+import { zeros } from '../tensor/create'
+import { Tensor } from '../tensor/tensor'
+
+/** @internal An optimizer's options over its defaults.
+ *  @throws ArgumentError for one that the optimizer does not have */
+export function withDefaults<Options extends object>(
+  op: string,
+  defaults: Options,
+  options: Partial<Options>,
+): Options {
+  return {
+    ...defaults,
+    ...readOptions<Partial<Options>>(op, options, Object.keys(defaults) as (keyof Options & string)[]),
+  }
+}
+
+/** @internal */
+export function expectParameter(op: string, param: unknown, i: number): asserts param is Tensor {
+  if (!(param instanceof Tensor)) {
+    throw new DTypeError(op, { problem: `parameter ${i} is not a tensor`, got: describeValue(param) })
+  }
+  param._alive(op)
+  if (!param.isLeaf || !(param.requiresGrad || isParameter(param))) {
+    throw new StateError(op, {
+      problem: `parameter ${i} cannot be optimized`,
+      got: param.isLeaf ? 'a tensor that does not require a gradient' : 'the result of an operation',
+      expected: 'a leaf that requires a gradient',
+    })
+  }
+}
+
+/** @internal */
+export function expectGradient(op: string, param: Tensor, grad: unknown): true {
+  if (!(grad instanceof Tensor)) {
+    throw new DTypeError(op, {
+      problem: 'the gradient of a parameter is not a tensor',
+      got: describeValue(grad),
+      expected: 'a Tensor or null',
+    })
+  }
+  if (!sameShape(grad.shape, param.shape)) {
+    throw new ShapeError(op, {
+      problem: 'a gradient has another shape than its parameter',
+      got: describeShape(grad.shape),
+      expected: describeShape(param.shape),
+    })
+  }
+  return true
+}
+
+/** @internal Zeros for a parameter's state: 16-bit parameters keep theirs in float32. */
+export const zerosFor = (param: Tensor): Tensor =>
+  zeros(param.shape, { dtype: param.dtype === 'float64' ? 'float64' : 'float32' })
+
+/** @internal Throws unless a number lies in [low, high), or (low, high) when `open`. */
+export function checkRange(
+  op: string,
+  name: string,
+  value: unknown,
+  low: number,
+  high = Number.POSITIVE_INFINITY,
+): void {
+  if (typeof value !== 'number' || !(value >= low) || !(value < high || value === low)) {
+    throw new ArgumentError(op, {
+      problem: `${name} is out of range`,
+      got: describeValue(value),
+      expected:
+        high === Number.POSITIVE_INFINITY ? `a number of at least ${low}` : `a number from ${low} to below ${high}`,
+    })
+  }
+}

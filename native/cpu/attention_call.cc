@@ -1,0 +1,155 @@
+// Scaled dot-product attention: what a call asks for, and which tiles of its scores are visible.
+#include "attention_call.h"
+
+#include "../core/error.h"
+
+namespace gradus::cpu {
+namespace {
+
+using Long = long long;
+
+const TensorView* operand(const OpCall& call, int i) {
+  return call.nIn > i && call.in[i].present() ? &call.in[i] : nullptr;
+}
+
+// Strides of a mask that broadcasts to four dims.
+void broadcastStrides(const TensorView& mask, int64_t strides[4]) {
+  for (int d = 0; d < 4; ++d) {
+    const int from = d - (4 - mask.rank);
+    strides[d] = from < 0 || mask.sizes[from] == 1 ? 0 : mask.strides[from];
+  }
+}
+
+int64_t integerAt(const TensorView& x, int64_t i) {
+  const int64_t at = i * x.strides[0];
+  return x.dtype == DType::kInt32 ? x.as<int32_t>()[at] : x.as<int64_t>()[at];
+}
+
+// Offsets of packed sequences: from 0, never down, to the number of tokens.
+void checkOffsets(const OpCall& call, const char* name, const TensorView& offsets, int64_t tokens) {
+  int64_t before = 0;
+  for (int64_t i = 0; i < offsets.numel; ++i) {
+    const int64_t at = integerAt(offsets, i);
+    GRADUS_CHECK(i == 0 ? at == 0 : at >= before && at <= tokens, ErrorCode::kIndex,
+                 "%s: %s is no list of cumulative lengths: got %lld at position %lld, expected 0 at first and then at "
+                 "least the one before, up to %lld",
+                 call.name, name, Long(at), Long(i), Long(tokens));
+    before = at;
+  }
+  GRADUS_CHECK(before == tokens, ErrorCode::kIndex,
+               "%s: the lengths of %s do not add up: got %lld tokens, expected the operand's %lld", call.name, name,
+               Long(before), Long(tokens));
+}
+
+void addSegment(Attention& a, Segment segment) {
+  segment.paddedQuery = a.paddedQueries;
+  a.paddedQueries += roundUp(segment.queries, kAttentionBlock);
+  a.longestQueries = std::max(a.longestQueries, segment.queries);
+  a.longestKeys = std::max(a.longestKeys, segment.keys);
+  const double bound = static_cast<double>(a.left) + static_cast<double>(a.right) + 1;
+  a.scores += a.heads * segment.queries * std::min(static_cast<double>(segment.keys), bound);
+  a.segments.push_back(segment);
+}
+
+void cutIntoSegments(const OpCall& call, Attention& a, const TensorView* ofQueries, const TensorView* ofKeys) {
+  if (ofQueries) {  // packed sequences: the last query sees the last key, as in flash-attn
+    checkOffsets(call, "cuSeqlensQ", *ofQueries, a.queries);
+    checkOffsets(call, "cuSeqlensK", *ofKeys, a.keys);
+    for (int64_t i = 0; i + 1 < ofQueries->numel; ++i) {
+      const int64_t query = integerAt(*ofQueries, i), queries = integerAt(*ofQueries, i + 1) - query;
+      const int64_t key = integerAt(*ofKeys, i), keys = integerAt(*ofKeys, i + 1) - key;
+      addSegment(a, {0, query, queries, key, keys, keys - queries, 0});
+    }
+    return;
+  }
+  for (int64_t b = 0; b < a.batch; ++b) {
+    const int64_t keys = ofKeys ? integerAt(*ofKeys, b) : a.keys;
+    GRADUS_CHECK(keys >= 0 && keys <= a.keys, ErrorCode::kIndex,
+                 "%s: a length of keyLengths is out of range: got %lld for batch entry %lld, expected 0 to %lld",
+                 call.name, Long(keys), Long(b), Long(a.keys));
+    addSegment(a, {b, 0, a.queries, 0, keys, 0, 0});
+  }
+  // batch entries have rows of their own
+  a.paddedQueries = roundUp(a.queries, kAttentionBlock);
+  for (Segment& segment : a.segments) segment.paddedQuery = 0;
+}
+
+}  // namespace
+
+Attention describeAttention(const OpCall& call, const TensorView* q, const TensorView* k, const TensorView* v,
+                            int optional) {
+  Attention a{};
+  a.q = q;
+  a.k = k;
+  a.v = v;
+  a.batch = q->size(0);
+  a.heads = q->size(1);
+  a.queries = q->size(2);
+  a.dim = q->size(3);
+  a.kvHeads = k->size(1);
+  a.keys = k->size(2);
+  a.valueDim = v->size(3);
+  a.dimPad = roundUp(a.dim, kLaneMultiple);
+  a.valuePad = roundUp(a.valueDim, kLaneMultiple);
+  a.scale = call.attr[0];
+  const auto bound = [&](int i) { return call.attr[i] < 0 ? kUnbounded : std::min(call.integer(i), kUnbounded); };
+  a.left = bound(5);
+  a.right = call.flag(1) ? 0 : bound(6);
+  a.seed = static_cast<uint64_t>(call.attr[2]);
+  a.offset = static_cast<uint64_t>(call.attr[3]);
+  a.dropout = call.attr[4];
+  a.mask = operand(call, optional);
+  if (a.mask) broadcastStrides(*a.mask, a.maskStrides);
+  a.blockMask = operand(call, optional + 3);
+  if (a.blockMask) {
+    broadcastStrides(*a.blockMask, a.blockStrides);
+    a.blockQueries = call.integer(7);
+    a.blockKeys = call.integer(8);
+  }
+#if defined(__x86_64__)
+  static const bool hasPairs = __builtin_cpu_supports("avx512bf16");
+  a.pairs = hasPairs && q->dtype == DType::kBFloat16;
+#endif
+  cutIntoSegments(call, a, operand(call, optional + 1), operand(call, optional + 2));
+  return a;
+}
+
+Blocks blocksOf(const Attention& a, const TileAt& tile) {
+  if (!a.blockMask) return Blocks::kVisible;
+  const auto* blocks =
+      a.blockMask->as<uint8_t>() + tile.segment->batch * a.blockStrides[0] + tile.head * a.blockStrides[1];
+  bool some = false, all = true;
+  const int64_t lastQuery = (tile.firstQuery + tile.queries - 1) / a.blockQueries;
+  const int64_t lastKey = (tile.firstKey + tile.keys - 1) / a.blockKeys;
+  for (int64_t i = tile.firstQuery / a.blockQueries; i <= lastQuery; ++i) {
+    for (int64_t j = tile.firstKey / a.blockKeys; j <= lastKey; ++j) {
+      const bool visible = blocks[i * a.blockStrides[2] + j * a.blockStrides[3]];
+      some |= visible;
+      all &= visible;
+    }
+  }
+  return all ? Blocks::kVisible : some ? Blocks::kMixed : Blocks::kHidden;
+}
+
+bool tileAt(const Attention& a, const Segment& segment, int64_t head, int64_t firstQuery, int64_t firstKey,
+            TileAt& tile) {
+  tile.segment = &segment;
+  tile.head = head;
+  tile.firstQuery = firstQuery;
+  tile.firstKey = firstKey;
+  tile.queries = static_cast<int>(std::min<int64_t>(kAttentionBlock, segment.queries - firstQuery));
+  tile.keys = static_cast<int>(std::min<int64_t>(kAttentionBlock, a.endKey(segment, firstQuery) - firstKey));
+  if (tile.keys <= 0) return false;
+  const int64_t diagonal = firstQuery + segment.shift - firstKey;
+  // what lies further away than a tile is wide is all the same
+  const auto clamped = [](int64_t x) {
+    return static_cast<int>(std::clamp<int64_t>(x, -2 * kAttentionBlock, 2 * kAttentionBlock));
+  };
+  tile.lower = clamped(diagonal - a.left);
+  tile.upper = clamped(diagonal + a.right);
+  const Blocks blocks = blocksOf(a, tile);
+  tile.mixed = blocks == Blocks::kMixed;
+  return blocks != Blocks::kHidden;
+}
+
+}  // namespace gradus::cpu

@@ -1,0 +1,448 @@
+import { join } from 'node:path'
+import { afterEach, describe, expect, it, vi } from 'vitest'
+import { amp, device, nn, noGrad, optim, type Tensor, tensor, zeros } from '../../lib/index'
+import { Fixtures } from '../../scripts/parity/fixtures'
+import { runCase } from '../../scripts/parity/run'
+
+const { GradScaler } = amp
+const inf = Number.POSITIVE_INFINITY
+
+// Trajectories recorded from PyTorch warn of the collapses that they are about.
+afterEach(() => vi.restoreAllMocks())
+const silenced = () => vi.spyOn(process, 'emitWarning').mockImplementation(() => {})
+
+describe('GradScaler: trajectories recorded from PyTorch', () => {
+  const fixtures = new Fixtures(join(__dirname, '../fixtures'))
+  const cases = fixtures.cases.filter((each) => each.op === 'torch.amp.GradScaler')
+  it.each(cases.map((each) => [each.name, each] as const))('%s', async (_, each) => {
+    silenced()
+    expect(await runCase(each, fixtures, true)).toMatchObject({ status: 'passed' })
+    await device('cpu').synchronize()
+    await new Promise(setImmediate) // so that a warning is not the next test's
+  })
+})
+
+const weights = (values: number[], grad: number[] | null = null): Tensor => {
+  const param = nn.parameter(tensor(values))
+  if (grad !== null) param.grad = tensor(grad)
+  return param
+}
+
+/** A scaler in use, with a parameter whose gradient is `grad` times the scale. */
+function started(grad: number[], options: amp.GradScalerOptions = { initScale: 4 }) {
+  const scaler = new GradScaler(options)
+  scaler.scale(tensor(1))
+  const param = weights(grad.map(() => 1))
+  param.grad = tensor(grad).mul(scaler.getScaleSync())
+  const optimizer = new optim.SGD([param], { lr: 1 })
+  return { scaler, param, optimizer }
+}
+
+describe('GradScaler', () => {
+  it("has PyTorch's defaults, and tells them", async () => {
+    const scaler = new GradScaler()
+    expect(await scaler.getScale()).toBe(65536)
+    expect([scaler.getGrowthFactor(), scaler.getBackoffFactor(), scaler.getGrowthInterval()]).toEqual([2, 0.5, 2000])
+    expect(scaler.isEnabled()).toBe(true)
+    scaler.setGrowthFactor(3)
+    scaler.setBackoffFactor(0.25)
+    scaler.setGrowthInterval(7)
+    expect(scaler.stateDict()).toEqual({
+      scale: 65536,
+      growthFactor: 3,
+      backoffFactor: 0.25,
+      growthInterval: 7,
+      growthTracker: 0,
+    })
+  })
+
+  it('scales a tensor and lists of them, gradients included, and keeps a half tensor half', async () => {
+    const scaler = new GradScaler({ initScale: 8 })
+    const x = weights([1, 2])
+    const scaled = scaler.scale(x.sum())
+    expect(await scaled.item()).toBe(24)
+    scaled.backward()
+    expect(await x.grad!.array()).toEqual([8, 8])
+    const [a, [b]] = scaler.scale([tensor(1), [tensor([2])]] as const)
+    expect([await a.item(), await b.array()]).toEqual([8, [16]])
+    expect(scaler.scale(tensor([1], { dtype: 'float16' })).dtype).toBe('float16')
+    expect(() => scaler.scale(3 as never)).toThrow(
+      'GradScaler.scale: nothing to scale: got 3, expected a tensor, or tensors in an array.',
+    )
+  })
+
+  it('unscales in place and steps with the same bits as a step that unscales as it reads', async () => {
+    const values = Array.from({ length: 300 }, (_, i) => Math.sin(i) * 10 ** ((i % 7) - 3))
+    const results: unknown[] = []
+    for (const explicit of [true, false]) {
+      const { scaler, param, optimizer } = started(values, { initScale: 3 }) // no power of two: unscaling rounds
+      const before = await param.grad!.array()
+      if (explicit) scaler.unscale_(optimizer)
+      const step = scaler.step(optimizer)
+      expect(await step).toBe(true)
+      if (!explicit) expect(await param.grad!.array()).toEqual(before)
+      results.push([await param.array(), await step.norm!.item()])
+    }
+    expect(results[0]).toEqual(results[1])
+    const sum = values.reduce((total, x) => total + x * x, 0)
+    expect((results[0] as [unknown, number])[1]).toBeCloseTo(Math.sqrt(sum), 1)
+  })
+
+  it('clips with the bits of unscale_ and clipGradNorm_', async () => {
+    const results: unknown[] = []
+    for (const way of ['explicit', 'folded', 'mixed']) {
+      const { scaler, param, optimizer } = started([3, 4, -12, 0.1], { initScale: 5 })
+      let norm: Tensor
+      if (way !== 'folded') scaler.unscale_(optimizer)
+      if (way === 'explicit') {
+        norm = nn.utils.clipGradNorm_([param], 1)
+        scaler.step(optimizer)
+      } else {
+        norm = scaler.step(optimizer, { maxNorm: 1 }).norm!
+      }
+      results.push([await param.array(), await norm.item()])
+    }
+    expect(results[1]).toEqual(results[0])
+    expect(results[2]).toEqual(results[0])
+    expect((results[0] as [unknown, number])[1]).toBeCloseTo(Math.hypot(3, 4, 12, 0.1), 4)
+  })
+
+  it('knows the norm of what it unscaled until a gradient changes', async () => {
+    const { scaler, param, optimizer } = started([3, 4])
+    scaler.unscale_(optimizer)
+    noGrad(() => param.grad!.mul_(2))
+    expect(await nn.utils.clipGradNorm_([param], inf).item()).toBe(10)
+    const step = scaler.step(optimizer, { maxNorm: 1 })
+    expect(await step.norm!.item()).toBe(10)
+    expect((await param.array()) as number[]).toEqual([expect.closeTo(1 - 0.6), expect.closeTo(1 - 0.8)])
+  })
+
+  it('leaves a norm that the caller releases', async () => {
+    const { scaler, param, optimizer } = started([3, 4])
+    scaler.unscale_(optimizer)
+    nn.utils.clipGradNorm_([param], 1).dispose()
+    expect(await nn.utils.clipGradNorm_([param], 100).item()).toBeCloseTo(1, 5)
+    expect(await scaler.step(optimizer)).toBe(true)
+  })
+
+  it('unscales gradients with strides, and one that two parameters share once', async () => {
+    const scaler = new GradScaler({ initScale: 2 })
+    scaler.scale(tensor(1))
+    const [a, b] = [nn.parameter(zeros([2, 3])), nn.parameter(zeros([2, 3]))]
+    a.grad = tensor([
+      [2, 4],
+      [6, 8],
+      [10, 12],
+    ]).transpose(0, 1)
+    b.grad = a.grad
+    const optimizer = new optim.SGD([a, b], { lr: 1 })
+    scaler.unscale_(optimizer)
+    expect(await a.grad.array()).toEqual([
+      [1, 3, 5],
+      [2, 4, 6],
+    ])
+    expect(await scaler.step(optimizer)).toBe(true)
+    expect(await b.array()).toEqual([
+      [-1, -3, -5],
+      [-2, -4, -6],
+    ])
+  })
+
+  const optimizers: [string, (params: Tensor[]) => optim.Optimizer][] = [
+    ['AdamW', (params) => new optim.AdamW(params, { lr: 0.1 })],
+    ['Adam with amsgrad', (params) => new optim.Adam(params, { lr: 0.1, amsgrad: true })],
+    ['AdamW8bit', (params) => new optim.AdamW8bit(params, { lr: 0.1 })],
+    ['SGD', (params) => new optim.SGD(params, { lr: 0.1 })],
+    ['SGD with dampening', (params) => new optim.SGD(params, { lr: 0.1, momentum: 0.9, dampening: 0.5 })],
+    ['RMSprop', (params) => new optim.RMSprop(params, { lr: 0.1, momentum: 0.5, centered: true })],
+    ['Adagrad', (params) => new optim.Adagrad(params, { lr: 0.1, lrDecay: 0.1 })],
+  ]
+
+  it.each(optimizers)('%s: a skipped step changes nothing, counts and states included', async (_, make) => {
+    // the same gradients, with and without overflows between them: the large parameter has 8-bit states where asked for
+    const grads = Array.from({ length: 6 }, (_, step) => [Math.sin(step + 1), Math.cos(step), (step % 3) - 1])
+    const run = async (overflows: boolean): Promise<unknown> => {
+      const [a, b] = [weights([1, -2, 3]), nn.parameter(zeros([5000]))]
+      const optimizer = make([a, b])
+      const scaler = new GradScaler({ initScale: 1, backoffFactor: 1 - Number.EPSILON / 2, growthInterval: 1e6 })
+      scaler.scale(tensor(1))
+      const attempt = async (values: number[], without: boolean): Promise<boolean> => {
+        a.grad = without ? null : tensor(values)
+        b.grad = zeros([5000]).add(values[0]!)
+        const stepped = scaler.step(optimizer)
+        scaler.update(1)
+        return stepped
+      }
+      for (const [i, values] of grads.entries()) {
+        if (overflows && i % 2 === 0) expect(await attempt([inf, 1, 1], i === 4)).toBe(false)
+        if (overflows && i === 3) expect(await attempt([Number.NaN, 1, 1], false)).toBe(false)
+        expect(await attempt(values, i === 2)).toBe(true)
+      }
+      const states = await Promise.all(
+        [...optimizer.state.values()].flatMap((state) =>
+          Object.entries(state).map(async ([name, value]) => [
+            name,
+            typeof value === 'number' ? value : await (value as Tensor).array(),
+          ]),
+        ),
+      )
+      return [await a.array(), await b.array(), states]
+    }
+    expect(await run(true)).toEqual(await run(false))
+  })
+
+  it.each(optimizers)('%s: steps as without a scaler', async (_, make) => {
+    const run = async (scaled: boolean): Promise<unknown> => {
+      const [a, b] = [weights([1, -2, 3]), nn.parameter(zeros([5000]))]
+      const optimizer = make([a, b])
+      const scaler = new GradScaler({ initScale: 1024 })
+      scaler.scale(tensor(1))
+      for (let step = 0; step < 5; step++) {
+        a.grad = tensor([Math.sin(step), 1, -step]).mul(scaled ? 1024 : 1)
+        b.grad = step === 1 ? null : zeros([5000]).add((scaled ? 1024 : 1) / (step + 1))
+        // turns from one to the other in the middle: counts go on
+        if (!scaled) optimizer.step()
+        else if (step === 3) {
+          scaler.unscale_(optimizer)
+          optimizer.step()
+          scaler.update()
+        } else {
+          scaler.step(optimizer)
+          scaler.update()
+        }
+      }
+      return [await a.array(), await b.array()]
+    }
+    expect(await run(true)).toEqual(await run(false))
+  })
+
+  it('refuses to grow to a scale that is not finite, and counts again', async () => {
+    const { scaler, optimizer } = started([1], { initScale: 2 ** 127, growthInterval: 1 })
+    for (let i = 0; i < 3; i++) {
+      scaler.step(optimizer)
+      scaler.update()
+      expect(await scaler.getScale()).toBe(2 ** 127)
+      expect(await (scaler.stateDict().growthTracker as Tensor).item()).toBe(0)
+    }
+  })
+
+  it('takes a new scale from a number or a tensor', async () => {
+    const { scaler } = started([1])
+    scaler.update(16)
+    expect(await scaler.getScale()).toBe(16)
+    const given = tensor([3])
+    scaler.update(given)
+    noGrad(() => given.fill_(7))
+    expect(await scaler.getScale()).toBe(3)
+    expect(() => scaler.update(0)).toThrow(
+      'GradScaler.update: newScale is out of range: got 0, expected a finite number',
+    )
+    expect(() => scaler.update(tensor([1, 2]))).toThrow('newScale is not a number: got a tensor of shape [2]')
+  })
+
+  it('continues from its state to the bit, numbers or tensors', async () => {
+    const { scaler, optimizer, param } = started([1], { initScale: 64, growthInterval: 3 })
+    const next = new GradScaler({ growthInterval: 5 })
+    for (let i = 0; i < 4; i++) {
+      param.grad = tensor([i === 1 ? inf : 1])
+      scaler.step(optimizer)
+      scaler.update()
+    }
+    const state = scaler.stateDict()
+    next.loadStateDict(state)
+    expect([await next.getScale(), next.getGrowthInterval()]).toEqual([32, 3])
+    expect(await (next.stateDict().growthTracker as Tensor).item()).toBe(2)
+    scaler.step(optimizer)
+    scaler.update()
+    expect([await scaler.getScale(), await next.getScale()]).toEqual([64, 32])
+    next.step(optimizer)
+    next.update()
+    expect(await next.getScale()).toBe(64)
+    next.loadStateDict({ scale: 4, growthFactor: 2, backoffFactor: 0.5, growthInterval: 9, growthTracker: 1 })
+    expect(await next.getScale()).toBe(4)
+    expect(() => next.loadStateDict({})).toThrow('GradScaler.loadStateDict: not the state of a scaler')
+    expect(() => next.loadStateDict({ ...(next.stateDict() as amp.GradScalerState), growthFactor: 1 })).toThrow(
+      'GradScaler: growthFactor is out of range: got 1, expected a finite number above 1.',
+    )
+    expect(await next.getScale()).toBe(4)
+  })
+
+  it('does nothing when it is disabled', async () => {
+    const scaler = new GradScaler({ enabled: false })
+    const loss = tensor(2)
+    expect(scaler.scale(loss)).toBe(loss)
+    const param = weights([1], [inf])
+    const optimizer = new optim.SGD([param], { lr: 1 })
+    scaler.unscale_(optimizer)
+    expect(await scaler.step(optimizer)).toBe(true)
+    scaler.update()
+    expect(await param.array()).toEqual([-inf])
+    expect([await scaler.getScale(), scaler.getScaleSync(), scaler.stateDict()]).toEqual([1, 1, {}])
+    scaler.loadStateDict({})
+  })
+})
+
+describe('GradScaler with a schedule', () => {
+  it('moves it on with steps that were taken, whether or not anything waits', async () => {
+    for (const waits of [true, false]) {
+      const { scaler, param, optimizer } = started([1])
+      const schedule = new optim.ExponentialLR(optimizer, 0.5)
+      const rates: number[] = []
+      for (const bad of [0, 1, 0, 1, 1, 0]) {
+        param.grad = tensor([bad ? inf : 4])
+        const step = scaler.step(optimizer, { scheduler: schedule })
+        scaler.update(4)
+        if (waits) await step
+        if (waits) rates.push(optimizer.paramGroups[0]!.lr)
+      }
+      if (waits) expect(rates).toEqual([0.5, 0.5, 0.25, 0.25, 0.25, 0.125])
+      expect(schedule.getLastLr()).toEqual([0.125])
+      expect(schedule.stateDict().lastEpoch).toBe(3)
+      expect(await param.array()).toEqual([1 - 1 - 0.5 - 0.25])
+    }
+  })
+
+  it('settles before the state of the optimizer is taken', async () => {
+    const { scaler, optimizer } = started([1])
+    const schedule = new optim.ExponentialLR(optimizer, 0.5)
+    scaler.step(optimizer, { scheduler: schedule })
+    expect(optimizer.stateDict().paramGroups[0]!.lr).toBe(0.5)
+    expect(schedule.lastEpoch).toBe(1)
+  })
+})
+
+describe('GradScaler with an optimizer of the caller', () => {
+  class Plain extends optim.Optimizer<{ lr: number }> {
+    protected check(): void {}
+    protected update(group: optim.ParamGroup<{ lr: number }>, params: Tensor[]): void {
+      noGrad(() => {
+        for (const param of params) param.sub_(param.grad!.mul(group.lr))
+      })
+    }
+  }
+
+  it('waits, unscales, clips and skips', async () => {
+    const param = weights([1, 1])
+    const optimizer = new Plain([param], { lr: 1 })
+    const scaler = new GradScaler({ initScale: 2 })
+    scaler.scale(tensor(1))
+    param.grad = tensor([6, 8])
+    const step = scaler.step(optimizer, { maxNorm: 1 })
+    scaler.update()
+    expect([await step, await step.norm!.item()]).toEqual([true, 5])
+    expect(await param.array()).toEqual([expect.closeTo(0.4, 5), expect.closeTo(0.2, 5)])
+    param.grad = tensor([inf, 8])
+    expect(scaler.step(optimizer).steppedSync()).toBe(false)
+    expect(await param.array()).toEqual([expect.closeTo(0.4, 5), expect.closeTo(0.2, 5)])
+  })
+})
+
+describe('GradScaler warns', () => {
+  it('once when the scale collapses, with the first parameter that overflowed', async () => {
+    const warn = silenced()
+    class Model extends nn.Module {
+      first = new nn.Linear(2, 2)
+      second = new nn.Linear(2, 1)
+    }
+    const model = new Model()
+    const params = model.parameters()
+    const optimizer = new optim.AdamW(params)
+    const scaler = new GradScaler({ initScale: 4 })
+    scaler.scale(tensor(1))
+    for (let i = 0; i < 8; i++) {
+      for (const param of params) param.grad = zeros(param.shape)
+      for (const name of ['weight', 'bias'] as const) noGrad(() => model.second[name]!.grad!.fill_(Number.NaN))
+      scaler.step(optimizer)
+      scaler.update()
+      await scaler.getScale()
+    }
+    expect(warn).toHaveBeenCalledTimes(1)
+    expect(warn).toHaveBeenCalledWith(
+      'the loss scale fell to 0.5: the gradient of second.weight is infinite or NaN however small the scale is. Look for ' +
+        'NaN in the loss and the inputs, lower the learning rate, or train in bfloat16.',
+      { type: 'GradScalerWarning', code: 'GRADUS_SCALE_COLLAPSED' },
+    )
+  })
+})
+
+describe('GradScaler refuses', () => {
+  it('calls in the wrong order', () => {
+    const { scaler, param, optimizer } = started([1])
+    expect(() => scaler.update()).toThrow(
+      'GradScaler.update: no gradient was looked at since the last update(); call step(optimizer) first.',
+    )
+    scaler.unscale_(optimizer)
+    expect(() => scaler.unscale_(optimizer)).toThrow(
+      'GradScaler.unscale_: the gradients of this optimizer are unscaled since the last update(); call it once',
+    )
+    scaler.step(optimizer)
+    expect(() => scaler.unscale_(optimizer)).toThrow('GradScaler.unscale_: the optimizer has taken its step; call it')
+    expect(() => scaler.step(optimizer)).toThrow(
+      'GradScaler.step: the optimizer has taken its step since the last update(); call update() at the end',
+    )
+    scaler.update()
+    param.grad = null
+    expect(() => scaler.step(optimizer)).toThrow(
+      'GradScaler.step: no parameter of the optimizer has a gradient, so no check for infinity was made; call',
+    )
+    const fresh = new GradScaler()
+    const call = 'no loss was scaled yet; call scaler.scale(loss).backward() earlier in the iteration.'
+    expect(() => fresh.unscale_(optimizer)).toThrow(`GradScaler.unscale_: ${call}`)
+    expect(() => fresh.step(optimizer)).toThrow(`GradScaler.step: ${call}`)
+    expect(() => fresh.update()).toThrow(`GradScaler.update: ${call}`)
+  })
+
+  it('to step with gradients that were clipped while they were scaled', async () => {
+    const clips = [
+      (param: Tensor) => nn.utils.clipGradNorm_([param], 1),
+      (param: Tensor) => nn.utils.clipGradValue_([param], 1),
+    ]
+    for (const clip of clips) {
+      const { scaler, param, optimizer } = started([3, 4])
+      clip(param)
+      expect(() => scaler.step(optimizer)).toThrow(
+        'GradScaler.step: gradients were clipped while they were still scaled; call unscale_(optimizer) before clipping, or step(optimizer, { maxNorm }).',
+      )
+      expect(await param.array()).toEqual([1, 1])
+      param.grad = tensor([4, 4])
+      expect(await scaler.step(optimizer)).toBe(true)
+    }
+  })
+
+  it('float16 gradients, and names the parameter', () => {
+    class Half extends nn.Module {
+      weight = nn.parameter(zeros([2], { dtype: 'float16' }))
+    }
+    const model = new Half()
+    const optimizer = new optim.SGD(model.parameters())
+    model.weight.grad = zeros([2], { dtype: 'float16' })
+    const { scaler } = started([1])
+    const message = 'attempting to unscale float16 gradients: got a float16 gradient of weight, expected'
+    expect(() => scaler.unscale_(optimizer)).toThrow(`GradScaler.unscale_: ${message}`)
+    expect(() => scaler.step(optimizer)).toThrow(`GradScaler.step: ${message}`)
+  })
+
+  it('options out of range and things that are no optimizers', () => {
+    expect(() => new GradScaler({ growthFactor: 1 })).toThrow('GradScaler: growthFactor is out of range: got 1')
+    expect(() => new GradScaler({ backoffFactor: 1 })).toThrow('GradScaler: backoffFactor is out of range: got 1')
+    expect(() => new GradScaler({ growthInterval: 0.5 })).toThrow('expected a whole number above 0.')
+    expect(() => new GradScaler({ initScale: -1 })).toThrow('expected a finite number above 0.')
+    // @ts-expect-error Python's name
+    expect(() => new GradScaler({ init_scale: 1 })).toThrow('write initScale')
+    const { scaler, optimizer } = started([1])
+    expect(() => scaler.step({} as never)).toThrow('GradScaler.step: not an optimizer: got an object')
+    expect(() => scaler.step(optimizer, { maxNorm: -1 })).toThrow('maxNorm is out of range: got -1')
+    expect(() => scaler.step(optimizer, { scheduler: 5 as never })).toThrow('GradScaler.step: not a schedule: got 5')
+  })
+
+  it('to go on with a gradient whose operation failed, and leaves the weights', async () => {
+    const { scaler, param, optimizer } = started([1, 1])
+    const out = tensor([[1, 1]]).indexSelect(0, tensor([7], { dtype: 'int64' }))
+    param.grad = out.view(2)
+    const step = scaler.step(optimizer)
+    scaler.update()
+    await expect(step.stepped()).rejects.toThrow('indexSelect')
+    expect(await param.array()).toEqual([1, 1])
+    expect(await scaler.getScale()).toBe(4)
+  })
+})
