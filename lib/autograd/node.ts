@@ -1,6 +1,7 @@
 // One recorded operation: what it needs for its backward, and where its gradients go.
 
 import { describeShape, StateError } from '../errors'
+import { currentContext } from '../tensor/dispatch'
 import { unref } from '../tensor/memory'
 import { type Recipe, Tensor } from '../tensor/tensor'
 
@@ -150,6 +151,8 @@ export function staleView(op: string, view: Tensor): StateError {
 /** A recorded operation. */
 export class Node implements BackwardContext {
   readonly sequence = sequence++
+  /** @internal the module call that recorded it */
+  readonly context = currentContext
   /** Where the gradient of each input goes: a node, a leaf, or null when it is not wanted. */
   readonly next: (Node | Tensor | null)[]
   readonly nextOutput: number[]
