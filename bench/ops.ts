@@ -2,6 +2,7 @@
 
 import { Command } from 'commander'
 import {
+  amp,
   type DType,
   isFloatingPoint,
   nn,
@@ -155,20 +156,34 @@ function gpt2Parameters(): Tensor[] {
   })
 }
 
+const updates = ['adamw_fused', 'adamw_clip', 'adamw_scaled', 'adamw_8bit', 'clip_grad_norm']
+
 function optimizers(): void {
-  if (!wanted('adamw') && !wanted('clip_grad_norm')) return
+  if (!updates.some(wanted)) return
   const parameters = gpt2Parameters()
   const count = parameters.reduce((sum, p) => sum + p.numel, 0)
   const size = `${Math.round(count / 1e6)}M in ${parameters.length} tensors`
-  if (wanted('adamw')) {
-    const optimizer = new optim.AdamW(parameters, { lr: 1e-4, weightDecay: 0.1 })
-    emit(
-      'adamw_fused',
-      size,
-      'fp32',
-      timed(() => optimizer.step(), options.seconds),
-      null,
-    )
+  const update = (op: string, optimizer: optim.Optimizer, step = (): unknown => optimizer.step()): void => {
+    emit(op, size, 'fp32', timed(step as () => void, options.seconds), null)
+    for (const state of optimizer.state.values()) {
+      for (const each of Object.values(state)) if (typeof each === 'object') each.dispose()
+    }
+  }
+  const settings = { lr: 1e-4, weightDecay: 0.1 }
+  if (wanted('adamw_fused')) update('adamw_fused', new optim.AdamW(parameters, settings))
+  if (wanted('adamw_8bit')) update('adamw_8bit', new optim.AdamW8bit(parameters, settings))
+  if (wanted('adamw_clip')) {
+    const optimizer = new optim.AdamW(parameters, settings)
+    update('adamw_clip', optimizer, () => optimizer.step({ maxNorm: 1 }).dispose())
+  }
+  if (wanted('adamw_scaled')) {
+    const optimizer = new optim.AdamW(parameters, settings)
+    const scaler = new amp.GradScaler({ initScale: 1 })
+    scaler.scale(ones([]))
+    update('adamw_scaled', optimizer, () => {
+      scaler.step(optimizer, { maxNorm: 1 })
+      scaler.update()
+    })
   }
   if (wanted('clip_grad_norm')) {
     const clip = (): void => nn.utils.clipGradNorm_(parameters, 1).dispose()

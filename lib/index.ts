@@ -15,6 +15,14 @@ export * as models from './models/index'
 export * as monitor from './monitor/index'
 export { getNumThreads, setNumThreads } from './native'
 export * as nn from './nn/index'
+export type {
+  AttentionOptions,
+  AttentionStatisticsOptions,
+  AttentionVisibility,
+  BlockMask,
+  BlockMaskOptions,
+  VarlenAttentionOptions,
+} from './ops/index'
 export {
   bernoulli,
   multinomial,

@@ -19,7 +19,7 @@ import {
 } from '../ops/multiTensor'
 import type { Optimizer } from '../optim/optimizer'
 import { readOptions } from '../options'
-import { full, zeros } from '../tensor/create'
+import { full } from '../tensor/create'
 import { unscoped } from '../tensor/scope'
 import type { Tensor } from '../tensor/tensor'
 import { ScaledStep } from './scaledStep'
@@ -277,15 +277,16 @@ export class GradScaler {
     const params = [...this.#progress.keys()].flatMap((each) => each.paramGroups.flatMap((group) => group.params))
     const owners = new Map(params.map((param) => [param.grad, param]))
     try {
-      const [scale, pair, first] = (await status.data()) as Float32Array
-      this.#untilWatch = Math.max(1, Math.ceil(Math.log(scale! / collapsed) / -Math.log(this.#backoffFactor)))
-      const fallen = scale! < collapsed && pair! >= 0
+      const [scale, pair, first] = (await status.data()) as Float32Array as unknown as [number, number, number]
+      if (scale < 0) return // no update ran yet: the operations that gradients came from failed
+      this.#untilWatch = Math.max(1, Math.ceil(Math.log(scale / collapsed) / -Math.log(this.#backoffFactor)))
+      const fallen = scale < collapsed && pair >= 0
       if (fallen && !this.#warned) {
-        const grad = checks[pair!]?.tensors[first!]
+        const grad = checks[pair]?.tensors[first]
         const param = grad && owners.get(grad)
-        warnOfCollapse(scale!, param ? (nameOf(param) ?? `a parameter of shape ${describeShape(param.shape)}`) : '')
+        warnOfCollapse(scale, param ? (nameOf(param) ?? `a parameter of shape ${describeShape(param.shape)}`) : '')
       }
-      this.#warned = fallen || (this.#warned && scale! < collapsed)
+      this.#warned = fallen || (this.#warned && scale < collapsed)
     } catch {
       // a worker that ends; the scale itself cannot fail
     } finally {
@@ -391,7 +392,7 @@ export class GradScaler {
     return unscoped(() => ({
       scale: full([], scale),
       tracker: full([], tracker, { dtype: 'int32' }),
-      status: zeros([3]),
+      status: full([3], -1),
     }))
   }
 

@@ -53,7 +53,7 @@ function inParts(tensors: readonly Tensor[], change: (part: readonly Tensor[]) =
 export function clipTensors(tensors: readonly Tensor[], norm: Tensor, maxNorm: number): void {
   expectPlain('clip', tensors)
   inParts(tensors, (part) => runMany(clipOp, [...part, norm], part, [maxNorm]))
-  markClipped(tensors)
+  if (maxNorm < Number.POSITIVE_INFINITY) markClipped(tensors) // else only the norm was asked for
 }
 
 /** @internal Limits every element to [-limit, limit]. */

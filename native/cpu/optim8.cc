@@ -19,9 +19,29 @@ using DF = hn::ScalableTag<float>;
 using DI = hn::RebindToSigned<DF>;
 using DB = hn::Rebind<uint8_t, DF>;
 
+// Entry of a table of DynamicMap: its low 3 bits count.
+HWY_INLINE hn::Vec<DF> entry(const float* table, hn::Vec<DI> index) {
+  const DF d;
+  if constexpr (hn::MaxLanes(d) >= 8) {
+    return hn::TableLookupLanes(hn::Load(d, table), hn::IndicesFromVec(d, index));
+  } else {
+    return hn::GatherIndex(d, table, hn::And(index, hn::Set(DI(), 7)));
+  }
+}
+
+template <bool isSigned>
 HWY_INLINE hn::Vec<DF> widenCodes(const DynamicMap& map, const uint8_t* codes, hn::Vec<DF> magnitude) {
-  const auto index = hn::PromoteTo(DI(), hn::LoadU(DB(), codes));
-  return hn::Mul(hn::GatherIndex(DF(), map.values, index), magnitude);
+  const DF d;
+  const DI di;
+  const auto k = hn::Sub(hn::PromoteTo(di, hn::LoadU(DB(), codes)), hn::Set(di, map.zero));
+  const auto q = hn::Add(isSigned ? hn::Abs(k) : k, hn::Set(di, map.offset));
+  const auto bits = hn::BitCast(di, hn::ConvertTo(d, q));
+  const auto decade = hn::Sub(hn::ShiftRight<23>(bits), hn::Set(di, 127 + map.offset));
+  const auto mantissa = hn::Or(hn::And(bits, hn::Set(di, 0x7fffff)), hn::Set(di, 0x3f800000));
+  auto share = hn::MulAdd(entry(map.slope, decade), hn::BitCast(d, mantissa), entry(map.start, decade));
+  share = hn::IfThenZeroElse(hn::RebindMask(d, hn::Eq(k, hn::Zero(di))), share);
+  if constexpr (isSigned) share = hn::CopySignToAbs(share, hn::BitCast(d, k));
+  return hn::Mul(share, magnitude);
 }
 
 // Codes of values of at most `magnitude`, the nearest each.
@@ -30,18 +50,28 @@ HWY_INLINE void narrowToCodes(const DynamicMap& map, hn::Vec<DF> x, hn::Vec<DF> 
   const DF d;
   const DI di;
   const auto share = hn::Mul(hn::Abs(x), inverse);
-  const auto cell = hn::Sub(hn::ShiftRight<16>(hn::BitCast(di, share)), hn::Set(di, DynamicMap::kFirstCell));
-  const auto bounded = hn::Min(hn::Max(cell, hn::Zero(di)), hn::Set(di, DynamicMap::kCells - 1));  // NaN too
-  const auto lower = hn::GatherIndex(di, map.cells, bounded);
-  const auto above = hn::Gt(share, hn::GatherIndex(d, map.borders, lower));
-  auto k = hn::Sub(lower, hn::VecFromMask(di, hn::RebindMask(di, above)));
+  // Adding it rounds to an integer and leaves that in the low bits.
+  constexpr float kShifter = 0x1.8p23f;
+  const auto shifter = hn::Set(d, kShifter);
+  const auto rounded = [&](auto y) { return hn::Sub(hn::BitCast(di, hn::Add(y, shifter)), hn::BitCast(di, shifter)); };
+  // The bits of a float are 2^23 (127 + log2), within 0.086. Taking 0.31 off that as decades leaves the number of the
+  // decade or one less, because no border lies more than 0.28 above its power of 10; a look at the border decides.
+  constexpr float kDecade = 0.30103f / (1 << 23), kFloor = 0.5f;
+  const auto logarithm = hn::MulAdd(hn::ConvertTo(d, hn::BitCast(di, share)), hn::Set(d, kDecade),
+                                    hn::Set(d, 7 - 0.31f - kFloor - 0.30103f * 127));
+  const auto guess = rounded(hn::Max(logarithm, hn::Zero(d)));
+  const auto beyond = hn::Gt(share, entry(map.border, guess));
+  const auto decade = hn::Sub(guess, hn::VecFromMask(di, hn::RebindMask(di, beyond)));
+  const auto base = hn::Shl(hn::Set(di, 1 << map.offset), decade);
+  const auto place = hn::MulAdd(entry(map.density, decade), share, entry(map.first, decade));
+  const auto bounded = hn::Min(rounded(hn::Max(place, hn::Zero(d))), hn::Sub(base, hn::Set(di, 1)));
+  auto k = hn::Sub(hn::Add(base, bounded), hn::Set(di, map.offset));
+  // A second moment that is not 0 keeps a value: as 0 it would let the next update divide by eps alone.
+  const auto some = isSigned ? hn::Gt(share, hn::Set(d, map.least)) : hn::Gt(x, hn::Zero(d));
+  k = hn::IfThenElseZero(hn::RebindMask(di, some), k);
   if constexpr (isSigned) {
     const auto negative = hn::RebindMask(di, hn::Lt(x, hn::Zero(d)));
-    k = hn::IfThenElse(negative, hn::Neg(hn::Min(k, hn::Set(di, map.negatives))), k);
-  } else {
-    // A second moment that is not 0 keeps a value: as 0 it would let the next update divide by eps alone.
-    const auto some = hn::RebindMask(di, hn::Gt(x, hn::Zero(d)));
-    k = hn::Max(k, hn::IfThenElseZero(some, hn::Set(di, 1)));
+    k = hn::IfThenElse(negative, hn::Neg(hn::Min(k, hn::Set(di, map.mostNegative))), k);
   }
   hn::StoreU(hn::DemoteTo(DB(), hn::Add(k, hn::Set(di, map.zero))), DB(), codes);
 }
@@ -82,7 +112,8 @@ void updateBlock(const AdamRule<DF, false>& rule, const Incoming<DF>& incoming, 
   const auto mScale = hn::Set(d, m.magnitude), vScale = hn::Set(d, v.magnitude);
   auto mMost = hn::Zero(d), vMost = hn::Zero(d);
   const auto pass = [&](int64_t i, auto param, auto gradient) {
-    hn::Vec<DF> state[2] = {widenCodes(withSign, m.codes + i, mScale), widenCodes(without, v.codes + i, vScale)};
+    hn::Vec<DF> state[2] = {widenCodes<true>(withSign, m.codes + i, mScale),
+                            widenCodes<false>(without, v.codes + i, vScale)};
     const auto updated = rule.update(param, incoming.of(gradient), state);
     hn::Store(state[0], d, m.values + i);
     hn::Store(state[1], d, v.values + i);
@@ -158,12 +189,20 @@ void quantizeBlocks(const OpCall& call) {
 }
 
 void dequantizeBlocks(const OpCall& call) {
-  const DynamicMap& map = DynamicMap::of(call.flag(0));
+  const bool isSigned = call.flag(0);
+  const DynamicMap& map = DynamicMap::of(isSigned);
   forChunks(call.in, 1, kBlock, [&](int, int64_t from, int64_t n, int64_t at) {
-    const float magnitude = call.in[1].as<float>()[at];
-    for (int64_t i = from; i < from + n; ++i) {
-      call.out[0].as<float>()[i] = map.values[call.in[0].as<uint8_t>()[i]] * magnitude;
+    const DF d;
+    const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+    const auto magnitude = hn::Set(d, call.in[1].as<float>()[at]);
+    Block block;
+    block.load(map, call.in[0].as<uint8_t>() + from, n);
+    for (int64_t i = 0; i < n; i += lanes) {
+      hn::Store(isSigned ? widenCodes<true>(map, block.codes + i, magnitude)
+                         : widenCodes<false>(map, block.codes + i, magnitude),
+                d, block.values + i);
     }
+    std::memcpy(call.out[0].as<float>() + from, block.values, n * sizeof(float));
   });
 }
 
