@@ -15,6 +15,14 @@ export * as models from './models/index'
 export * as monitor from './monitor/index'
 export { getNumThreads, setNumThreads } from './native'
 export * as nn from './nn/index'
+export type {
+  AttentionOptions,
+  AttentionStatisticsOptions,
+  AttentionVisibility,
+  BlockMask,
+  BlockMaskOptions,
+  VarlenAttentionOptions,
+} from './ops/index'
 export {
   bernoulli,
   multinomial,
@@ -46,7 +54,14 @@ export {
   zerosLike,
 } from './tensor/create'
 export type { NestedArray, TensorData } from './tensor/elements'
-export { memory } from './tensor/memory'
+export { memory } from './tensor/memoryAccount'
+export type {
+  MemoryKind,
+  MemoryPhase,
+  MemoryProfile,
+  MemoryProfileOptions,
+  MemoryReport,
+} from './tensor/memoryProfile'
 export { tidy } from './tensor/scope'
 export { type Shape, Tensor } from './tensor/tensor'
 export * as train from './train/index'

@@ -1,13 +1,12 @@
 // The encoder of BERT. Modules and fields have the names of Hugging Face's state dict.
 
-import { attentionWithWeights } from '../nn/attention'
 import { ModuleList } from '../nn/containers'
 import { Dropout } from '../nn/dropout'
 import { Embedding } from '../nn/embedding'
 import { isFusable, Linear } from '../nn/linear'
 import { Module } from '../nn/module'
 import { LayerNorm } from '../nn/norm'
-import { dropoutAdd, mlp, scaledDotProductAttention, tanh } from '../ops/index'
+import { attentionWithWeights, dropoutAdd, mlp, scaledDotProductAttention, tanh } from '../ops/index'
 import type { Tensor } from '../tensor/tensor'
 import { type Activation, fusableGelu, makeActivation } from './activations'
 import type { FullBERTConfig } from './bertConfig'
@@ -84,7 +83,7 @@ export class BERTSelfAttention extends Module {
     const dropoutP = this.training ? this.attentionDropout : 0
     let out: Tensor
     if (insight?.attentions) {
-      const [attended, weights] = attentionWithWeights(q, k, v, { mask, dropoutP })
+      const [attended, weights] = attentionWithWeights(q, k, v, { attnMask: mask, dropoutP })
       insight.noteAttention(weights)
       out = attended
     } else {

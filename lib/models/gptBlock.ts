@@ -1,10 +1,10 @@
 // A layer of GPT-2: attention and feed-forward, each behind a norm and in front of a residual addition.
 
-import { attentionWithWeights, splitHeads } from '../nn/attention'
+import { splitHeads } from '../nn/attention'
 import { isFusable } from '../nn/linear'
 import { Module } from '../nn/module'
 import { LayerNorm } from '../nn/norm'
-import { dropoutAdd, mlp, scaledDotProductAttention } from '../ops/index'
+import { attentionWithWeights, dropoutAdd, mlp, scaledDotProductAttention } from '../ops/index'
 import type { Tensor } from '../tensor/tensor'
 import { type Activation, fusableGelu, makeActivation } from './activations'
 import { Conv1D } from './conv1d'
@@ -56,7 +56,7 @@ export class GPTAttention extends Module {
     const { scale } = this
     let heads: Tensor
     if (insight?.attentions) {
-      const [out, weights] = attentionWithWeights(q, k, v, { mask, isCausal, scale, dropoutP })
+      const [out, weights] = attentionWithWeights(q, k, v, { attnMask: mask, isCausal, scale, dropoutP })
       insight.noteAttention(weights)
       heads = out
     } else {

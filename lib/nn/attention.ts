@@ -2,56 +2,15 @@
 
 import type { DType } from '../dtype'
 import { DTypeError, describeShape, ShapeError } from '../errors'
-import { dropout, linear, logicalNot, maskedFill, matmul, scaledDotProductAttention, softmax } from '../ops/index'
+import { attentionWithWeights, linear, logicalNot, maskedFill, scaledDotProductAttention } from '../ops/index'
 import { readOptions } from '../options'
-import { ones, type TensorOptions, zeros } from '../tensor/create'
+import { type TensorOptions, zeros } from '../tensor/create'
 import type { Tensor } from '../tensor/tensor'
 import { expectCount, expectProbability, placement } from './arguments'
 import { isSkipped, xavierUniform_, zeros_ } from './init/basic'
 import { Linear } from './linear'
 import { Module } from './module'
 import { parameter } from './parameter'
-
-// --- attention whose probabilities are wanted -------------------------------------------------------------------------
-
-/** @internal What `attentionWithWeights` takes. */
-export interface VisibleAttentionOptions {
-  /** bool (true: may be seen) or floating (added to the scores), broadcasts to [B, H, L, S]. */
-  mask?: Tensor | null
-  isCausal?: boolean
-  /** Default 1 / sqrt(D). */
-  scale?: number
-  dropoutP?: number
-}
-
-/** @internal softmax(q kᵀ scale + mask) v in steps, for callers that want the probabilities: the fused operator never
- *  has them in memory. q [B, H, L, D], k and v [B, H, S, D] -> out [B, H, L, D], weights [B, H, L, S]. A query that may
- *  see nothing gets zeros, as from the fused operator. */
-export function attentionWithWeights(
-  q: Tensor,
-  k: Tensor,
-  v: Tensor,
-  { mask = null, isCausal = false, scale = 1 / Math.sqrt(q.size(-1)), dropoutP = 0 }: VisibleAttentionOptions = {},
-): [out: Tensor, weights: Tensor] {
-  const L = q.size(-2)
-  const S = k.size(-2)
-  let hidden: Tensor | null = mask !== null && mask.dtype === 'bool' ? logicalNot(mask) : null
-  if (isCausal) {
-    const future = logicalNot(ones([L, S], { dtype: 'bool' }).tril())
-    hidden = hidden === null ? future : hidden.logicalOr(future)
-  }
-  let scores = matmul(q.mul(scale), k.transpose(-2, -1))
-  if (mask !== null && mask.dtype !== 'bool') scores = scores.add(mask)
-  if (hidden === null) {
-    const weights = softmax(scores, -1)
-    return [matmul(dropout(weights, dropoutP), v), weights]
-  }
-  // With -infinity a row that sees nothing would be NaN, forward and backward; the dtype's lowest value gives an
-  // average, which the second mask clears.
-  const lowest = scores.dtype === 'float16' ? -65504 : -3.38e38
-  const weights = maskedFill(softmax(maskedFill(scores, hidden, lowest), -1), hidden, 0)
-  return [matmul(dropout(weights, dropoutP), v), weights]
-}
 
 // --- the module -------------------------------------------------------------------------------------------------------
 
@@ -156,12 +115,12 @@ export class MultiheadAttention extends Module {
     const [B, , L] = q.shape as [number, number, number]
     const S = k.size(2)
     const mask = mergeMasks(
-      readMask('attnMask', attnMask, query, (shape) => (shape.length === 2 ? [1, 1, L, S] : [B, this.numHeads, L, S])),
-      readMask('keyPaddingMask', keyPaddingMask, query, () => [B, 1, 1, S]),
+      readMask('attnMask', attnMask, q, (shape) => (shape.length === 2 ? [1, 1, L, S] : [B, this.numHeads, L, S])),
+      readMask('keyPaddingMask', keyPaddingMask, q, () => [B, 1, 1, S]),
     )
     const dropoutP = this.training ? this.dropout : 0
     const [heads, probabilities] = needWeights
-      ? attentionWithWeights(q, k, v, { mask, isCausal, dropoutP })
+      ? attentionWithWeights(q, k, v, { attnMask: mask, isCausal, dropoutP })
       : [scaledDotProductAttention(q, k, v, { attnMask: mask, dropoutP, isCausal }), null]
     const joined = heads.transpose(1, 2).reshape(B, L, this.embedDim) // [B, H, L, D] -> [B, L, C]
     const out = this.out_proj.forward(joined)
@@ -216,7 +175,7 @@ export function splitHeads(x: Tensor, count: number, nHead: number): Tensor[] {
 function readMask(
   name: string,
   mask: Tensor | null,
-  query: Tensor,
+  q: Tensor,
   shapeFor: (shape: readonly number[]) => number[],
 ): Tensor | null {
   if (mask === null) return null
@@ -229,11 +188,11 @@ function readMask(
       expected: describeShape(given),
     })
   }
-  if (mask.dtype !== 'bool' && mask.dtype !== query.dtype) {
+  if (mask.dtype !== 'bool' && mask.dtype !== q.dtype) {
     throw new DTypeError('MultiheadAttention', {
       problem: `${name} has the wrong dtype`,
       got: mask.dtype,
-      expected: `bool or ${query.dtype}`,
+      expected: `bool or ${q.dtype}`,
     })
   }
   const shaped = mask.reshape(shape)

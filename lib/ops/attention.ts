@@ -1,52 +1,35 @@
-// Attention and rotary position embedding.
+// Scaled dot-product attention.
 
-import { autocasting } from '../autograd/autocast'
-import { BOOL, FLOAT32, FLOAT64, INT64, isFloatingCode } from '../dtype'
-import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
+import { FLOAT64 } from '../dtype'
 import { readOptions } from '../options'
 import { defaultGenerator } from '../random'
 import { tidy } from '../tensor/scope'
 import { type Shape, Tensor } from '../tensor/tensor'
-import { autocast } from './autocast'
-import { sumTo } from './broadcast'
 import {
-  type Backward,
-  expectFloating,
-  expectTensor,
-  type NativeOp,
-  native,
-  needsGrad,
-  type OpRecord,
-  record,
-  run,
-  runMany,
-} from './registry'
+  type AttentionCall,
+  type AttentionOptions,
+  attentionAttributes,
+  attentionOptions,
+  expectOperands,
+  fourDims,
+  inOneDtype,
+  readCall,
+  readDropout,
+  readScale,
+} from './attentionCall'
+import { sumTo } from './broadcast'
+import { type Backward, native, needsGrad, type OpRecord, record, run, runMany } from './registry'
 import { reshape } from './shape'
 
-const attentionOp = native('attention', 'scale,causal,seed,offset,p,left,right,blockQueries,blockKeys')
-const attentionBackwardOp = native(
-  'attentionBackward',
-  'scale,causal,seed,offset,p,left,right,blockQueries,blockKeys,fused',
-)
+const attentionOp = native('attention', attentionAttributes)
+const attentionBackwardOp = native('attentionBackward', `${attentionAttributes},fused`)
+const attentionWeightsOp = native('attentionWeights', attentionAttributes)
 const copyOp = native('copy')
-const ropeOp = native('rope', 'interleaved,inverse')
-
-/** Options of scaledDotProductAttention. */
-export interface AttentionOptions {
-  /** Broadcasts to [B, H, L, S]: bool (true takes part) or floating (added to the scores). */
-  attnMask?: Tensor | null
-  /** Probability with which an attention weight is dropped; default 0. Applied whenever it is not 0: pass 0 outside
-   *  of training. */
-  dropoutP?: number
-  /** Query i sees keys 0 to i, also when L and S differ; may be combined with a mask. Default false. */
-  isCausal?: boolean
-  /** Factor of the scores; default 1 / sqrt(D). */
-  scale?: number | null
-  /** Allows fewer heads of key and value than of query; default false. */
-  enableGqa?: boolean
-}
-
-const attentionOptions = ['attnMask', 'dropoutP', 'isCausal', 'scale', 'enableGqa'] as const
+const matmulOp = native('matmul', 'alpha,beta')
+const dropoutOp = native('dropout', 'seed,offset,p')
+const subOp = native('sub', 'scalar,reversed,alpha')
+const mulOp = native('mul', 'scalar,reversed')
+const sumOp = native('sum', 'dims')
 
 /** [B, T, H, D] memory seen as [B, H, T, D]. */
 function byHeads(x: Tensor): Tensor {
@@ -54,6 +37,25 @@ function byHeads(x: Tensor): Tensor {
   const [b, t, h, d] = x.strides as [number, number, number, number]
   return Tensor._view(x, [B, H, T, D], [b, h, t, d], x._offset)
 }
+
+/** @internal [B, H, T, D] seen as [B, H, D, T]. */
+export function swapLast(x: Tensor): Tensor {
+  const [B, H, T, D] = x.shape as [number, number, number, number]
+  const [b, h, t, d] = x.strides as [number, number, number, number]
+  return Tensor._view(x, [B, H, D, T], [b, h, d, t], x._offset)
+}
+
+/** @internal Each of the fewer heads of key or value for all the query heads that it serves. */
+export function shareHeads(x: Tensor, heads: number): Tensor {
+  const [B, kvHeads, S, D] = x.shape as [number, number, number, number]
+  if (kvHeads === heads) return x
+  const group = heads / kvHeads
+  const [b, h, s, d] = x.strides as [number, number, number, number]
+  const shared = Tensor._view(x, [B, kvHeads, group, S, D], [b, h, 0, s, d], x._offset)
+  return reshape(shared, [B, heads, S, D])
+}
+
+// --- gradients ----------------------------------------------------------------------------------------------------
 
 // Query, key and value that were cut from one projection [B, T, 3, H, D] get gradients that lie the same way: then the
 // gradient of the cut has nothing to copy.
@@ -66,80 +68,62 @@ function isFused(q: Tensor, k: Tensor, v: Tensor): boolean {
     (x, i) =>
       x._offset - q._offset === i * H * D &&
       x.shape.every((size, d) => size === q.shape[d]) &&
-      x.strides.every((stride, d) => stride === expected[d]),
+      x.strides.every((stride, d) => stride === expected[d] || (d === 0 && q.shape[0] === 1)),
   )
 }
 
-function fusedGradients(inputs: Tensor[], q: Tensor, attrs: readonly number[]): Tensor[] {
+function fusedGradients(inputs: (Tensor | null)[], q: Tensor, attrs: readonly number[]): Tensor[] {
   const [B, H, T, D] = q.shape as [number, number, number, number]
   const outputs = [[B, T, 3, H, D], [0], [0]].map((shape): [Shape, number] => [shape, q._dtype])
   const whole = runMany(attentionBackwardOp, inputs, outputs, [...attrs, 1])[0]!
   return [0, 1, 2].map((i) => Tensor._view(whole, [B, H, T, D], [3 * T * H * D, D, 3 * H * D, 1], i * H * D))
 }
 
-const matmulOp = native('matmul', 'alpha,beta')
-const softmaxOp = native('softmax', 'dim')
-const dropoutOp = native('dropout', 'seed,offset,p')
-const maskedFillOp = native('maskedFill', 'value')
-const arangeOp = native('arange', 'start,step')
-const [addOp, subOp] = [native('add', 'scalar,reversed,alpha'), native('sub', 'scalar,reversed,alpha')]
-const [mulOp, eqOp, gtOp] = ['mul', 'eq', 'gt'].map((name) => native(name, 'scalar,reversed')) as NativeOp[]
-const sumOp = native('sum', 'dims')
+/** @internal P * (dP - mean): the gradient of the scores, whole. */
+export function scoreGradient(weights: Tensor, dweights: Tensor, mean: Tensor): Tensor {
+  const { shape, _dtype: type } = weights
+  const centred = run(subOp, [dweights, mean], shape, type, [0, 0, 1])
+  return run(mulOp, [weights, centred], shape, type, [0, 0])
+}
+
+/** @internal Gradient of an additive mask from that of the scores. */
+export function toMask(dscores: Tensor, mask: Tensor): Tensor {
+  const summed = sumTo(dscores, mask.shape)
+  return mask._dtype === summed._dtype ? summed : run(copyOp, [summed], mask.shape, mask._dtype)
+}
+
+/** @internal Sum of the products over the last dim, [B, H, L, 1]. */
+export function rowDot(a: Tensor, b: Tensor): Tensor {
+  const [B, H, L] = a.shape as [number, number, number]
+  return run(sumOp, [run(mulOp, [a, b], a.shape, a._dtype, [0, 0])], [B, H, L, 1], a._dtype, [2 ** 3])
+}
+
+/** @internal The probabilities [B, H, L, S] of a call, from its logsumexp. */
+export function probabilities(q: Tensor, k: Tensor, logsumexp: Tensor, { masks, attrs }: AttentionCall): Tensor {
+  const [B, H, L] = q.shape as [number, number, number]
+  return run(attentionWeightsOp, [q, k, logsumexp, ...masks], [B, H, L, k.shape[2]!], q._dtype, attrs)
+}
 
 // The gradient of an additive mask (relative position biases) is that of the scores, P * (dP - rowsum(dO * O)), which
 // the fused kernel never holds: here they are made once, O(L S), only when the mask requires a gradient.
-function maskGradient(saved: readonly Tensor[], g: Tensor, attrs: readonly number[]): Tensor {
-  const [q, k, v, out, logsumexp, mask] = saved as [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-  const [scale, causal, seed, offset, p] = attrs as [number, number, number, number, number]
-  const [B, H, L] = q.shape as [number, number, number]
-  const S = k.shape[2]!
-  const shape = [B, H, L, S]
+function maskGradient(saved: readonly Tensor[], g: Tensor, call: AttentionCall): Tensor {
+  const [q, k, v, out, logsumexp] = saved as [Tensor, Tensor, Tensor, Tensor, Tensor]
+  const [seed, offset, p] = call.attrs.slice(2) as [number, number, number]
   const type = q._dtype
-  const rows = [B, H, L, 1]
-  const perHead = (x: Tensor): Tensor => swapLast(shareHeads(x, H))
-  const products = run(matmulOp, [q, perHead(k)], shape, type, [scale, 0])
-  let scores = run(addOp!, [products, mask], shape, type, [0, 0, 1])
-  if (causal) {
-    const positions = (n: number, of: Shape): Tensor => reshape(run(arangeOp, [], [n], INT64, [0, 1]), of as number[])
-    const future = run(gtOp!, [positions(S, [1, S]), positions(L, [L, 1])], [L, S], BOOL, [0, 0])
-    scores = run(maskedFillOp, [scores, future], shape, type, [Number.NEGATIVE_INFINITY])
-  }
-  const dead = run(eqOp!, [reshape(logsumexp, rows)], rows, BOOL, [Number.NEGATIVE_INFINITY, 0])
-  const weights = run(maskedFillOp, [run(softmaxOp, [scores], shape, type, [3]), dead], shape, type, [0])
-  let dweights = run(matmulOp, [g, perHead(v)], shape, type, [1, 0])
-  if (p > 0) dweights = run(dropoutOp, [dweights], shape, type, [seed, offset, p])
-  const mean = run(sumOp, [run(mulOp!, [g, out], g.shape, type, [0, 0])], rows, type, [2 ** 3])
-  const centred = run(subOp!, [dweights, mean], shape, type, [0, 0, 1])
-  const dscores = sumTo(run(mulOp!, [weights, centred], shape, type, [0, 0]), mask.shape)
-  return mask._dtype === type ? dscores : run(copyOp, [dscores], mask.shape, mask._dtype)
+  const weights = probabilities(q, k, logsumexp, call)
+  let dweights = run(matmulOp, [g, swapLast(shareHeads(v, q.shape[1]!))], weights.shape, type, [1, 0])
+  if (p > 0) dweights = run(dropoutOp, [dweights], weights.shape, type, [seed, offset, p])
+  return toMask(scoreGradient(weights, dweights, rowDot(g, out)), call.masks[0]!)
 }
 
-function swapLast(x: Tensor): Tensor {
-  const [B, H, T, D] = x.shape as [number, number, number, number]
-  const [b, h, t, d] = x.strides as [number, number, number, number]
-  return Tensor._view(x, [B, H, D, T], [b, h, d, t], x._offset)
-}
-
-/** Each of the fewer heads of key or value for all the query heads that it serves. */
-function shareHeads(x: Tensor, heads: number): Tensor {
-  const [B, kvHeads, S, D] = x.shape as [number, number, number, number]
-  if (kvHeads === heads) return x
-  const group = heads / kvHeads
-  const [b, h, s, d] = x.strides as [number, number, number, number]
-  const shared = Tensor._view(x, [B, kvHeads, group, S, D], [b, h, 0, s, d], x._offset)
-  return reshape(shared, [B, heads, S, D])
-}
-
-function backwardOf(attrs: readonly number[], fused: boolean, masked: boolean): Backward {
+function backwardOf(attrs: readonly number[], fused: boolean, present: readonly boolean[]): Backward {
   return (context, g) => {
     const saved = [0, 1, 2, 3, 4].map((i) => context.saved(i))
+    let next = 5
+    const masks = present.map((is) => (is ? context.saved(next++) : null))
     const [q] = saved as [Tensor]
-    const inputs = [g, ...saved]
-    if (masked) {
-      saved.push(context.saved(5))
-      inputs.push(context.saved(5))
-    }
-    const dmask = masked && context.needs(3) ? maskGradient(saved, g, attrs) : null
+    const inputs = [g, ...saved, ...masks]
+    const dmask = context.needs(3) ? maskGradient(saved, g, { masks, attrs, made: [] }) : null
     if (fused) return [...fusedGradients(inputs, q, attrs), dmask]
     const outputs = saved.slice(0, 3).map(({ shape: [B, H, T, D], _dtype }): [Shape, number] => {
       return [[B!, T!, H!, D!], _dtype]
@@ -150,82 +134,66 @@ function backwardOf(attrs: readonly number[], fused: boolean, masked: boolean): 
 
 const attentionRecord: OpRecord = { name: 'scaledDotProductAttention', autocast: 'lower', backward: () => null }
 
-function expectOperands(op: string, q: Tensor, k: Tensor, v: Tensor, enableGqa: boolean): void {
-  const all = (): string =>
-    `query ${describeShape(q.shape)}, key ${describeShape(k.shape)}, value ${describeShape(v.shape)}`
-  for (const [name, x] of [
-    ['query', q],
-    ['key', k],
-    ['value', v],
-  ] as const) {
-    expectFloating(op, name, x)
-    if (x.ndim < 2 || x.ndim > 4 || x.ndim !== q.ndim) {
-      throw new ShapeError(op, {
-        problem: 'wrong number of dims',
-        got: all(),
-        expected: '[B, H, T, D], [H, T, D] or [T, D]',
-      })
-    }
-    if (x._dtype !== q._dtype) {
-      throw new DTypeError(op, {
-        problem: 'dtypes differ',
-        got: `query ${q.dtype}, key ${k.dtype}, value ${v.dtype}`,
-        action: 'convert them with to()',
-      })
-    }
+// --- the operator -------------------------------------------------------------------------------------------------
+
+/** @internal Attention of [B, H, L, D], recorded: the output and the logsumexp [B, H, L], which is the caller's to
+ *  dispose of as what was made for the call. */
+export function attend(query: Tensor, key: Tensor, value: Tensor, call: AttentionCall): [out: Tensor, lse: Tensor] {
+  const [B, H, L] = query.shape as [number, number, number]
+  const { masks, attrs } = call
+  const [merged, logsumexp] = runMany(
+    attentionOp,
+    [query, key, value, ...masks],
+    [
+      [[B, L, H, value.shape[3]!], query._dtype],
+      [[B, H, L], logsumexpType(query)],
+    ],
+    attrs,
+  ) as [Tensor, Tensor]
+  const out = byHeads(merged)
+  const operands = [query, key, value, masks[0]!]
+  if (needsGrad(operands)) {
+    const saved = [query, key, value, out, logsumexp, ...masks.filter((mask) => mask !== null)]
+    const present = masks.map((mask) => mask !== null)
+    record(attentionRecord, out, operands, saved, backwardOf(attrs, isFused(query, key, value), present))
   }
-  const [B, H, , D] = fourDims(q.shape)
-  const [kB, kH, kS, kD] = fourDims(k.shape)
-  const [vB, vH, vS] = fourDims(v.shape)
-  if (kB !== B || vB !== B || kS !== vS || kD !== D || kH !== vH) {
-    throw new ShapeError(op, {
-      problem: 'the operands do not fit together',
-      got: all(),
-      expected: 'query [B, H, L, D], key [B, H, S, D], value [B, H, S, E]',
-    })
-  }
-  if (kH !== H && !(enableGqa && kH > 0 && H % kH === 0)) {
-    throw new ShapeError(op, {
-      problem: 'numbers of heads differ',
-      got: `${H} of query, ${kH} of key and value`,
-      expected: enableGqa ? "a divisor of the query's" : 'equal numbers',
-      action: 'enableGqa lets several heads of query share one of key and value',
-    })
-  }
+  merged.dispose() // the result's from here on
+  return [out, logsumexp]
 }
 
-function fourDims(shape: Shape): [number, number, number, number] {
-  return [...Array<number>(Math.max(0, 4 - shape.length)).fill(1), ...shape] as [number, number, number, number]
+/** @internal */
+export const logsumexpType = (x: Tensor): number => (x._dtype === FLOAT64 ? FLOAT64 : 0)
+
+/** @internal Gives back what only the tape may need longer. */
+export function release(tensors: readonly Tensor[]): void {
+  for (const each of tensors) each.dispose()
 }
 
-function expectMask(op: string, mask: Tensor, scores: Shape): void {
-  expectTensor(op, 'attnMask', mask)
-  if (mask._dtype !== BOOL && !isFloatingCode(mask._dtype)) {
-    throw new DTypeError(op, {
-      problem: 'attnMask is neither bool nor floating',
-      got: mask.dtype,
-      expected: "bool (true takes part) or an additive mask; convert 0 and 1 with .to('bool')",
-    })
-  }
-  const from = scores.length - mask.ndim
-  if (from < 0 || mask.shape.some((size, d) => size !== 1 && size !== scores[from + d])) {
-    throw new ShapeError(op, {
-      problem: 'attnMask does not broadcast to the scores',
-      got: describeShape(mask.shape),
-      expected: `a shape that broadcasts to ${describeShape(scores)} (batch, heads, queries, keys)`,
-    })
-  }
+/** @internal Runs `fn` on operands of four dims, and takes the added ones from its results, whose first two dims they
+ *  are. */
+export function inFourDims<R extends readonly Tensor[]>(
+  [query, key, value]: readonly [Tensor, Tensor, Tensor],
+  fn: (query: Tensor, key: Tensor, value: Tensor) => R,
+): R {
+  if (query.ndim === 4) return fn(query, key, value)
+  const added = 4 - query.ndim
+  return tidy(() => {
+    const [q, k, v] = [query, key, value].map((x) => reshape(x, fourDims(x.shape))) as [Tensor, Tensor, Tensor]
+    return fn(q, k, v).map((x) => reshape(x, x.shape.slice(added))) as readonly Tensor[] as R
+  })
 }
 
 /** softmax(query key' * scale + mask) value, without ever holding the scores: memory is O(T).
  *  query [B, H, L, D], key [B, H, S, D], value [B, H, S, E] in any strides, or without the leading dims -> [B, H, L, E],
- *  whose memory is [B, L, H, E], so that merging the heads again copies nothing. 16-bit types compute in float32.
+ *  whose memory is [B, L, H, E], so that merging the heads again copies nothing. 16-bit types are summed up in float32;
+ *  for bfloat16 on processors that multiply it, the probabilities are rounded to bfloat16 before they meet the values.
  *  A query that sees no key gives 0 and gets gradient 0. An additive mask may require a gradient;
  *  then backward, and only it, holds the scores.
  *  @throws ShapeError when shapes do not fit; DTypeError when dtypes differ; ArgumentError for a dropout outside [0, 1]
+ *    or a window that is none; IndexError for a length of keyLengths outside [0, S]
  *  @see Dao et al. 2022, arXiv:2205.14135;
  *    https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.scaled_dot_product_attention.html
- *  @example scaledDotProductAttention(q, k, v, { isCausal: true }).shape // [2, 8, 64, 32] */
+ *  @example scaledDotProductAttention(q, k, v, { isCausal: true, windowSize: 16 }).shape // [2, 8, 64, 32] */
 export function scaledDotProductAttention(
   query: Tensor,
   key: Tensor,
@@ -234,86 +202,37 @@ export function scaledDotProductAttention(
 ): Tensor {
   const op = 'scaledDotProductAttention'
   readOptions(op, given, attentionOptions)
-  const { attnMask = null, dropoutP = 0, isCausal = false, scale = null, enableGqa = false } = given
-  expectTensor(op, 'query', query)
-  expectTensor(op, 'key', key)
-  expectTensor(op, 'value', value)
-  if (autocasting) {
-    query = autocast(op, query)
-    key = autocast(op, key)
-    value = autocast(op, value)
-  }
-  expectOperands(op, query, key, value, enableGqa)
-  if (!(dropoutP >= 0 && dropoutP <= 1)) {
-    throw new ArgumentError(op, { problem: 'not a probability', got: describeValue(dropoutP), expected: '0 to 1' })
-  }
-  const factor = scale ?? 1 / Math.sqrt(query.shape[query.ndim - 1]!)
-  if (!Number.isFinite(factor)) {
-    throw new ArgumentError(op, { problem: 'not a scale', got: describeValue(factor), expected: 'a finite number' })
-  }
-  if (query.ndim < 4) {
-    const options = { attnMask, dropoutP, isCausal, scale: factor, enableGqa }
-    return tidy(() => {
-      const [q, k, v] = [query, key, value].map((x) => reshape(x, fourDims(x.shape))) as [Tensor, Tensor, Tensor]
-      const out = scaledDotProductAttention(q, k, v, options)
-      return reshape(out, [...query.shape.slice(0, -1), value.shape[value.ndim - 1]!])
-    })
-  }
-  const [B, H, L] = query.shape as [number, number, number]
-  const S = key.shape[2]!
-  const E = value.shape[3]!
-  if (attnMask !== null) expectMask(op, attnMask, [B, H, L, S])
-  const random = dropoutP > 0 ? defaultGenerator.take(B * H * L * S) : { seed: 0, offset: 0 }
-  const attrs = [factor, isCausal ? 1 : 0, random.seed, random.offset, dropoutP, -1, -1, 1, 1]
-  const statistics = query._dtype === FLOAT64 ? FLOAT64 : FLOAT32
-  const inputs = attnMask === null ? [query, key, value] : [query, key, value, attnMask]
-  const [merged, logsumexp] = runMany(
-    attentionOp,
-    inputs,
-    [
-      [[B, L, H, E], query._dtype],
-      [[B, H, L], statistics],
-    ],
-    attrs,
-  ) as [Tensor, Tensor]
-  const out = byHeads(merged)
-  const operands = [query, key, value, attnMask]
-  if (needsGrad(operands)) {
-    const saved = [query, key, value, out, logsumexp]
-    if (attnMask !== null) saved.push(attnMask)
-    record(attentionRecord, out, operands, saved, backwardOf(attrs, isFused(query, key, value), attnMask !== null))
-  }
-  for (const each of [merged, logsumexp]) each.dispose() // the result's and the tape's from here on
+  const operands = expectAttention(op, query, key, value, given)
+  const [out] = inFourDims(operands, (q, k, v) => {
+    const call = callOf(op, q, k, given)
+    const [result, logsumexp] = attend(q, k, v, call)
+    release([logsumexp, ...call.made])
+    return [result] as const
+  })
   return out
 }
 
-// --- rotary position embedding ------------------------------------------------------------------------------------
+/** @internal The operands in one dtype. Throws unless they and the probabilities are what attention takes. */
+export function expectAttention(
+  op: string,
+  query: Tensor,
+  key: Tensor,
+  value: Tensor,
+  { dropoutP = 0, enableGqa = false }: AttentionOptions,
+): [Tensor, Tensor, Tensor] {
+  const operands = inOneDtype(op, query, key, value)
+  expectOperands(op, ...operands, enableGqa)
+  readDropout(op, dropoutP)
+  return operands
+}
 
-const ropeRecord: OpRecord = { name: 'rope', autocast: 'keep', backward: () => null }
-
-/** Rotary position embedding: turns pairs of features by position, x cos + rotate(x) sin.
- *  x [..., T, D] with even D; cos, sin broadcast to x. A pair is (i, i + D/2), as in Llama, or (2i, 2i + 1) when
- *  `interleaved`, as in GPT-J. cos and sin get no gradient.
- *  @throws ShapeError when D is odd or the tables do not broadcast
- *  @see Su et al. 2021, arXiv:2104.09864
- *  @example rope(q, cos, sin).shape // [2, 8, 64, 32] */
-export function rope(
-  x: Tensor,
-  cos: Tensor,
-  sin: Tensor,
-  { interleaved = false }: { interleaved?: boolean } = {},
-): Tensor {
-  for (const [name, each] of [
-    ['x', x],
-    ['cos', cos],
-    ['sin', sin],
-  ] as const) {
-    expectTensor('rope', name, each)
-    expectFloating('rope', name, each)
-  }
-  const turn = (from: Tensor, tables: readonly [Tensor, Tensor], inverse: boolean): Tensor =>
-    run(ropeOp, [from, ...tables], from.shape, from._dtype, [interleaved ? 1 : 0, inverse ? 1 : 0])
-  const out = turn(x, [cos, sin], false)
-  if (!needsGrad([x])) return out
-  return record(ropeRecord, out, [x], [cos, sin], (context, g) => turn(g, [context.saved(0), context.saved(1)], true))
+/** @internal The call of operands [B, H, L, D] and [B, Hkv, S, D], with random numbers of its own. */
+export function callOf(op: string, q: Tensor, k: Tensor, options: AttentionOptions): AttentionCall {
+  const [B, H, L, D] = q.shape as [number, number, number, number]
+  const S = k.shape[2]!
+  const scale = readScale(op, options.scale, D)
+  const call = readCall(op, options, [B, H, L, S], scale)
+  if (!options.dropoutP) return call
+  const { seed, offset } = defaultGenerator.take(B * H * L * S)
+  return { ...call, attrs: call.attrs.map((value, i) => (i === 2 ? seed : i === 3 ? offset : value)) }
 }

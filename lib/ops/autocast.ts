@@ -31,6 +31,12 @@ export function autocastsToFloat32(op: string, x: Tensor): boolean {
   return autocastRegion()?.enabled === true && isEligible(x) && policyOf(op, x) === 'float32'
 }
 
+/** @internal Whether what backward needs of a float32 activation is kept in 16 bits under autocast. Ask `autocasting`
+ *  first. */
+export function autocastNarrows(x: Tensor): boolean {
+  return autocastRegion()?.enabled === true && x._dtype === FLOAT32
+}
+
 /** @internal An operand as the operator gets it under autocast: cast, or itself. Ask `autocasting` first. */
 export function autocast<X extends Tensor | null>(op: string, x: X): X {
   const region = autocastRegion()

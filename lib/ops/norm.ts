@@ -1,12 +1,12 @@
 // Normalization over the last dims.
 
 import { autocasting } from '../autograd/autocast'
-import { FLOAT32, FLOAT64, itemSizes } from '../dtype'
+import { FLOAT16, FLOAT32, FLOAT64, itemSizes } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
 import { tidy } from '../tensor/scope'
 import type { Shape, Tensor } from '../tensor/tensor'
 import { readShape } from './arguments'
-import { autocast } from './autocast'
+import { autocast, autocastNarrows } from './autocast'
 import { sameShape } from './broadcast'
 import { add, mul } from './pointwise'
 import {
@@ -20,14 +20,16 @@ import {
   needsGrad,
   type Output,
   record,
+  run,
   runMany,
 } from './registry'
 import { reshape, to } from './shape'
 
 const layerNormOp = native('layerNorm', 'eps,normDims')
-const layerNormBackwardOp = native('layerNormBackward', 'normDims,accumulate')
+const layerNormBackwardOp = native('layerNormBackward', 'normDims,accumulate,normalized')
 const rmsNormOp = native('rmsNorm', 'eps,normDims')
-const rmsNormBackwardOp = native('rmsNormBackward', 'normDims,accumulate')
+const rmsNormBackwardOp = native('rmsNormBackward', 'normDims,accumulate,normalized')
+const scaleShiftOp = native('scaleShift', 'normDims')
 
 /** Smallest steps at 1 of the floating dtypes, by code. */
 const epsilons = [2 ** -23, 2 ** -52, 2 ** -10, 2 ** -7]
@@ -91,16 +93,17 @@ function gradients(
   context: BackwardContext,
   op: NativeOp,
   inputs: readonly (Tensor | null)[],
-  x: Tensor,
   parameters: readonly (Tensor | null)[],
   normDims: number,
+  normalized: boolean,
 ): (Tensor | typeof ACCUMULATED | null)[] {
   const target = context.needs(0) ? context.target(0) : null
-  const outputs: Output[] = [target ?? [x.shape, x._dtype]]
+  const [g] = inputs as [Tensor]
+  const outputs: Output[] = [target ?? [g.shape, g._dtype]]
   parameters.forEach((parameter, i) => {
-    outputs.push(parameter !== null && context.needs(i + 1) ? [parameter.shape, parameter._dtype] : [[0], x._dtype])
+    outputs.push(parameter !== null && context.needs(i + 1) ? [parameter.shape, parameter._dtype] : [[0], g._dtype])
   })
-  const [dx, ...rest] = runMany(op, inputs, outputs, [normDims, target === null ? 0 : 1])
+  const [dx, ...rest] = runMany(op, inputs, outputs, [normDims, target === null ? 0 : 1, normalized ? 1 : 0])
   return [
     target === null ? (context.needs(0) ? dx! : null) : ACCUMULATED,
     ...rest.map((each, i) => (context.needs(i + 1) ? each : null)),
@@ -127,7 +130,9 @@ export function layerNorm(
   const rows = x.shape.slice(0, x.ndim - normDims).reduce((n, size) => n * size, 1)
   const statistic = x._dtype === FLOAT64 ? FLOAT64 : FLOAT32
   const attrs = [expectEps('layerNorm', eps), normDims]
-  const forward = (input: Tensor, w: Tensor | null, b: Tensor | null): [Tensor, Tensor, Tensor] =>
+  const inputs = [x, weight, bias]
+  const narrow = autocasting && needsGrad(inputs) && autocastNarrows(x)
+  const forward = (input: Tensor, w: Tensor | null, b: Tensor | null): [Tensor, Tensor, Tensor, Tensor] =>
     runMany(
       layerNormOp,
       [input, w, b],
@@ -135,24 +140,23 @@ export function layerNorm(
         [x.shape, x._dtype],
         [[rows], statistic],
         [[rows], statistic],
+        [narrow ? x.shape : [0], narrow ? FLOAT16 : x._dtype],
       ],
       attrs,
-    ) as [Tensor, Tensor, Tensor]
-  const [y, mean, rstd] = forward(x, weight, bias)
-  const inputs = [x, weight, bias]
-  if (needsGrad(inputs)) {
+    ) as [Tensor, Tensor, Tensor, Tensor]
+  const [y, mean, rstd, normalized] = forward(x, weight, bias)
+  if (narrow) {
+    const backward: Backward = (context, g) => {
+      const operands = [g, context.saved(0), null, context.saved(1), weight === null ? null : context.saved(2)]
+      return gradients(context, layerNormBackwardOp, operands, [weight, bias], normDims, true)
+    }
+    recordNarrow('layerNorm', y, x, [normalized, rstd], weight, bias, normDims, backward)
+  } else if (needsGrad(inputs)) {
     const parameters = [weight, bias].filter((each): each is Tensor => each !== null)
     const backward: Backward = (context, g) => {
-      const input = context.saved(0)
-      const w = weight === null ? null : context.saved(3)
-      return gradients(
-        context,
-        layerNormBackwardOp,
-        [g, input, context.saved(1), context.saved(2), w],
-        input,
-        [weight, bias],
-        normDims,
-      )
+      const [input, means, rstds] = [context.saved(0), context.saved(1), context.saved(2)]
+      const operands = [g, input, means, rstds, weight === null ? null : context.saved(3)]
+      return gradients(context, layerNormBackwardOp, operands, [weight, bias], normDims, false)
     }
     const saved = weight === null ? [x, mean, rstd] : [x, mean, rstd, weight]
     record({ name: 'layerNorm', autocast: 'float32', backward }, y, inputs, saved)
@@ -165,9 +169,34 @@ export function layerNorm(
       },
     }
   }
-  mean.dispose() // the tape's from here on
-  rstd.dispose()
+  for (const each of [mean, rstd, normalized]) each.dispose() // the tape's from here on
   return y
+}
+
+/** Under autocast backward reads the normalized x in 16 bits, and x itself is free to go: as the residual stream of a
+ *  transformer it would be the largest of all that is kept. The 16 bits are float16 whatever autocast computes in:
+ *  normalized values need no range, and with bfloat16's 8 bits of precision a run left its curve 7 times as far. */
+function recordNarrow(
+  name: string,
+  y: Tensor,
+  x: Tensor,
+  [normalized, rstd]: readonly [Tensor, Tensor],
+  weight: Tensor | null,
+  bias: Tensor | null,
+  normDims: number,
+  backward: Backward,
+): void {
+  const parameters = [weight, bias].filter((each): each is Tensor => each !== null)
+  const saved = weight === null ? [normalized, rstd] : [normalized, rstd, weight]
+  record({ name, autocast: 'float32', backward }, y, bias === null ? [x, weight] : [x, weight, bias], saved)
+  y._recipe = {
+    inputs: [normalized, ...parameters],
+    compute: ([again, ...rest]) => {
+      const w = weight === null ? null : rest[0]!
+      const b = bias === null ? null : rest[weight === null ? 0 : 1]!
+      return run(scaleShiftOp, [again, w, b], y.shape, y._dtype, [normDims])
+    },
+  }
 }
 
 /** Root-mean-square normalization over the dims of `normalizedShape`: x / sqrt(mean(x²) + eps) * weight, statistics in
@@ -186,23 +215,30 @@ export function rmsNorm(
   const normDims = sizes.length
   const rows = x.shape.slice(0, x.ndim - normDims).reduce((n, size) => n * size, 1)
   const attrs = [eps === null ? epsilons[x._dtype]! : expectEps('rmsNorm', eps), normDims]
-  const forward = (input: Tensor, w: Tensor | null): [Tensor, Tensor] =>
+  const inputs = [x, weight]
+  const narrow = autocasting && needsGrad(inputs) && autocastNarrows(x)
+  const forward = (input: Tensor, w: Tensor | null): [Tensor, Tensor, Tensor] =>
     runMany(
       rmsNormOp,
       [input, w],
       [
         [x.shape, x._dtype],
         [[rows], x._dtype === FLOAT64 ? FLOAT64 : FLOAT32],
+        [narrow ? x.shape : [0], narrow ? FLOAT16 : x._dtype],
       ],
       attrs,
-    ) as [Tensor, Tensor]
-  const [y, rstd] = forward(x, weight)
-  const inputs = [x, weight]
-  if (needsGrad(inputs)) {
+    ) as [Tensor, Tensor, Tensor]
+  const [y, rstd, normalized] = forward(x, weight)
+  if (narrow) {
     const backward: Backward = (context, g) => {
-      const input = context.saved(0)
-      const w = weight === null ? null : context.saved(2)
-      return gradients(context, rmsNormBackwardOp, [g, input, context.saved(1), w], input, [weight], normDims)
+      const operands = [g, context.saved(0), context.saved(1), weight === null ? null : context.saved(2)]
+      return gradients(context, rmsNormBackwardOp, operands, [weight], normDims, true)
+    }
+    recordNarrow('rmsNorm', y, x, [normalized, rstd], weight, null, normDims, backward)
+  } else if (needsGrad(inputs)) {
+    const backward: Backward = (context, g) => {
+      const operands = [g, context.saved(0), context.saved(1), weight === null ? null : context.saved(2)]
+      return gradients(context, rmsNormBackwardOp, operands, [weight], normDims, false)
     }
     const saved = weight === null ? [x, rstd] : [x, rstd, weight]
     record({ name: 'rmsNorm', autocast: 'float32', backward }, y, inputs, saved)
@@ -211,7 +247,7 @@ export function rmsNorm(
       compute: ([again, w]) => forward(again!, w ?? null)[0],
     }
   }
-  rstd.dispose()
+  for (const each of [rstd, normalized]) each.dispose()
   return y
 }
 

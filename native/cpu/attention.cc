@@ -97,6 +97,10 @@ int64_t rangesFor(int64_t heads, int64_t most) {
   return std::max<int64_t>(1, std::min(most, (enough + heads - 1) / heads));
 }
 
+bool isSparse(const Attention& a) {
+  return a.blockMask || (a.left < kUnbounded && a.right < kUnbounded);
+}
+
 // [B, T, H, D] as [B, H, T, D].
 TensorView byHeads(TensorView x) {
   std::swap(x.sizes[1], x.sizes[2]);
@@ -168,7 +172,9 @@ void run_attentionBackward(const OpCall& call) {
   // Each range costs a copy of dQ: so there are at most eight, of two blocks or more.
   const int64_t most = std::min<int64_t>(8, ceilDiv(a.longestKeys, 2 * kAttentionBlock));
   const int64_t ofRange = ceilDiv(a.longestKeys, rangesFor(kvHeads, most));
-  plan.panelKeys = std::min(kPanelKeys, roundUp(ofRange, kAttentionBlock));
+  // Where a query sees few keys of a panel, loading the queries again for each would take longer than their tiles.
+  const int64_t panelKeys = isSparse(a) ? a.longestKeys : kPanelKeys;
+  plan.panelKeys = roundUp(std::min(panelKeys, ofRange), kAttentionBlock);
   plan.rangeSize = ceilDiv(ofRange, plan.panelKeys);
   plan.ranges = ceilDiv(ceilDiv(a.longestKeys, plan.panelKeys), plan.rangeSize);
   const size_t bytes = HWY_DYNAMIC_DISPATCH(backwardBytes)(a, plan);

@@ -104,14 +104,17 @@ void interleavePanels(const S* source, int64_t stride, int64_t depth, int64_t pa
 }
 
 // Whole panels of kRows rows of a column-major A; see packColumnPanels. The last vector of a step overhangs, in the
-// source and in the panel. No row of the source is missing.
+// source and in the panel. No row of the source is missing. Every row of it is on a page of its own, where the hardware
+// does not look ahead.
 template <Activation kind, class S>
 void interleaveColumns(const S* source, int64_t stride, int64_t depth, int64_t panels, Pair* to) {
-  constexpr int64_t height = Tile<Pair>::kRows;
+  constexpr int64_t height = Tile<Pair>::kRows, rowsAhead = 16;
   static_assert(height <= Tile<Pair>::kLanes);
   for (int64_t k = 0; k < depth; ++k) {
     const S *first = source + 2 * k * stride, *second = first + stride;
     for (int64_t p = 0; p < panels; ++p, first += height, second += height) {
+      __builtin_prefetch(first + rowsAhead * stride);
+      __builtin_prefetch(second + rowsAhead * stride);
       storePairs(loadHalves<kind>(first), loadHalves<kind>(second), to + p * Tile<Pair>::kPanelA + k * height);
     }
   }

@@ -70,18 +70,18 @@ class LinearCrossEntropy {
   static void zero(const TensorView& out) { std::memset(out.data, 0, out.bytes()); }
 
   void takeScratch() {
-    const int64_t most = std::max<int64_t>(1, kLogitBytes / (classes_ * static_cast<int64_t>(sizeof(T))));
-    const int64_t chunks = (count_ + most - 1) / most;
-    chunk_ = (count_ + chunks - 1) / chunks;
     block_ = std::min(kClassBlock, classes_);
     stride_ = scratchStride(block_);
-    pairs_ = computesInPairs(logitsProduct(chunk_, 0, block_));
-    logits_ = call_.scratch<T>(chunk_ * classes_);
+    narrow_ = inBFloat16_ || x_.dtype == DType::kBFloat16 || weight_.dtype == DType::kBFloat16;
+    const int64_t most = std::max<int64_t>(1, kLogitBytes / (classes_ * bytesOfLogit()));
+    const int64_t chunks = (count_ + most - 1) / most;
+    chunk_ = (count_ + chunks - 1) / chunks;
+    logits_ = call_.scratch<char>(chunk_ * classes_ * bytesOfLogit());
     sums_ = call_.scratch<RowSums<T>>(chunk_);
     rowsOfX_ = call_.scratch<T>(chunk_ * width_);
     size_t bytes = gemmScratch(logitsProduct(chunk_, 0, block_), numThreads());
     if (withGradients_) {
-      gradients_ = call_.scratch<char>(chunk_ * stride_ * itemSize(gradientDType()));
+      gradients_ = call_.scratch<char>(chunk_ * stride_ * bytesOfLogit());
       rowsOfDx_ = call_.scratch<T>(chunk_ * width_);
       if (isHalf(weight_.dtype) && chunks > 1) dweightSum_ = call_.scratch<T>(classes_ * width_);
       bytes = std::max({bytes, gemmScratch(inputGradient(chunk_, 0, block_), numThreads()),
@@ -112,7 +112,18 @@ class LinearCrossEntropy {
     a_ = {rowsOfX_, dtypeOf<T>(), width_, 1};
   }
 
-  DType gradientDType() const { return pairs_ ? DType::kBFloat16 : dtypeOf<T>(); }
+  // Of the logits and their gradients: products in bfloat16 round them, as a linear layer rounds its result.
+  DType logitDType() const { return narrow_ ? DType::kBFloat16 : dtypeOf<T>(); }
+  int64_t bytesOfLogit() const { return static_cast<int64_t>(itemSize(logitDType())); }
+
+  // Calls body with the logits as what they are.
+  template <class Body>
+  void visitLogits(const Body& body) const {
+    if constexpr (std::is_same_v<T, float>) {
+      if (narrow_) return body(reinterpret_cast<const BFloat16*>(logits_));
+    }
+    body(reinterpret_cast<const T*>(logits_));
+  }
 
   const void* weightFrom(int64_t c0) const {
     return weight_.as<char>() + c0 * weight_.strides[0] * static_cast<int64_t>(itemSize(weight_.dtype));
@@ -127,8 +138,8 @@ class LinearCrossEntropy {
     g.inBFloat16 = inBFloat16_;
     g.a = a_.data ? a_ : GemmOperand{x_.data, x_.dtype, x_.strides[0], x_.strides[1]};
     g.b = {weightFrom(c0), weight_.dtype, weight_.strides[1], weight_.strides[0]};
-    g.c = logits_ + c0;
-    g.cDType = dtypeOf<T>();
+    g.c = logits_ + c0 * bytesOfLogit();
+    g.cDType = logitDType();
     g.cRowStride = classes_;
     g.cColStride = 1;
     return g;
@@ -141,7 +152,7 @@ class LinearCrossEntropy {
     g.n = width_;
     g.k = n;
     g.inBFloat16 = inBFloat16_;
-    g.a = {gradients_, gradientDType(), stride_, 1};
+    g.a = {gradients_, logitDType(), stride_, 1};
     g.b = {weightFrom(c0), weight_.dtype, weight_.strides[0], weight_.strides[1]};
     g.c = rowsOfDx_;
     g.cDType = dtypeOf<T>();
@@ -158,7 +169,7 @@ class LinearCrossEntropy {
     g.n = width_;
     g.k = count;
     g.inBFloat16 = inBFloat16_;
-    g.a = {gradients_, gradientDType(), 1, stride_};
+    g.a = {gradients_, logitDType(), 1, stride_};
     g.b = a_.data ? a_ : GemmOperand{x_.data, x_.dtype, x_.strides[0], x_.strides[1]};
     const auto itemOf = static_cast<int64_t>(itemSize(weight_.dtype));
     g.c = dweightSum_ ? static_cast<void*>(dweightSum_ + c0 * width_) : call_.out[3].as<char>() + c0 * width_ * itemOf;
@@ -172,36 +183,41 @@ class LinearCrossEntropy {
   int64_t rowGrain(int64_t n) const { return std::max<int64_t>(1, 16384 / n); }
 
   double chunk(int64_t first, int64_t count) {
-    const bool smoothing = options_.smoothing > 0;
     gather(first, count);
-    for (int64_t c0 = 0; c0 < classes_; c0 += block_) {
-      const int64_t n = std::min(block_, classes_ - c0);
-      multiply(logitsProduct(count, c0, n));
-      parallelFor(count, rowGrain(n), [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          if (c0 == 0) sums_[i] = RowSums<T>();
-          addToRow(sums_[i], logits_ + i * classes_ + c0, n, smoothing,
-                   weights_.data() ? weights_.data() + c0 : nullptr);
-        }
-      });
-    }
     double total = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t y = targets_[kept_[first + i]];
-      if (y == kIgnored) continue;
-      total += sums_[i].loss(options_, weights_, classes_, y, logits_[i * classes_ + y]);
-    }
-    if (withGradients_) gradientsOfChunk(first, count);
+    visitLogits([&](const auto* logits) {
+      for (int64_t c0 = 0; c0 < classes_; c0 += block_) {
+        const int64_t n = std::min(block_, classes_ - c0);
+        multiply(logitsProduct(count, c0, n));
+        sumUp(count, c0, n, logits);
+      }
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t y = targets_[kept_[first + i]];
+        if (y == kIgnored) continue;
+        const T atTarget = widen(logits[i * classes_ + y]);
+        total += sums_[i].loss(options_, weights_, classes_, y, atTarget);
+      }
+      if (withGradients_) gradientsOfChunk(first, count, logits);
+    });
     return total;
   }
 
-  void gradientsOfChunk(int64_t first, int64_t count) {
+  template <class L>
+  void sumUp(int64_t count, int64_t c0, int64_t n, const L* logits) {
+    const T* weights = weights_.data() ? weights_.data() + c0 : nullptr;
+    parallelFor(count, rowGrain(n), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        if (c0 == 0) sums_[i] = RowSums<T>();
+        addToRow(sums_[i], logits + i * classes_ + c0, n, options_.smoothing > 0, weights);
+      }
+    });
+  }
+
+  template <class L>
+  void gradientsOfChunk(int64_t first, int64_t count, const L* logits) {
     for (int64_t c0 = 0; c0 < classes_; c0 += block_) {
       const int64_t n = std::min(block_, classes_ - c0);
-      if constexpr (std::is_same_v<T, float>) {
-        if (pairs_) gradientsOfBlock(first, count, c0, n, reinterpret_cast<BFloat16*>(gradients_));
-      }
-      if (!pairs_) gradientsOfBlock(first, count, c0, n, reinterpret_cast<T*>(gradients_));
+      gradientsOfBlock(first, count, c0, n, logits + c0, reinterpret_cast<L*>(gradients_));
       multiply(inputGradient(count, c0, n));
       multiply(weightGradient(count, c0, n, first > 0));
     }
@@ -212,23 +228,24 @@ class LinearCrossEntropy {
     });
   }
 
-  template <class G>
-  void gradientsOfBlock(int64_t first, int64_t count, int64_t c0, int64_t n, G* gradients) {
+  // logits: of the block's first class
+  template <class L>
+  void gradientsOfBlock(int64_t first, int64_t count, int64_t c0, int64_t n, const L* logits, L* gradients) {
     const T* weights = weights_.data() ? weights_.data() + c0 : nullptr;
     parallelFor(count, rowGrain(n), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t y = targets_[kept_[first + i]];
-        G* to = gradients + i * stride_;
+        const L* from = logits + i * classes_;
+        L* to = gradients + i * stride_;
         if (y == kIgnored) {
-          std::memset(static_cast<void*>(to), 0, n * sizeof(G));
+          std::memset(static_cast<void*>(to), 0, n * sizeof(L));
           continue;
         }
         const RowGradient<T> gradient(options_, weights_, classes_, y, incoming_);
-        const T* logits = logits_ + i * classes_ + c0;
         const T logsumexp = sums_[i].logsumexp();
-        gradientOfRow(logits, n, logsumexp, gradient, weights, to);
+        gradientOfRow(from, n, logsumexp, gradient, weights, to);
         if (y < c0 || y >= c0 + n) continue;
-        to[y - c0] = gradientAtTarget<G>(logits[y - c0], logsumexp, gradient, static_cast<T>(weights_.of(y)));
+        to[y - c0] = gradientAtTarget<L>(from[y - c0], logsumexp, gradient, static_cast<T>(weights_.of(y)));
       }
     });
   }
@@ -259,7 +276,7 @@ class LinearCrossEntropy {
   const int64_t rows_, width_, classes_;
   const LossOptions options_;
   const bool withGradients_, inBFloat16_;
-  bool pairs_ = false;  // logits' gradients are bfloat16, for products that multiply pairs of them
+  bool narrow_ = false;  // see logitDType()
   int64_t* targets_;
   const ClassWeights<T> weights_;  // made after the targets were checked
 
@@ -267,8 +284,8 @@ class LinearCrossEntropy {
   int64_t *kept_ = nullptr, count_ = 0;  // rows that are computed: those not ignored, or all
   int64_t chunk_ = 0, block_ = 0;
   int64_t stride_ = 0;  // of gradients_
-  T *logits_ = nullptr, *rowsOfX_ = nullptr, *rowsOfDx_ = nullptr;
-  char* gradients_ = nullptr;
+  T *rowsOfX_ = nullptr, *rowsOfDx_ = nullptr;
+  char *logits_ = nullptr, *gradients_ = nullptr;
   T* dweightSum_ = nullptr;  // 16-bit weights: chunks add up in float32
   RowSums<T>* sums_ = nullptr;
   GemmOperand a_;

@@ -4,9 +4,10 @@
 // squared differences from it, which stays exact where E[x^2] - E[x]^2 would cancel. Backward reads g and x once:
 //   xhat = (x - mean) rstd, gw = g weight
 //   dx = rstd (gw - mean(gw) - xhat mean(gw xhat)),  dweight = sum over rows of g xhat,  dbias = sum over rows of g
-// (rms norm: mean = 0 and the mean(gw) term falls away). Rows are split into parts by their number alone; a part sums
-// dweight and dbias for itself and the parts are added in order, so the bits do not depend on the threads.
-// Ba et al. 2016, arXiv:1607.06450; Zhang & Sennrich 2019, arXiv:1910.07467.
+// (rms norm: mean = 0 and the mean(gw) term falls away). Forward may leave xhat behind, in 16 bits, so that nobody has
+// to keep a wider x for backward. Rows are split into parts by their number alone; a part sums dweight and dbias for
+// itself and the parts are added in order, so the bits do not depend on the threads. Ba et al. 2016, arXiv:1607.06450;
+// Zhang & Sennrich 2019, arXiv:1910.07467.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "norm.cc"
 #include <hwy/foreach_target.h>
@@ -42,8 +43,9 @@ struct Rows {
 };
 
 // kCentered: layer norm, which takes the mean away; rms norm does not.
-template <bool kCentered, class T, class C = Compute<T>>
-void normalize(const T* x, T* y, C* means, C* rstds, const Rows<C>& rows, C eps) {
+// normalized: x without weight and bias, or null.
+template <bool kCentered, class T, class H, class C = Compute<T>>
+void normalize(const T* x, T* y, C* means, C* rstds, H* normalized, const Rows<C>& rows, C eps) {
   const Lanes<T> d;
   const int64_t n = rows.width;
   const C inverse = C(1) / static_cast<C>(n);
@@ -52,6 +54,7 @@ void normalize(const T* x, T* y, C* means, C* rstds, const Rows<C>& rows, C eps)
     for (int64_t r = begin; r < end; ++r) {
       const T* from = x + r * n;
       T* to = y + r * n;
+      H* hat = normalized ? normalized + r * n : nullptr;
       C mean = 0;
       if (kCentered) {
         mean = inverse *
@@ -68,6 +71,7 @@ void normalize(const T* x, T* y, C* means, C* rstds, const Rows<C>& rows, C eps)
       const auto scale = hn::Set(d, rstd);
       forVectors(d, n, [&](int64_t i, int64_t count) GRADUS_INLINE_BODY {
         auto v = hn::Mul(hn::Sub(loadSome(d, from + i, count), center), scale);
+        if (hat) storeSome(d, v, hat + i, count);
         if (rows.weight) v = hn::Mul(v, loadSome(d, rows.weight + i, count));
         if (rows.bias) v = hn::Add(v, loadSome(d, rows.bias + i, count));
         putSome(d, v, to + i, count, stream);
@@ -77,30 +81,36 @@ void normalize(const T* x, T* y, C* means, C* rstds, const Rows<C>& rows, C eps)
   });
 }
 
-template <class T, class C>
+// H: of x, which may be normalized already.
+template <class T, class H, class C>
 struct Gradient {
-  const T *g, *x;
+  const T* g;
+  const H* x;
   const C *means, *rstds;
   T* dx;
   C *dweight, *dbias;  // [parts, width] each, or null
   bool accumulate;     // dx += instead of dx =
+  bool normalized;     // x is xhat, and there are no means
 };
 
-template <bool kCentered, bool kParameters, class T, class C = Compute<T>>
-void gradientRows(const Gradient<T, C>& of, const Rows<C>& rows, int64_t begin, int64_t end, C* dweight, C* dbias) {
+template <bool kCentered, bool kParameters, class T, class H, class C = Compute<T>>
+void gradientRows(const Gradient<T, H, C>& of, const Rows<C>& rows, int64_t begin, int64_t end, C* dweight, C* dbias) {
   const Lanes<T> d;
   const int64_t n = rows.width;
   const C inverse = C(1) / static_cast<C>(n);
   const bool stream = !of.accumulate && streamsRows(of.dx, rows.count, n, sizeof(T));
   for (int64_t r = begin; r < end; ++r) {
-    const T *g = of.g + r * n, *x = of.x + r * n;
+    const T* g = of.g + r * n;
+    const H* x = of.x + r * n;
     T* dx = of.dx + r * n;
     const auto rstd = hn::Set(d, of.rstds[r]);
-    const auto center = hn::Set(d, kCentered ? of.means[r] : C(0));
+    const C scaling = of.normalized ? C(1) : of.rstds[r];
+    const auto scale = hn::Set(d, scaling);
+    const auto center = hn::Set(d, kCentered && !of.normalized ? of.means[r] : C(0));
     auto sum = hn::Zero(d), dot = hn::Zero(d);
     forVectors(d, n, [&](int64_t i, int64_t count) GRADUS_INLINE_BODY {
       auto grad = loadSome(d, g + i, count);  // absent lanes are 0 and add nothing
-      const auto hat = hn::Mul(hn::Sub(loadSome(d, x + i, count), center), rstd);
+      const auto hat = hn::Mul(hn::Sub(loadSome(d, x + i, count), center), scale);
       if (kParameters) {
         storeSome(d, hn::MulAdd(grad, hat, loadSome(d, dweight + i, count)), dweight + i, count);
         if (kCentered) storeSome(d, hn::Add(grad, loadSome(d, dbias + i, count)), dbias + i, count);
@@ -109,9 +119,9 @@ void gradientRows(const Gradient<T, C>& of, const Rows<C>& rows, int64_t begin, 
       sum = hn::Add(sum, grad);
       dot = hn::MulAdd(grad, hat, dot);
     });
-    // dx = rstd (gw - a - (x - mean) b) with b = rstd mean(gw xhat)
+    // dx = rstd (gw - a - (x - mean) b) with b = rstd mean(gw xhat), or xhat and mean(gw xhat)
     const auto a = hn::Set(d, kCentered ? inverse * vec::sumLanes(d, sum) : C(0));
-    const auto b = hn::Set(d, inverse * vec::sumLanes(d, dot) * of.rstds[r]);
+    const auto b = hn::Set(d, inverse * vec::sumLanes(d, dot) * scaling);
     forVectors(d, n, [&](int64_t i, int64_t count) GRADUS_INLINE_BODY {
       auto grad = loadSome(d, g + i, count);
       if (rows.weight) grad = hn::Mul(grad, loadSome(d, rows.weight + i, count));
@@ -150,8 +160,8 @@ void addParts(C* parts, int64_t count, int64_t n, const TensorView& out) {
   });
 }
 
-template <bool kCentered, class T, class C = Compute<T>>
-void gradient(const OpCall& call, Gradient<T, C> of, const Rows<C>& rows) {
+template <bool kCentered, class T, class H, class C = Compute<T>>
+void gradient(const OpCall& call, Gradient<T, H, C> of, const Rows<C>& rows) {
   const int64_t n = rows.width;
   const TensorView& dweight = call.out[1];
   const bool wantsBias = kCentered && call.out[2].numel > 0, parameters = dweight.numel > 0 || wantsBias;
@@ -164,13 +174,13 @@ void gradient(const OpCall& call, Gradient<T, C> of, const Rows<C>& rows) {
     for (int64_t p = begin; p < end; ++p) {
       const int64_t from = p * perPart, to = std::min(rows.count, from + perPart);
       if (!parameters) {
-        gradientRows<kCentered, false, T, C>(of, rows, from, to, nullptr, nullptr);
+        gradientRows<kCentered, false, T, H, C>(of, rows, from, to, nullptr, nullptr);
         continue;
       }
       C *w = of.dweight + p * n, *b = of.dbias + (kCentered ? p * n : 0);
       std::fill_n(w, n, C(0));
       if (kCentered) std::fill_n(b, n, C(0));
-      gradientRows<kCentered, true, T, C>(of, rows, from, to, w, b);
+      gradientRows<kCentered, true, T, H, C>(of, rows, from, to, w, b);
     }
   });
   if (dweight.numel > 0) addParts(of.dweight, parts, n, dweight);
@@ -184,6 +194,19 @@ const C* parameter(const OpCall& call, int i) {
   return contiguousAs(call, call.in[i], dtype).template as<C>();
 }
 
+template <class A, class B, class Body>
+void callIfAlike(const Body& body) {
+  if constexpr (std::is_same_v<Compute<A>, Compute<B>>) body(A{}, B{});
+}
+
+// Calls body with values of both dtypes, which compute alike.
+template <class Body>
+void visitPair(DType a, DType b, const Body& body) {
+  visitFloating(a, [&](auto first) {
+    visitFloating(b, [&](auto second) { callIfAlike<decltype(first), decltype(second)>(body); });
+  });
+}
+
 int64_t widthOf(const TensorView& x, int64_t normDims) {
   int64_t width = 1;
   for (int d = x.rank - static_cast<int>(normDims); d < x.rank; ++d) width *= x.sizes[d];
@@ -195,15 +218,23 @@ void forward(const OpCall& call) {
   const TensorView x = contiguousOf(call, call.in[0]);
   const int64_t width = widthOf(x, call.integer(1));
   if (x.numel == 0) {  // rows without elements still have statistics: of nothing
-    for (int i = 1; i < call.nOut; ++i) fillView(call, call.out[i], std::numeric_limits<double>::quiet_NaN());
+    for (int i = 1; i < (kCentered ? 3 : 2); ++i) {
+      fillView(call, call.out[i], std::numeric_limits<double>::quiet_NaN());
+    }
     return;
   }
   visitFloating(x.dtype, [&](auto tag) {
     using T = decltype(tag);
     using C = Compute<T>;
     const Rows<C> rows{x.numel / width, width, parameter<C>(call, 1), kCentered ? parameter<C>(call, 2) : nullptr};
-    normalize<kCentered>(x.as<T>(), call.out[0].as<T>(), call.out[1].as<C>(), call.out[kCentered ? 2 : 1].as<C>(), rows,
-                         static_cast<C>(call.attr[0]));
+    const TensorView& normalized = call.out[kCentered ? 3 : 2];
+    visitFloating(normalized.dtype, [&](auto sample) {
+      using H = decltype(sample);
+      if constexpr (std::is_same_v<Compute<H>, C>) {
+        normalize<kCentered>(x.as<T>(), call.out[0].as<T>(), call.out[1].as<C>(), call.out[kCentered ? 2 : 1].as<C>(),
+                             normalized.numel > 0 ? normalized.as<H>() : nullptr, rows, static_cast<C>(call.attr[0]));
+      }
+    });
   });
 }
 
@@ -214,15 +245,44 @@ void backward(const OpCall& call) {
     for (int i = call.flag(1) ? 1 : 0; i < call.nOut; ++i) fillView(call, call.out[i], 0);
     return;
   }
-  visitFloating(x.dtype, [&](auto tag) {
-    using T = decltype(tag);
+  visitPair(g.dtype, x.dtype, [&](auto of, auto from) {
+    using T = decltype(of);
+    using H = decltype(from);
     using C = Compute<T>;
     const int64_t width = widthOf(x, call.integer(0));
     const Rows<C> rows{x.numel / width, width, parameter<C>(call, kCentered ? 4 : 3), nullptr};
-    gradient<kCentered, T>(call,
-                           {g.as<T>(), x.as<T>(), call.in[2].as<C>(), call.in[kCentered ? 3 : 2].as<C>(),
-                            call.out[0].as<T>(), nullptr, nullptr, call.flag(1)},
-                           rows);
+    const bool normalized = call.flag(2);
+    const C* means = normalized ? nullptr : call.in[2].as<C>();
+    const C* rstds = call.in[kCentered ? 3 : 2].as<C>();
+    gradient<kCentered, T, H, C>(
+        call, {g.as<T>(), x.as<H>(), means, rstds, call.out[0].as<T>(), nullptr, nullptr, call.flag(1), normalized},
+        rows);
+  });
+}
+
+// y = xhat weight + bias: what forward made of xhat, once more.
+void scaleShift(const OpCall& call) {
+  const TensorView x = contiguousOf(call, call.in[0]);
+  if (x.numel == 0) return;
+  visitPair(x.dtype, call.out[0].dtype, [&](auto from, auto to) {
+    using H = decltype(from);
+    using T = decltype(to);
+    using C = Compute<T>;
+    const Lanes<T> d;
+    const int64_t n = widthOf(x, call.integer(0)), count = x.numel / n;
+    const C *weight = parameter<C>(call, 1), *bias = parameter<C>(call, 2);
+    parallelFor(count, std::max<int64_t>(1, 32768 / n), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        const H* hat = x.as<H>() + r * n;
+        T* y = call.out[0].as<T>() + r * n;
+        forVectors(d, n, [&](int64_t i, int64_t lanes) GRADUS_INLINE_BODY {
+          auto v = loadSome(d, hat + i, lanes);
+          if (weight) v = hn::Mul(v, loadSome(d, weight + i, lanes));
+          if (bias) v = hn::Add(v, loadSome(d, bias + i, lanes));
+          storeSome(d, v, y + i, lanes);
+        });
+      }
+    });
   });
 }
 
@@ -241,11 +301,14 @@ HWY_EXPORT(layerNormForward);
 HWY_EXPORT(layerNormGradient);
 HWY_EXPORT(rmsNormForward);
 HWY_EXPORT(rmsNormGradient);
+HWY_EXPORT(scaleShift);
 
 void run_layerNorm(const OpCall& call) { HWY_DYNAMIC_DISPATCH(layerNormForward)(call); }
 void run_layerNormBackward(const OpCall& call) { HWY_DYNAMIC_DISPATCH(layerNormGradient)(call); }
 void run_rmsNorm(const OpCall& call) { HWY_DYNAMIC_DISPATCH(rmsNormForward)(call); }
 void run_rmsNormBackward(const OpCall& call) { HWY_DYNAMIC_DISPATCH(rmsNormGradient)(call); }
+
+void run_scaleShift(const OpCall& call) { HWY_DYNAMIC_DISPATCH(scaleShift)(call); }
 
 }  // namespace gradus::cpu
 #endif

@@ -1,7 +1,7 @@
 // Whole models in folders of Hugging Face's format: one batch, ten training steps, greedy decoding, a training curve.
 
 import { join } from 'node:path'
-import { models, nn, optim, type Tensor, tensor } from 'gradus'
+import { amp, models, nn, optim, type Tensor, tensor } from 'gradus'
 import { type Case, compare, type Fixtures, Mismatch } from './fixtures'
 
 interface Output {
@@ -141,8 +141,16 @@ async function oneBatch(each: Case, fixtures: Fixtures): Promise<number> {
   return largest
 }
 
-/** The whole curve: accumulation over micro-batches, clipping, decay by rank, linear warm-up and decline. */
-async function curve(each: Case, fixtures: Fixtures): Promise<number> {
+/** How a curve is computed: 16-bit dtypes by autocast over float32 weights, float16 with a scaled loss. */
+export type Precision = 'float32' | amp.AutocastDType
+
+/** The losses and gradient norms of the whole curve: accumulation over micro-batches, clipping, decay by rank, linear
+ *  warm-up and decline. */
+export async function trainingCurve(
+  each: Case,
+  fixtures: Fixtures,
+  precision: Precision = 'float32',
+): Promise<{ losses: number[]; norms: number[] }> {
   const stored = new Stored(each, await fixtures.tensors(each.file))
   const { accumulation, clip, lr, betas, eps, weight_decay_2d, weight_decay_1d, warmup, steps, K } = each.params
   const model = await models.GPT.fromPretrained(join(fixtures.folder, each.model_dir!))
@@ -155,6 +163,8 @@ async function curve(each: Case, fixtures: Fixtures): Promise<number> {
   const optimizer = new optim.AdamW(groups, { lr, betas, eps })
   const schedule = optim.linearWarmup(optimizer, { warmupSteps: warmup, totalSteps: steps })
   const [batches, labels] = [stored.input('batches')!, stored.input('labels')!]
+  const dtype = precision === 'float32' ? undefined : precision
+  const scaler = new amp.GradScaler({ enabled: precision === 'float16', initScale: 4096 })
   const losses: number[] = []
   const norms: number[] = []
   let micro = 0
@@ -163,16 +173,25 @@ async function curve(each: Case, fixtures: Fixtures): Promise<number> {
     let total = 0
     for (let i = 0; i < accumulation; i++) {
       const at = micro++ % K
-      const { loss } = model.forward({ inputIds: batches.select(0, at), labels: labels.select(0, at) })
-      const part = loss.div(accumulation)
-      part.backward()
+      const batch = { inputIds: batches.select(0, at), labels: labels.select(0, at) }
+      const { loss } = amp.autocast({ dtype, enabled: dtype !== undefined }, () => model.forward(batch))
+      const part = loss.div(accumulation).keep()
+      scaler.scale(part).backward()
       total += await part.item()
     }
+    scaler.unscale_(optimizer)
     norms.push(await nn.utils.clipGradNorm_(parameters, clip).item())
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
     schedule.step()
     losses.push(total)
   }
+  return { losses, norms }
+}
+
+async function curve(each: Case, fixtures: Fixtures): Promise<number> {
+  const stored = new Stored(each, await fixtures.tensors(each.file))
+  const { losses, norms } = await trainingCurve(each, fixtures)
   const { loss_rtol_first_10, loss_atol_all, grad_norm_rtol_first_10 } = each.tolerance
   const first = (values: number[]): Tensor => tensor(values.slice(0, 10), { dtype: 'float64' })
   const ten = (name: string): Tensor => stored.output(name).slice(0, 0, 10)

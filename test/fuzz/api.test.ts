@@ -81,7 +81,14 @@ const rounds = Number(process.env.GRADUS_FUZZ_ROUNDS ?? 60)
 
 describe('hostile arguments', () => {
   type Loose = (...args: unknown[]) => unknown
-  const functions = (Object.entries(ops) as unknown as [string, Loose][]).filter(([, fn]) => typeof fn === 'function')
+  const statics = (name: string, owner: object): [string, Loose][] =>
+    Object.getOwnPropertyNames(owner)
+      .map((key): [string, unknown] => [`${name}.${key}`, Reflect.get(owner, key)])
+      .filter((entry): entry is [string, Loose] => typeof entry[1] === 'function')
+      .map(([key, fn]) => [key, fn.bind(owner)])
+  const functions = (Object.entries(ops) as unknown as [string, Loose][])
+    .filter(([, fn]) => typeof fn === 'function')
+    .flatMap(([name, fn]) => (/^[A-Z]/.test(name) ? statics(name, fn) : [[name, fn] satisfies [string, Loose]]))
   it.each(functions)('ops.%s throws only typed errors', async (name, fn) => {
     for (let seed = 1; seed <= rounds; seed++) {
       attempt(name, seed, (random) => fn(...Array.from({ length: Math.floor(random() * 5) }, () => hostile(random))))

@@ -126,18 +126,29 @@ const norm =
     const split = x[0].length - normDims
     const rows: Spec = [x[0].slice(0, split), statistics(x[1])]
     const parameter = (): Spec => (r.chance(0.3) ? null : [x[0].slice(split), r.pick(floating)])
-    const means = centered ? [rows, rows] : [rows]
+    const means: Spec[] = centered ? [rows, rows] : [rows]
+    const normalized: Spec = [x[0], mixedWith(x[1], r)]
     if (!backward) {
       const inputs = centered ? [x, parameter(), parameter()] : [x, parameter()]
-      return { inputs, outputs: [x, ...means], attributes: [1e-5, normDims] }
+      const last: Spec = r.chance(0.5) ? normalized : [[0], x[1]]
+      return { inputs, outputs: [x, ...means, last], attributes: [1e-5, normDims] }
     }
+    const isNormalized = flag(r)
+    if (isNormalized && centered) means[0] = null
     const gradient = (): Spec => [r.chance(0.3) ? [0] : x[0].slice(split), r.pick(floating)]
     return {
-      inputs: [x, x, ...means, parameter()],
+      inputs: [x, isNormalized ? normalized : x, ...means, parameter()],
       outputs: centered ? [x, gradient(), gradient()] : [x, gradient()],
-      attributes: [normDims, flag(r)],
+      attributes: [normDims, flag(r), isNormalized],
     }
   }
+
+const scaleShift: Make = (r) => {
+  const x: Spec = [shape(r, 1), r.pick(floating)]
+  const normDims = 1 + r.below(x[0].length)
+  const parameter = (): Spec => (r.chance(0.3) ? null : [x[0].slice(x[0].length - normDims), r.pick(floating)])
+  return { inputs: [x, parameter(), parameter()], outputs: [[x[0], mixedWith(x[1], r)]], attributes: [normDims] }
+}
 
 /** An index of x: as large in every dim but `dim`. */
 function indexed(
@@ -419,6 +430,7 @@ const recipes: Record<string, Make> = {
   layerNormBackward: norm(true, true),
   rmsNorm: norm(false, false),
   rmsNormBackward: norm(false, true),
+  scaleShift,
   gather: (r) => {
     const { x, index, dim } = indexed(r)
     return { inputs: [x, index], outputs: [[index[0], x[1]]], attributes: [dim] }

@@ -177,10 +177,14 @@ describe('linearCrossEntropy', () => {
         const loss = ops.linearCrossEntropy(x, weight, target, { classWeight, ...options })
         loss.backward({ gradient: tensor(0.5, { dtype: loss.dtype }) })
         const [a, b] = [x, weight].map((each) => each.detach().to('float64').requiresGrad_()) as [Tensor, Tensor]
-        const expected = ops.crossEntropy(ops.linear(a, b), target, { weight: classWeight, ...options })
+        const logits = ops.linear(a, b).keep()
+        const expected = ops.crossEntropy(logits, target, { weight: classWeight, ...options })
         expected.backward({ gradient: tensor(0.5, { dtype: 'float64' }) })
+        // logits have the dtype of the operands, as those of a linear layer
+        const rounded = logits.detach().to(dtype).to('float64')
+        const lossOfRounded = ops.crossEntropy(rounded, target, { weight: classWeight, ...options })
         const rtol = { float64: 1e-11, float32: 1e-4, bfloat16: 2e-2 }[dtype]
-        await expectClose(loss.to('float64'), expected, { rtol: dtype === 'float64' ? rtol : 1e-5, atol: 0 })
+        await expectClose(loss.to('float64'), lossOfRounded, { rtol: dtype === 'float64' ? rtol : 1e-5, atol: 0 })
         const scale = (options.reduction === 'sum' ? 30 : 1) * rtol
         await expectClose(x.grad!.to('float64'), a.grad!, { rtol, atol: scale })
         await expectClose(weight.grad!.to('float64'), b.grad!, { rtol, atol: scale })

@@ -38,6 +38,25 @@ void checkLike(const OpCall& call, const TensorView& y, const TensorView& x) {
                "%s: operands differ: expected the shape and dtype of x everywhere", call.name);
 }
 
+// The same sizes, and a dtype that computes as that of x.
+void checkNear(const OpCall& call, const TensorView& y, const TensorView& x) {
+  GRADUS_CHECK(isFloating(y.dtype) && (y.dtype == DType::kFloat64) == (x.dtype == DType::kFloat64), ErrorCode::kDType,
+               "%s: dtypes do not fit: got %s and %s, expected floating ones, and float64 with float64", call.name,
+               dtypeName(x.dtype), dtypeName(y.dtype));
+  GRADUS_CHECK(sameSizes(y, x), ErrorCode::kShape, "%s: operands differ: expected one shape everywhere", call.name);
+}
+
+void checkNormalized(const OpCall& call, const TensorView& normalized, const TensorView& x) {
+  GRADUS_CHECK(normalized.contiguous && isFloating(normalized.dtype), ErrorCode::kShape,
+               "%s: the normalized output is not contiguous and floating", call.name);
+  if (normalized.numel != 0) checkNear(call, normalized, x);
+}
+
+// x of a gradient: like dx, or normalized and then perhaps of another dtype.
+void checkSource(const OpCall& call, const TensorView& x, const TensorView& dx) {
+  call.flag(2) ? checkNear(call, x, dx) : checkLike(call, x, dx);
+}
+
 void checkOutput(const OpCall& call, int i, const TensorView& x) {
   checkLike(call, call.out[i], x);
   GRADUS_CHECK(call.out[i].contiguous, ErrorCode::kShape, "%s: the output is not contiguous", call.name);
@@ -68,18 +87,19 @@ void rule_layerNorm(const OpCall& call) {
   checkOutput(call, 0, x);
   checkStatistic(call, call.out[1], x, sizes.rows);
   checkStatistic(call, call.out[2], x, sizes.rows);
+  checkNormalized(call, call.out[3], x);
 }
 
 void rule_layerNormBackward(const OpCall& call) {
   checkFloating(call, 0);
   checkFloating(call, 1);
-  const TensorView& x = call.in[1];
-  const Sizes sizes = sizesOf(call, x, 0);
-  checkLike(call, call.in[0], x);
-  checkStatistic(call, call.in[2], x, sizes.rows);
-  checkStatistic(call, call.in[3], x, sizes.rows);
+  const TensorView& g = call.in[0];
+  const Sizes sizes = sizesOf(call, g, 0);
+  checkSource(call, call.in[1], g);
+  if (!call.flag(2)) checkStatistic(call, call.in[2], g, sizes.rows);
+  checkStatistic(call, call.in[3], g, sizes.rows);
   checkParameter(call, 4, sizes.width);
-  checkOutput(call, 0, x);
+  checkOutput(call, 0, g);
   checkParameterGradient(call, 1, sizes.width);
   checkParameterGradient(call, 2, sizes.width);
 }
@@ -91,18 +111,28 @@ void rule_rmsNorm(const OpCall& call) {
   checkParameter(call, 1, sizes.width);
   checkOutput(call, 0, x);
   checkStatistic(call, call.out[1], x, sizes.rows);
+  checkNormalized(call, call.out[2], x);
 }
 
 void rule_rmsNormBackward(const OpCall& call) {
   checkFloating(call, 0);
   checkFloating(call, 1);
-  const TensorView& x = call.in[1];
-  const Sizes sizes = sizesOf(call, x, 0);
-  checkLike(call, call.in[0], x);
-  checkStatistic(call, call.in[2], x, sizes.rows);
+  const TensorView& g = call.in[0];
+  const Sizes sizes = sizesOf(call, g, 0);
+  checkSource(call, call.in[1], g);
+  checkStatistic(call, call.in[2], g, sizes.rows);
   checkParameter(call, 3, sizes.width);
-  checkOutput(call, 0, x);
+  checkOutput(call, 0, g);
   checkParameterGradient(call, 1, sizes.width);
+}
+
+void rule_scaleShift(const OpCall& call) {
+  checkFloating(call, 0);
+  const Sizes sizes = sizesOf(call, call.in[0], 0);
+  checkParameter(call, 1, sizes.width);
+  checkParameter(call, 2, sizes.width);
+  checkNear(call, call.out[0], call.in[0]);
+  GRADUS_CHECK(call.out[0].contiguous, ErrorCode::kShape, "scaleShift: the output is not contiguous");
 }
 
 }  // namespace gradus::rules
