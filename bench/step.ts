@@ -18,6 +18,7 @@ interface Options {
   steps: number
   warmup: number
   threads: number
+  checkpoint?: boolean
   gatherLogits?: boolean
   load?: string
 }
@@ -66,6 +67,7 @@ async function main(options: Options): Promise<void> {
   const batch = options.load
     ? await load(options.load, model, options.gatherLogits ?? false)
     : randomBatch(config, options.gatherLogits ?? false)
+  if (options.checkpoint) model.gradientCheckpointing()
   const parameters = model.parameters()
   // what loading the file needed is not what the model holds
   setFlagsFromString('--expose-gc')
@@ -123,7 +125,7 @@ async function main(options: Options): Promise<void> {
       config: name,
       dtype: options.dtype,
       mode: 'eager',
-      checkpoint: false,
+      checkpoint: options.checkpoint ?? false,
       dropout,
       optim: 'fused',
       threads,
@@ -155,6 +157,7 @@ new Command('bench:step')
   .option('--steps <n>', 'timed steps', wholeNumber, 10)
   .option('--warmup <n>', 'untimed steps', wholeNumber, 3)
   .option('--threads <n>', 'kernel threads', wholeNumber, 2)
+  .option('--checkpoint', 'recompute each block in backward')
   .option('--gather-logits', 'bert: apply the head to the masked positions only')
   .option('--load <file>', 'initial weights and batch that the peer wrote with --save')
   .option('--json', 'accepted for symmetry; the output is always one JSON line')

@@ -54,7 +54,14 @@ export {
   zerosLike,
 } from './tensor/create'
 export type { NestedArray, TensorData } from './tensor/elements'
-export { memory } from './tensor/memory'
+export { memory } from './tensor/memoryAccount'
+export type {
+  MemoryKind,
+  MemoryPhase,
+  MemoryProfile,
+  MemoryProfileOptions,
+  MemoryReport,
+} from './tensor/memoryProfile'
 export { tidy } from './tensor/scope'
 export { type Shape, Tensor } from './tensor/tensor'
 export * as train from './train/index'

@@ -41,6 +41,8 @@ interface Binding {
   opTable(): OpRow[]
   memoryStats(): void
   memoryControl(what: number, value: number): Failure | undefined
+  memoryNote(what: number): Failure | undefined
+  memoryEvents(): Float64Array | Failure
   threads(n: number): number | Failure
   describe(): string | Failure
 }

@@ -3,14 +3,15 @@
 
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError, StateError } from '../errors'
 import { readOptions } from '../options'
-import { native, run, runInto, runLike } from '../tensor/dispatch'
+import { native, run, runInto, runLike, setContext } from '../tensor/dispatch'
 import { flushReleases, leaveToCollector, releaseTensor } from '../tensor/memory'
+import { inPhase, noteTensor } from '../tensor/memoryNotes'
 import { capture, unscoped } from '../tensor/scope'
 import { sameShape, Tensor } from '../tensor/tensor'
 import { checkAnomaly, isAnomalyEnabled } from './anomaly'
 import { withoutAutocast } from './autocast'
 import { withoutGrad } from './mode'
-import { type InputGradient, isStale, type Node, setTargetFinder, staleView } from './node'
+import { type InputGradient, isStale, type Node, setRetaining, setTargetFinder, staleView } from './node'
 
 /** Options of `backward`. */
 export interface BackwardOptions {
@@ -243,6 +244,7 @@ class Pass {
       leaf.grad = run(copy, [grad], leaf.shape, leaf._dtype)
       this.ledger.release(grad)
     }
+    noteTensor(leaf.grad ?? grad, 'gradients')
   }
 
   /** A gradient under way that nobody else reads: a leaf's `.grad`, or the sum so far for a node's output. */
@@ -321,16 +323,24 @@ class Pass {
         }
       }
       node.free()
+    } else {
+      node.forget()
     }
     flushReleases()
   }
 
   private propagate(node: Node, grads: (Tensor | null)[]): void {
     const fresh: Tensor[] = []
-    const results = capture('backward()', fresh, () => {
-      const result = node.backward(node, ...(grads as Tensor[]))
-      return (Array.isArray(result) ? result : [result]) as readonly InputGradient[]
-    })
+    const outer = setContext(node.context) // errors and profiles name the module whose forward recorded the node
+    let results: readonly InputGradient[]
+    try {
+      results = capture('backward()', fresh, () => {
+        const result = node.backward(node, ...(grads as Tensor[]))
+        return (Array.isArray(result) ? result : [result]) as readonly InputGradient[]
+      })
+    } finally {
+      setContext(outer)
+    }
     if (isAnomalyEnabled()) {
       const made = results.filter((result): result is Tensor => result instanceof Tensor)
       checkAnomaly(node.name, made, grads, 'backward', node.trace)
@@ -366,15 +376,18 @@ function runPass(
   sink: Sink,
 ): void {
   // Gradients are computed in the dtypes that the forward pass left, wherever backward is called.
-  const apart = (fn: () => void): void => withoutAutocast(() => withoutGrad(() => unscoped(fn)))
+  const apart = (fn: () => void): void =>
+    inPhase('backward', () => withoutAutocast(() => withoutGrad(() => unscoped(fn))))
   apart(() => {
     const gradients = roots.map((root, i) => checkGradient(root, given[i]))
     const pass = new Pass(retainGraph, sink, new Set(roots))
     setTargetFinder((next, output) => pass.target(next, output))
+    const outer = setRetaining(retainGraph)
     try {
       pass.run(roots, gradients)
     } finally {
       setTargetFinder(null)
+      setRetaining(outer)
       gradients.forEach((gradient, i) => {
         if (given[i] === undefined || given[i] === null) releaseTensor(gradient, 'backward()')
       })

@@ -52,11 +52,20 @@ export function enableGrad<R>(fn: () => R): R {
   return setGradEnabled(true, fn)
 }
 
-/** @internal Fast form for the engine, which runs synchronous code only. */
+/** @internal Fast form for synchronous code. */
 export function withoutGrad<R>(fn: () => R): R {
-  if (asyncRegions > 0) return setGradEnabled(false, fn)
+  return synchronously(false, fn)
+}
+
+/** @internal The same for recording. */
+export function withGrad<R>(fn: () => R): R {
+  return synchronously(true, fn)
+}
+
+function synchronously<R>(value: boolean, fn: () => R): R {
+  if (asyncRegions > 0) return setGradEnabled(value, fn)
   const outer = enabled
-  enabled = false
+  enabled = value
   try {
     return fn()
   } finally {

@@ -1,6 +1,7 @@
 // One recorded operation: what it needs for its backward, and where its gradients go.
 
 import { describeShape, StateError } from '../errors'
+import { currentContext } from '../tensor/dispatch'
 import { unref } from '../tensor/memory'
 import { type Recipe, Tensor } from '../tensor/tensor'
 
@@ -36,19 +37,61 @@ export function setTargetFinder(finder: TargetFinder | null): void {
   findTarget = finder ?? (() => null)
 }
 
+/** @internal What the tape has of a tensor that a formula reads. */
+export interface Saved {
+  read(op: string): Tensor
+  /** The last reading is done. */
+  free(): void
+  /** A reading is done and others may follow: what can be made again need not stay. */
+  forget(): void
+}
+
+/** @internal What saves tensors in place of the tape, while a checkpointed function runs. */
+export interface Keeper {
+  keep(tensor: Tensor): Saved
+  /** All of a node is kept. */
+  nodeDone(): void
+}
+
+/** @internal Null: the tape keeps what formulas read. */
+export let keeper: Keeper | null = null
+
+/** @internal */
+export function setKeeper(next: Keeper | null): Keeper | null {
+  const outer = keeper
+  keeper = next
+  return outer
+}
+
+/** @internal Whether the pass under way leaves the graph for another one. */
+export let retaining = false
+
+/** @internal */
+export function setRetaining(value: boolean): boolean {
+  const outer = retaining
+  retaining = value
+  return outer
+}
+
+/** Whether what a tensor is computed from is still there: its user may have released it. */
+function isComputable({ _recipe: recipe }: Tensor): boolean {
+  return recipe?.inputs.every((input) => input._refs > 0 || (input._version === 0 && isComputable(input))) ?? false
+}
+
 // A tensor that the tape keeps: the tensor itself, or, where it has a recipe, what the recipe needs. The outputs of
 // norms, activations and dropout are read once more in backward, by the product that follows them; computing them again
 // there costs one pass over memory and saves half of a transformer's activations.
-class Saved {
+/** @internal */
+export class SavedTensor implements Saved {
   private readonly version: number
   private readonly recipe: Recipe | null
-  private readonly inputs: readonly Saved[] = []
+  private readonly inputs: readonly SavedTensor[] = []
 
   constructor(private readonly tensor: Tensor) {
     this.version = tensor._storageVersion
-    this.recipe = this.version === 0 ? tensor._recipe : null
+    this.recipe = this.version === 0 && isComputable(tensor) ? tensor._recipe : null
     if (this.recipe === null) tensor._refs++
-    else this.inputs = this.recipe.inputs.map((input) => new Saved(input))
+    else this.inputs = this.recipe.inputs.map((input) => new SavedTensor(input))
   }
 
   read(op: string): Tensor {
@@ -70,6 +113,8 @@ class Saved {
     if (this.recipe === null) unref(this.tensor)
     else for (const input of this.inputs) input.free()
   }
+
+  forget(): void {}
 }
 
 /** A tensor that its user released but the tape still owns, usable while a formula runs. */
@@ -106,6 +151,8 @@ export function staleView(op: string, view: Tensor): StateError {
 /** A recorded operation. */
 export class Node implements BackwardContext {
   readonly sequence = sequence++
+  /** @internal the module call that recorded it */
+  readonly context = currentContext
   /** Where the gradient of each input goes: a node, a leaf, or null when it is not wanted. */
   readonly next: (Node | Tensor | null)[]
   readonly nextOutput: number[]
@@ -138,7 +185,10 @@ export class Node implements BackwardContext {
       }
     }
     this.savedTensors = new Array(saved.length)
-    for (let i = 0; i < saved.length; i++) this.savedTensors[i] = new Saved(saved[i]!)
+    for (let i = 0; i < saved.length; i++) {
+      this.savedTensors[i] = keeper === null ? new SavedTensor(saved[i]!) : keeper.keep(saved[i]!)
+    }
+    if (keeper !== null) keeper.nodeDone()
   }
 
   saved(i: number): Tensor {
@@ -152,6 +202,11 @@ export class Node implements BackwardContext {
   target(i: number): Tensor | null {
     const next = this.next[i]
     return next === null || next === undefined ? null : findTarget(next, this.nextOutput[i]!)
+  }
+
+  /** Lets go of what can be computed again for the next pass. */
+  forget(): void {
+    for (const saved of this.savedTensors) saved.forget()
   }
 
   /** Lets go of what it saved. */

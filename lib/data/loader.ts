@@ -318,9 +318,7 @@ function* skip<I>(source: Iterable<I>, count: number): Generator<I, void> {
  *  pass as well.
  *  @example
  *  for await (const group of data.groups(loader, 4)) {
- *    optimizer.zeroGrad()
- *    for (const batch of group) model.forward(batch).loss.div(group.length).backward()
- *    optimizer.step()
+ *    await optim.accumulate(model, group, { optimizer })
  *  } */
 export function groups<B>(
   loader: AsyncIterable<B> & { readonly length: number },

@@ -10,7 +10,9 @@ import { Module, type StateDict } from '../nn/module'
 import { LayerNorm } from '../nn/norm'
 import { parameter } from '../nn/parameter'
 import { binaryCrossEntropyWithLogits, crossEntropy, linear, mseLoss } from '../ops/index'
-import { zeros } from '../tensor/create'
+import { expectTensor } from '../ops/registry'
+import { full, zeros } from '../tensor/create'
+import { tidy } from '../tensor/scope'
 import type { Tensor } from '../tensor/tensor'
 import { type Activation, makeActivation } from './activations'
 import {
@@ -192,6 +194,17 @@ export class BERT extends Module {
       ...(pooled === null ? {} : { poolerOutput: pooled }),
       ...insight.result(),
     } as BERTOutput<Batch>
+  }
+
+  /** What the loss of a batch is the mean over, of rank 0: masked tokens, or texts.
+   *  @example new models.BERT({ vocabSize: 9, hiddenSize: 4, numHiddenLayers: 1, numAttentionHeads: 1 }).countTargets(batch) // 16 */
+  countTargets({ inputIds, attentionMask, labels }: BERTBatch): Tensor {
+    return tidy(() => {
+      expectTensor('BERT', 'labels', labels)
+      if (this.cls === null && isFloatingCode(labels._dtype)) return full([], labels.size(0), { dtype: 'int64' })
+      const real = attentionMask && this.cls !== null ? readAttentionMask('BERT', attentionMask, inputIds.shape) : null
+      return ignorePadding(labels, real).ne(IGNORED).sum()
+    })
   }
 
   private maskedLoss(logits: Tensor, labels: Tensor, real: Tensor | null): Tensor {

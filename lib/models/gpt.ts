@@ -10,6 +10,7 @@ import { Linear } from '../nn/linear'
 import { Module, type StateDict } from '../nn/module'
 import { LayerNorm } from '../nn/norm'
 import { crossEntropy, linear, linearCrossEntropy } from '../ops/index'
+import { tidy } from '../tensor/scope'
 import type { Tensor } from '../tensor/tensor'
 import { type CausalLM, type GenerateOptions, generate, type NextCall, stream } from './generate'
 import { GPTBlock } from './gptBlock'
@@ -168,6 +169,18 @@ export class GPT extends Module implements CausalLM {
       output = { loss: linearCrossEntropy(rows, this.headWeight, targets!, { ignoreIndex: IGNORED }) }
     }
     return { ...output, ...insight.result() } as GPTOutput<Batch>
+  }
+
+  /** How many tokens of a batch are foretold: what its loss is the mean over, int64 of rank 0.
+   *  @example model.countTargets({ inputIds, labels: inputIds }) // 14 */
+  countTargets({ inputIds, attentionMask, labels }: GPTBatch): Tensor {
+    return tidy(() => {
+      const real = attentionMask ? readAttentionMask('GPT', attentionMask, inputIds.shape) : null
+      expectIndices('GPT', 'labels', labels as Tensor, inputIds.shape)
+      return shiftedTargets(labels as Tensor, real)
+        .ne(IGNORED)
+        .sum()
+    })
   }
 
   /** Weight of the head, [vocabSize, C]. */

@@ -1,5 +1,6 @@
 // Keys and values of the tokens that a causal model has read, so that one more token costs one more row.
 
+import { isCheckpointed } from '../autograd/frame'
 import { withoutGrad } from '../autograd/mode'
 import { StateError } from '../errors'
 import { zeros } from '../tensor/create'
@@ -18,6 +19,12 @@ export class KeyValueCache {
    *  as views. Call `advance` when every layer has. */
   append(layer: number, k: Tensor, v: Tensor): [k: Tensor, v: Tensor] {
     const [B, H, T, D] = k.shape as [number, number, number, number]
+    if (isCheckpointed()) {
+      throw new StateError('KeyValueCache', {
+        problem: 'a checkpointed layer cannot write to a cache: it would write again in backward',
+        action: 'call eval(), or gradientCheckpointing(false)',
+      })
+    }
     if (this.length + T > this.capacity) {
       throw new StateError('KeyValueCache', {
         problem: 'the cache is full',

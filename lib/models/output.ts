@@ -1,5 +1,6 @@
 // What models give back.
 
+import { isRecomputing } from '../autograd/checkpoint'
 import { ArgumentError, describeShape, describeValue } from '../errors'
 import { refuseSnakeCase } from '../options'
 import { Tensor } from '../tensor/tensor'
@@ -63,7 +64,7 @@ export class Insight {
 
   /** Notes the probabilities of a layer. They outlive the layer's call, which would release what it does not return. */
   noteAttention(weights: Tensor): void {
-    this.attentions?.push(weights.keep())
+    if (!isRecomputing()) this.attentions?.push(weights.keep())
   }
 
   /** Notes the input of a layer, or the output of the last one. */

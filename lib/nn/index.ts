@@ -15,6 +15,10 @@ export {
   Tanh,
 } from './activation'
 export { MultiheadAttention, type MultiheadAttentionCall, type MultiheadAttentionOptions } from './attention'
+export type { GradientCheckpointingOptions } from './checkpointing'
+
+import './checkpointing'
+
 export { ModuleDict, ModuleList, Sequential } from './containers'
 export { Dropout } from './dropout'
 export { Embedding, type EmbeddingOptions } from './embedding'

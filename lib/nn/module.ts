@@ -4,6 +4,7 @@
 // work and nothing is registered twice. `forward` is wrapped once, at construction: the wrapper opens the memory scope
 // that releases what a call leaves behind, names the module in error messages, and runs the hooks.
 
+import { runCheckpointed, type SaveOps } from '../autograd/checkpoint'
 import { withoutGrad } from '../autograd/mode'
 import type { Device, DeviceName } from '../device'
 import { type DType, isFloatingCode } from '../dtype'
@@ -42,6 +43,11 @@ export interface IncompatibleKeys {
 
 const wholeDTypes: ReadonlySet<string> = new Set<DType>(['int64', 'int32', 'uint8', 'bool'])
 
+/** @internal */
+export interface CheckpointPolicy {
+  readonly save: SaveOps | null
+}
+
 // --- the module -------------------------------------------------------------------------------------------------------
 
 let callDepth = 0
@@ -77,6 +83,8 @@ export class Module {
   readonly #backwardHooks = new Set<BackwardHook>()
   readonly #label: string
   #context = 0
+  /** @internal How its calls are checkpointed while it trains, or null; see gradientCheckpointing */
+  _checkpointing: CheckpointPolicy | null = null
 
   constructor() {
     const { forward } = this
@@ -113,7 +121,11 @@ export class Module {
           const others = hook(this, inputs) ?? inputs
           inputs = Array.isArray(others) ? others : [others]
         }
-        const result = forward.apply(this, inputs)
+        const policy = this._checkpointing
+        const result =
+          policy === null || !this.training
+            ? forward.apply(this, inputs)
+            : runCheckpointed('checkpoint', forward.bind(this), inputs, policy.save, this)
         return result instanceof Promise
           ? result.then((value) => this.#afterForward(inputs, value))
           : this.#afterForward(inputs, result)

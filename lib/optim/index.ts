@@ -1,5 +1,6 @@
 // Optimizers and schedules.
 
+export { type Accumulated, type AccumulateOptions, type Accumulation, accumulate, type LossScaler } from './accumulate'
 export { Adagrad, type AdagradOptions } from './adagrad'
 export { Adam, type AdamOptions, AdamW, AdamW8bit } from './adam'
 export { paramGroupsWithDecay } from './groups'

@@ -9,6 +9,7 @@ import type { StepConditions, StepOperands } from '../ops/optim'
 import { readOptions, refuseSnakeCase } from '../options'
 import { full } from '../tensor/create'
 import { flushReleases, releaseTensor } from '../tensor/memory'
+import { inPhase, isListening, noteTensor } from '../tensor/memoryNotes'
 import { unscoped } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
 import { checkRange, expectGradient, expectParameter, zerosFor } from './arguments'
@@ -114,6 +115,10 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
   step(options: StepOptions & { maxNorm: number }): Tensor
   step(options?: StepOptions): Tensor | undefined
   step(options: StepOptions = {}): Tensor | undefined {
+    return inPhase('step', () => this.#step(options))
+  }
+
+  #step(options: StepOptions): Tensor | undefined {
     const name = this.constructor.name
     const { maxNorm } = readOptions(`${name}.step`, options, ['maxNorm'])
     if (maxNorm !== undefined) checkRange(name, 'maxNorm', maxNorm, 0)
@@ -204,6 +209,9 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
     if (state === undefined) {
       state = unscoped(create) // the step may run inside tidy
       this.state.set(param, state)
+      if (isListening()) {
+        for (const value of Object.values(state)) if (value instanceof Tensor) noteTensor(value, 'optimizer')
+      }
     }
     return state
   }

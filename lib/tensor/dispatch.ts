@@ -2,6 +2,7 @@
 
 import { NativeError } from '../errors'
 import { binding, nativeError, type OpRow, scratch } from '../native'
+import { observer } from './observer'
 import { releasedError, type Shape, Tensor } from './tensor'
 
 /** A row of native/ops.def. */
@@ -53,6 +54,7 @@ function begin(op: NativeOp, inputs: readonly (Tensor | null | undefined)[], out
       scratch[at++] = 0
     } else {
       if (input._released !== null) throw releasedError(op.name, input)
+      if (observer !== null) observer.uses(input)
       scratch[at++] = input._handle
     }
   }
@@ -81,10 +83,14 @@ export function run(
   dtype: number,
   attrs: readonly number[] = none,
 ): Tensor {
+  const recalled = observer === null ? null : observer.recall(op.name)
+  if (recalled !== null) return recalled[0]!
   begin(op, inputs, 1, attrs.length)
   putShape(shape, dtype)
   finish(attrs)
-  return Tensor._new(scratch[0]!, shape, dtype)
+  const output = Tensor._new(scratch[0]!, shape, dtype)
+  if (observer !== null) observer.ran(op.name, [output])
+  return output
 }
 
 /** Shape and dtype code of a new output, or an existing tensor to overwrite. */
@@ -97,10 +103,14 @@ export function runMany(
   outputs: readonly Output[],
   attrs: readonly number[] = none,
 ): Tensor[] {
+  const overwrites = observer !== null && outputs.some((output) => output instanceof Tensor)
+  const recalled = observer === null || overwrites ? null : observer.recall(op.name)
+  if (recalled !== null) return recalled
   begin(op, inputs, outputs.length, attrs.length)
   for (const output of outputs) {
     if (output instanceof Tensor) {
       if (output._released !== null) throw releasedError(op.name, output)
+      if (observer !== null) observer.uses(output)
       scratch[at++] = output._handle
     } else {
       putShape(output[0], output[1])
@@ -109,11 +119,13 @@ export function runMany(
   finish(attrs)
   let fresh = 0
   const handles = outputs.map((output) => (output instanceof Tensor ? 0 : scratch[fresh++]!))
-  return outputs.map((output, i) => {
+  const results = outputs.map((output, i) => {
     if (!(output instanceof Tensor)) return Tensor._new(handles[i]!, output[0], output[1])
     output._bumpVersion()
     return output
   })
+  if (observer !== null && !overwrites) observer.ran(op.name, results)
+  return results
 }
 
 /** Runs an operator that overwrites `out`. */
@@ -124,6 +136,7 @@ export function runInto(
   attrs: readonly number[] = none,
 ): Tensor {
   if (out._released !== null) throw releasedError(op.name, out)
+  if (observer !== null) observer.uses(out)
   begin(op, inputs, 1, attrs.length)
   scratch[at++] = out._handle
   finish(attrs)
@@ -143,6 +156,7 @@ export function runLike(
   attr2 = 0,
 ): Tensor {
   if (a._released !== null) throw releasedError(op.name, a)
+  if (observer !== null) return runWatched(op, a, b, dtype, [attr0, attr1, attr2].slice(0, attrs))
   scratch[0] = op.id
   scratch[1] = currentContext
   scratch[3] = 1
@@ -164,4 +178,8 @@ export function runLike(
   const failure = binding.dispatch()
   if (failure !== undefined) throw nativeError(failure)
   return Tensor._new(scratch[0]!, a.shape, dtype)
+}
+
+function runWatched(op: NativeOp, a: Tensor, b: Tensor | null, dtype: number, attrs: readonly number[]): Tensor {
+  return run(op, b === null ? [a] : [a, b], a.shape, dtype, attrs)
 }

@@ -6,6 +6,7 @@
 
 import { itemSizes } from '../dtype'
 import { binding, check, scratch } from '../native'
+import { observer } from './observer'
 import type { Tensor } from './tensor'
 
 /** @internal What is released when it closes; lib/tensor/scope.ts opens and closes them. */
@@ -123,6 +124,7 @@ export function adopt(tensor: Tensor, from: Tensor): void {
 
 /** @internal Every new tensor passes here. */
 export function track(tensor: Tensor): void {
+  if (observer !== null) observer.made(tensor)
   if (current !== null) current.tensors.push(tensor)
   else leaveToCollector(tensor)
 }
@@ -164,7 +166,14 @@ export async function yieldToCollector(): Promise<void> {
 }
 let pressureFloor = 0
 
-function stats(): { allocated: number; reserved: number; maxAllocated: number; limit: number; tensors: number } {
+/** @internal The allocator's account and this thread's live tensors. */
+export function memoryStats(): {
+  allocated: number
+  reserved: number
+  maxAllocated: number
+  limit: number
+  tensors: number
+} {
   flushReleases()
   binding.memoryStats()
   lastPeak = scratch[2]!
@@ -175,29 +184,4 @@ function stats(): { allocated: number; reserved: number; maxAllocated: number; l
     limit: scratch[3]!,
     tensors: scratch[5]!,
   }
-}
-
-/** Memory of the cpu device, in bytes. Operations that are queued have not allocated yet: synchronize first. */
-export const memory = {
-  /** Held by live tensors. */
-  allocated: (): number => stats().allocated,
-  /** Held from the system, for live tensors and for reuse. */
-  reserved: (): number => stats().reserved,
-  /** Most that was allocated since the start or the last `resetPeak()`. */
-  maxAllocated: (): number => stats().maxAllocated,
-  /** What may be allocated. */
-  limit: (): number => stats().limit,
-  /** Live tensors of this thread. */
-  tensors: (): number => stats().tensors,
-  resetPeak(): void {
-    check(binding.memoryControl(0, 0))
-  },
-  /** Gives unused memory back to the system. */
-  trim(): void {
-    check(binding.memoryControl(1, 0))
-  },
-  /** Sets what may be allocated, in bytes; 0 restores the default (95 % of what this process may use). */
-  setLimit(bytes: number): void {
-    check(binding.memoryControl(2, bytes))
-  },
 }

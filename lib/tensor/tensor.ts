@@ -11,6 +11,7 @@ import { binding, check, nativeError, scratch } from '../native'
 import { expectFunction } from '../options'
 import { hostTarget, type NestedArray, nest, scalar, type TensorData } from './elements'
 import { flushReleases, releaseTensor, track, yieldToCollector } from './memory'
+import { observer } from './observer'
 import { formatTensor } from './print'
 
 /** Sizes of a tensor, outermost first. */
@@ -109,6 +110,7 @@ export class Tensor {
   /** @internal A view of `source`'s storage; the caller has checked that it stays inside. */
   static _view(source: Tensor, shape: Shape, strides: readonly number[], offset: number): Tensor {
     const rank = shape.length
+    if (observer !== null) observer.uses(source)
     scratch[0] = source._handle
     scratch[1] = offset
     scratch[2] = rank

@@ -96,11 +96,23 @@ napi_value initialize(napi_env env, napi_value exports) {
     return napi_property_descriptor{named, nullptr, callback, nullptr, nullptr, nullptr, napi_enumerable, environment};
   };
   const napi_property_descriptor methods[] = {
-      method("setScratch", setScratch), method("dispatch", dispatch),       method("view", view),
-      method("release", release),       method("upload", upload),           method("read", read),
-      method("readSync", readSync),     method("synchronize", synchronize), method("synchronizeSync", synchronizeSync),
-      method("opTable", opTable),       method("memoryStats", memoryStats), method("memoryControl", memoryControl),
-      method("passed", passed),         method("threads", threads),         method("describe", describe),
+      method("setScratch", setScratch),
+      method("dispatch", dispatch),
+      method("view", view),
+      method("release", release),
+      method("upload", upload),
+      method("read", read),
+      method("readSync", readSync),
+      method("synchronize", synchronize),
+      method("synchronizeSync", synchronizeSync),
+      method("opTable", opTable),
+      method("memoryStats", memoryStats),
+      method("memoryControl", memoryControl),
+      method("memoryNote", memoryNote),
+      method("memoryEvents", memoryEvents),
+      method("passed", passed),
+      method("threads", threads),
+      method("describe", describe),
   };
   napi_define_properties(env, exports, sizeof methods / sizeof *methods, methods);
   return exports;

@@ -77,6 +77,8 @@ void abandonPending(Environment* environment);
 napi_value opTable(napi_env env, napi_callback_info info);
 napi_value memoryStats(napi_env env, napi_callback_info info);
 napi_value memoryControl(napi_env env, napi_callback_info info);
+napi_value memoryNote(napi_env env, napi_callback_info info);
+napi_value memoryEvents(napi_env env, napi_callback_info info);
 napi_value threads(napi_env env, napi_callback_info info);
 napi_value describe(napi_env env, napi_callback_info info);
 

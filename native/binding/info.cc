@@ -53,7 +53,7 @@ napi_value memoryStats(napi_env env, napi_callback_info info) {
 }
 
 // memoryControl(what, value): 0 resets the peak, 1 trims, 2 sets the limit in bytes (0: the system's), 3 tells V8 how
-// many more bytes (or fewer) unreleased tensors of this environment hold.
+// many more bytes (or fewer) unreleased tensors of this environment hold, 4 begins (1) or ends (0) the log.
 napi_value memoryControl(napi_env env, napi_callback_info info) {
   napi_value args[2];
   environmentOf(env, info, 2, args);
@@ -77,10 +77,47 @@ napi_value memoryControl(napi_env env, napi_callback_info info) {
       case 3:
         napi_adjust_external_memory(env, static_cast<int64_t>(value), &total);
         break;
+      case 4:
+        hostAllocator().setLogging(value > 0);
+        break;
       default:
         fail(ErrorCode::kNative, "memoryControl: unknown request %d", what);
     }
     return nullptr;
+  });
+}
+
+// memoryNote(what): queues a note for the log about the tensor whose handle is in the scratch buffer, or about none
+// (0).
+napi_value memoryNote(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  Environment* environment = environmentOf(env, info, 1, args);
+  return guarded(env, [&]() -> napi_value {
+    uint32_t what = 0;
+    napi_get_value_uint32(env, args[0], &what);
+    const double handle = environment->scratch[0];
+    Stream::cpu().note(handle == 0 ? nullptr : environment->find(handle, "memoryNote"), what);
+    return nullptr;
+  });
+}
+
+// The log so far, as a Float64Array of kind, context, address, bytes for each event.
+napi_value memoryEvents(napi_env env, napi_callback_info) {
+  return guarded(env, [&]() -> napi_value {
+    const std::vector<MemoryEvent> events = hostAllocator().events();
+    napi_value buffer, array = nullptr;
+    void* data = nullptr;
+    napi_create_arraybuffer(env, 4 * sizeof(double) * events.size(), &data, &buffer);
+    GRADUS_CHECK(data || events.empty(), ErrorCode::kOutOfMemory, "the system refused it|0|0|0|0|");
+    double* at = static_cast<double*>(data);
+    for (const MemoryEvent& event : events) {
+      *at++ = event.kind;
+      *at++ = event.context;
+      *at++ = static_cast<double>(event.address);  // below 2^48
+      *at++ = static_cast<double>(event.bytes);
+    }
+    napi_create_typedarray(env, napi_float64_array, 4 * events.size(), buffer, 0, &array);
+    return array;
   });
 }
 

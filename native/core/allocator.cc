@@ -94,7 +94,7 @@ Allocator& hostAllocator() {
   return *allocator;
 }
 
-Allocation Allocator::allocate(size_t bytes, uint32_t context) {
+Allocation Allocator::allocate(size_t bytes, uint32_t context, MemoryEvent::Kind kind) {
   if (bytes == 0) return {};
   std::lock_guard lock(mutex_);
   if (bytes > kLargest) outOfMemory(bytes, "the size is beyond any machine");
@@ -115,6 +115,7 @@ Allocation Allocator::allocate(size_t bytes, uint32_t context) {
   allocated_ += bytes;
   ++count_;
   peak_ = std::max(peak_, allocated_);
+  if (log_.on()) log_.add(kind, result.data, bytes, context);
   return result;
 }
 
@@ -122,6 +123,7 @@ void Allocator::release(const Allocation& allocation) {
   if (allocation.data == nullptr) return;
   std::lock_guard lock(mutex_);
   allocated_ -= allocation.bytes;
+  if (log_.on()) log_.add(MemoryEvent::kRelease, allocation.data, allocation.bytes, 0);
   forbid(allocation.data, allocation.bytes);
   if (allocation.block == nullptr) {
     smallFree_[classOf(allocation.bytes + kRedZone)].push_back(allocation.data);
@@ -236,6 +238,21 @@ void Allocator::resetPeak() {
 void Allocator::setLimit(uint64_t bytes) {
   std::lock_guard lock(mutex_);
   limit_ = bytes > 0 ? bytes : systemLimit();
+}
+
+void Allocator::setLogging(bool on) {
+  std::lock_guard lock(mutex_);
+  on ? log_.start() : log_.stop();
+}
+
+void Allocator::note(const void* address, size_t bytes, uint32_t what) {
+  std::lock_guard lock(mutex_);
+  if (log_.on()) log_.add(MemoryEvent::kNote, address, bytes, what);
+}
+
+std::vector<MemoryEvent> Allocator::events() {
+  std::lock_guard lock(mutex_);
+  return log_.events();
 }
 
 // The message carries "context:bytes" pairs of the largest live tensors for lib/errors.ts, which knows module paths.

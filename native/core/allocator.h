@@ -12,6 +12,8 @@
 #include <set>
 #include <vector>
 
+#include "memory_log.h"
+
 namespace gradus {
 
 struct Block;
@@ -33,13 +35,18 @@ class Allocator {
 
   Allocator();
   // Throws Error(kOutOfMemory). `context` tags the allocation for out-of-memory reports.
-  Allocation allocate(size_t bytes, uint32_t context);
+  Allocation allocate(size_t bytes, uint32_t context, MemoryEvent::Kind kind = MemoryEvent::kTensor);
   void release(const Allocation& allocation);
   MemoryStats stats();
   void resetPeak();
   void setLimit(uint64_t bytes);
   // Gives memory that is not in use back to the system.
   void trim();
+
+  // The log of everything that passes here, for profiles; off by default.
+  void setLogging(bool on);
+  void note(const void* address, size_t bytes, uint32_t what);
+  std::vector<MemoryEvent> events();
 
  private:
   struct Segment {
@@ -62,6 +69,7 @@ class Allocator {
   std::set<Block*, BySize> free_;
   std::vector<Segment> segments_;
   size_t nextSegment_;
+  MemoryLog log_;
   uint64_t allocated_ = 0, reserved_ = 0, peak_ = 0, limit_ = 0, count_ = 0;
 };
 

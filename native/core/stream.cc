@@ -27,7 +27,7 @@ class CallWorkspace final : public Workspace {
     for (const Allocation& each : taken_) hostAllocator().release(each);
   }
   void* take(size_t bytes) override {
-    taken_.push_back(hostAllocator().allocate(bytes > 0 ? bytes : 1, context_));
+    taken_.push_back(hostAllocator().allocate(bytes > 0 ? bytes : 1, context_, MemoryEvent::kWorkspace));
     return taken_.back().data;
   }
 
@@ -151,6 +151,14 @@ void Stream::read(Account* account, Tensor* tensor, void* target, Completion* co
   publish(bytes);
 }
 
+void Stream::note(Tensor* tensor, uint32_t what) {
+  const size_t bytes = aligned(sizeof(Header) + sizeof(void*));
+  char* at = reserve(bytes);
+  new (at) Header{static_cast<uint32_t>(bytes), Kind::kNote, 0, 0, 0, 0, what, nullptr};
+  std::memcpy(at + sizeof(Header), &tensor, sizeof tensor);
+  publish(bytes);
+}
+
 void Stream::fence(Account* account, Completion* completion) {
   const size_t bytes = aligned(sizeof(Header) + sizeof(void*));
   char* at = reserve(bytes);
@@ -210,6 +218,13 @@ void Stream::execute(const Header& header, const char* body) {
       return;
     case Kind::kRead:
       return executeRead(header, body);
+    case Kind::kNote: {
+      Tensor* tensor;
+      std::memcpy(&tensor, body, sizeof tensor);
+      const Allocation memory = tensor ? tensor->storage->memory : Allocation{};
+      hostAllocator().note(memory.data, memory.bytes, header.context);
+      return;
+    }
     case Kind::kFence: {
       Completion* completion;
       std::memcpy(&completion, body, sizeof completion);

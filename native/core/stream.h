@@ -43,11 +43,13 @@ class Stream {
   void release(Tensor* const* tensors, size_t count);
   // Copies the tensor's elements in row-major order to `target`, then completes.
   void read(Account* account, Tensor* tensor, void* target, Completion* completion);
+  // Writes to the allocator's log, when its time comes, what a tensor is (or, without one, what begins).
+  void note(Tensor* tensor, uint32_t what);
   // Completes when everything queued before has run.
   void fence(Account* account, Completion* completion);
 
  private:
-  enum class Kind : uint8_t { kPad, kRun, kRelease, kRead, kFence };
+  enum class Kind : uint8_t { kPad, kRun, kRelease, kRead, kNote, kFence };
   struct Header {
     uint32_t bytes;
     Kind kind;

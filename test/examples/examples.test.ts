@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
 import { train } from '../../examples/basicLoop'
+import { makeModel, step } from '../../examples/checkpointing'
 import { rates, schedules } from '../../examples/schedules'
 
 test('basicLoop: the loss falls from that of a guess', async () => {
@@ -39,4 +40,14 @@ test('schedules: a multiplier by hand', () => {
   expect(byHand[0]).toBeCloseTo(5e-6, 15)
   expect(byHand[9]).toBeCloseTo(5e-5, 15)
   expect(byHand[99]).toBeCloseTo(5e-5, 15)
+})
+
+test('checkpointing: the same gradients in a third of the memory', async () => {
+  const model = makeModel()
+  const stored = await step(model, 'store')
+  const [all, some] = [await step(model, 'checkpoint'), await step(model, 'selective')]
+  expect(all.gradient).toEqual(stored.gradient)
+  expect(some.gradient).toEqual(stored.gradient)
+  expect(all.activations).toBeLessThan(0.35 * stored.activations)
+  expect(some.activations).toBeLessThan(0.6 * stored.activations)
 })
