@@ -411,6 +411,22 @@ describe('GradScaler in training', () => {
     })
   })
 
+  it('takes the step of a group of micro-batches', async () => {
+    const run = async (scaler?: amp.GradScaler): Promise<unknown> => {
+      random.seed(1)
+      const model = new Mlp()
+      const optimizer = new optim.AdamW(model.parameters())
+      const group = [randn([4, 32]), randn([2, 32])]
+      const loss = (x: Tensor): Tensor => ops.mseLoss(model.forward(x), x)
+      const targets = (x: Tensor): number => x.numel
+      const given = { optimizer, maxNorm: 0.1, loss, targets, ...(scaler && { scaler }) }
+      const { norm, step } = await optim.accumulate(model as never, group, given)
+      if (scaler) expect(await step).toBe(true)
+      return [await norm!.item(), await model.up.weight.array()]
+    }
+    expect(await run(new GradScaler({ initScale: 1024 }))).toEqual(await run())
+  })
+
   it('resumes from a checkpoint with the same bits', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'gradus-scaler-'))
     try {
