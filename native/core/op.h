@@ -39,10 +39,11 @@ struct TensorView {
   }
 };
 
-// Scratch memory from the device's caching allocator; freed when the operator returns.
+// Scratch memory from the device's caching allocator; freed when the operator returns, or given back before.
 class Workspace {
  public:
   virtual void* take(size_t bytes) = 0;  // 64-byte aligned, uninitialized; throws kOutOfMemory
+  virtual void give(void* taken) = 0;    // back, so that the operator's next step has it
  protected:
   ~Workspace() = default;
 };

@@ -391,7 +391,9 @@ void gemm(const Gemm& g, int threads, void* scratch) {
 void gemm(const Gemm& g, const OpCall& call) {
   if (g.m == 0 || g.n == 0) return;
   const int threads = gemmThreads(g);
-  gemm(g, threads, call.workspace->take(gemmScratch(g, threads)));
+  void* scratch = call.workspace->take(gemmScratch(g, threads));
+  gemm(g, threads, scratch);
+  call.workspace->give(scratch);  // an operator of several products needs it once
 }
 
 }  // namespace gradus::cpu
