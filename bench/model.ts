@@ -1,6 +1,6 @@
 // The model of bench/pytorch/train_step.py in gradus: the same parameters, names and work.
 
-import { fromTypedArray, nn, ops, random, type Tensor, tensor } from 'gradus'
+import { fromTypedArray, nn, ops, random, type Tensor, tensor, tidy } from 'gradus'
 
 /** Layers, heads, width, context, batch, vocabulary, causal. */
 export const configs = {
@@ -86,8 +86,12 @@ export class Model extends nn.Module {
 
   override forward({ idx, target, mask, picked }: Batch): Tensor {
     const { D, T } = this.config
-    let x = this.drop.forward(this.tok.forward(idx).add(this.pos.weight.slice(0, 0, T)))
-    for (const block of this.blocks) x = (block as Block).forward(x, mask)
+    let x = tidy(() => this.drop.forward(this.tok.forward(idx).add(this.pos.weight.slice(0, 0, T))))
+    for (const block of this.blocks) {
+      const before = x
+      x = (block as Block).forward(before, mask)
+      before.dispose() // as the peer's, whose variable is overwritten
+    }
     x = this.lnf.forward(x).reshape(-1, D)
     let labels = target.reshape(-1)
     if (picked !== null) {

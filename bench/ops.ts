@@ -96,6 +96,27 @@ function attention(name: Precision, B: number, T: number): void {
   )
 }
 
+// Its time beside that of 'all' should be the share of the blocks, as the operations per second say.
+function sparseAttention(name: Precision, T: number): void {
+  const { BlockMask } = ops
+  const patterns = {
+    all: BlockMask.from(() => true, T),
+    local: BlockMask.local(T, 4),
+    strided: BlockMask.strided(T, 8),
+    'local and global': BlockMask.local(T, 4).or(BlockMask.global(T, 1)),
+  }
+  for (const [pattern, blockMask] of Object.entries(patterns)) {
+    both(
+      `attention_blocks ${pattern}`,
+      `B1 H12 T${T} D64`,
+      name,
+      (q, k, v) => ops.scaledDotProductAttention(q!, k!, v!, { blockMask }),
+      () => [0, 1, 2].map(() => randn([1, 12, T, 64], { dtype: dtypes[name] })),
+      4 * 12 * T * T * 64 * blockMask.density,
+    )
+  }
+}
+
 function layers(): void {
   for (const name of ['fp32', 'bf16'] as const) {
     const dtype = dtypes[name]
@@ -126,8 +147,11 @@ function layers(): void {
     )
   }
   // one sequence is enough to see that time grows with T squared and memory with T
-  attention('fp32', 1, 4096)
-  attention('fp32', 1, 16384)
+  for (const name of ['fp32', 'bf16'] as const) {
+    attention(name, 1, 4096)
+    attention(name, 1, 16384)
+    sparseAttention(name, 4096)
+  }
   const index = randint(0, 50257, [4, 256])
   both(
     'embedding',

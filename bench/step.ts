@@ -1,12 +1,12 @@
 // npm run bench:step: whole training steps of a standard transformer, in the JSON of bench/pytorch/train_step.py.
-// A step is zeroGrad, forward, backward, clipGradNorm_(1.0), AdamW(lr 3e-4, weight decay 0.1).
+// A step is zeroGrad, forward, backward, clipping to norm 1, AdamW(lr 3e-4, weight decay 0.1); with fp16 a GradScaler.
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { Command, Option } from 'commander'
-import { amp, device, io, memory, nn, optim, random, setNumThreads, Tensor } from 'gradus'
+import { amp, device, io, memory, optim, random, setNumThreads, Tensor } from 'gradus'
 import { type Batch, type ConfigName, configs, Model, matmulFlops, randomBatch } from './model'
 import { probability, wholeNumber } from './options'
 import { median } from './timing'
@@ -78,13 +78,14 @@ async function main(options: Options): Promise<void> {
 
   const low = lowDTypes[options.dtype]
   const optimizer = new optim.AdamW(parameters, { lr: 3e-4, weightDecay: 0.1 })
+  const scaler = new amp.GradScaler({ enabled: low === 'float16' })
   const step = (): [loss: Tensor, norm: Tensor] => {
     optimizer.zeroGrad()
     const loss = low === null ? model.forward(batch) : amp.autocast({ dtype: low }, () => model.forward(batch))
-    loss.backward()
-    const norm = nn.utils.clipGradNorm_(parameters, 1)
-    optimizer.step()
-    return [loss, norm]
+    scaler.scale(loss).backward()
+    const { norm } = scaler.step(optimizer, { maxNorm: 1 })
+    scaler.update()
+    return [loss, norm!]
   }
 
   let lossFirst = Number.NaN

@@ -10,7 +10,10 @@ export type Scalable = Tensor | readonly Scalable[]
 
 /** @internal A tensor, or each of nested arrays, times the scale. */
 export function multiplied(outputs: Scalable, scale: Tensor): Scalable {
-  if (outputs instanceof Tensor) return outputs.mul(scale)
+  if (outputs instanceof Tensor) {
+    outputs._outermost = true // the loss that the caller prints is no step on the way to the scaled one
+    return outputs.mul(scale)
+  }
   if (Array.isArray(outputs)) return outputs.map((each) => multiplied(each, scale))
   throw new ArgumentError('GradScaler.scale', {
     problem: 'nothing to scale',

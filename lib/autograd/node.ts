@@ -106,7 +106,7 @@ export class SavedTensor implements Saved {
         action: 'use the out-of-place form, or clone() before changing it',
       })
     }
-    if (tensor._released === null) return tensor
+    if (tensor._released === null && this.recipe?.rounds !== true) return tensor
     if (this.recipe === null) return lend(tensor)
     return this.recipe.compute(this.inputs.map((input) => input.read(op)))
   }

@@ -7,6 +7,7 @@ import { isFusable, Linear } from '../nn/linear'
 import { Module } from '../nn/module'
 import { LayerNorm } from '../nn/norm'
 import { attentionWithWeights, dropoutAdd, mlp, scaledDotProductAttention, tanh } from '../ops/index'
+import { letGo } from '../tensor/scope'
 import type { Tensor } from '../tensor/tensor'
 import { type Activation, fusableGelu, makeActivation } from './activations'
 import type { FullBERTConfig } from './bertConfig'
@@ -188,7 +189,9 @@ export class BERTEncoder extends Module {
     let x = input
     for (const layer of this.layer) {
       insight?.noteHidden(x)
-      x = layer.forward(x, { mask, insight })
+      const before = x
+      x = layer.forward(before, { mask, insight })
+      if (insight === null && before !== input) letGo(before)
     }
     insight?.noteHidden(x)
     return x

@@ -10,7 +10,7 @@ import { Linear } from '../nn/linear'
 import { Module, type StateDict } from '../nn/module'
 import { LayerNorm } from '../nn/norm'
 import { crossEntropy, linear, linearCrossEntropy } from '../ops/index'
-import { tidy } from '../tensor/scope'
+import { letGo, tidy } from '../tensor/scope'
 import type { Tensor } from '../tensor/tensor'
 import { type CausalLM, type GenerateOptions, generate, type NextCall, stream } from './generate'
 import { GPTBlock } from './gptBlock'
@@ -88,10 +88,12 @@ export class GPTTransformer extends Module {
     }
     // A slice of the table costs nothing and its gradient needs no scatter; [T, C] broadcasts over the batch.
     const positions = positionIds === null ? this.wpe.weight.narrow(0, past, T) : this.wpe.forward(positionIds)
-    let x = this.drop.forward(this.wte.forward(inputIds).add(positions)) // [B, T, C]
+    let x = tidy(() => this.drop.forward(this.wte.forward(inputIds).add(positions))) // [B, T, C]
     for (const block of this.h) {
       insight?.noteHidden(x)
-      x = block.forward(x, { mask, cache, insight })
+      const before = x
+      x = block.forward(before, { mask, cache, insight })
+      if (insight === null) letGo(before)
     }
     cache?.advance(T)
     x = this.ln_f.forward(x)

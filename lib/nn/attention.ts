@@ -115,8 +115,9 @@ export class MultiheadAttention extends Module {
     const [B, , L] = q.shape as [number, number, number]
     const S = k.size(2)
     const mask = mergeMasks(
-      readMask('attnMask', attnMask, q, (shape) => (shape.length === 2 ? [1, 1, L, S] : [B, this.numHeads, L, S])),
-      readMask('keyPaddingMask', keyPaddingMask, q, () => [B, 1, 1, S]),
+      // autocast changes the dtype of the projections, not that of the mask
+      readMask('attnMask', attnMask, query, (shape) => (shape.length === 2 ? [1, 1, L, S] : [B, this.numHeads, L, S])),
+      readMask('keyPaddingMask', keyPaddingMask, query, () => [B, 1, 1, S]),
     )
     const dropoutP = this.training ? this.dropout : 0
     const [heads, probabilities] = needWeights
@@ -175,7 +176,7 @@ export function splitHeads(x: Tensor, count: number, nHead: number): Tensor[] {
 function readMask(
   name: string,
   mask: Tensor | null,
-  q: Tensor,
+  query: Tensor,
   shapeFor: (shape: readonly number[]) => number[],
 ): Tensor | null {
   if (mask === null) return null
@@ -188,11 +189,11 @@ function readMask(
       expected: describeShape(given),
     })
   }
-  if (mask.dtype !== 'bool' && mask.dtype !== q.dtype) {
+  if (mask.dtype !== 'bool' && mask.dtype !== query.dtype) {
     throw new DTypeError('MultiheadAttention', {
       problem: `${name} has the wrong dtype`,
       got: mask.dtype,
-      expected: `bool or ${q.dtype}`,
+      expected: `bool or ${query.dtype}`,
     })
   }
   const shaped = mask.reshape(shape)

@@ -191,6 +191,7 @@ function recordNarrow(
   record({ name, autocast: 'float32', backward }, y, bias === null ? [x, weight] : [x, weight, bias], saved)
   y._recipe = {
     inputs: [normalized, ...parameters],
+    rounds: true,
     compute: ([again, ...rest]) => {
       const w = weight === null ? null : rest[0]!
       const b = bias === null ? null : rest[weight === null ? 0 : 1]!

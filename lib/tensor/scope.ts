@@ -122,6 +122,12 @@ export function unscoped<R>(fn: () => R): R {
   }
 }
 
+/** @internal Releases an intermediate result before its scope closes: of a loop over layers only the last one is wanted,
+ *  and where the tape needs less than a layer's output, all of them would wait for the end. What a hook was handed stays. */
+export function letGo(x: Tensor): void {
+  if (!x._kept && x._released === null) releaseTensor(x, 'the loop over the layers')
+}
+
 /** Runs fn and releases every tensor made in it, but for those reachable from its result and those marked with
  *  `.keep()`. Modules do this by themselves; it is for code outside of them.
  *  @example tidy(() => a.add(b).mul(c)) */

@@ -36,6 +36,9 @@ export function hookHandle(remove: () => unknown): HookHandle {
 export interface Recipe {
   readonly inputs: readonly Tensor[]
   readonly compute: (inputs: readonly Tensor[]) => Tensor
+  /** It gives the tensor but for rounding. Then formulas read what it gives even where the tensor is still there, so that
+   *  their bits do not depend on who holds it. */
+  readonly rounds?: boolean
 }
 
 /** An n-dimensional array on a device. Made by `tensor`, `zeros`, … and by operators; never by `new`. */

@@ -12,7 +12,6 @@ import { loadCheckpoint, saveCheckpoint } from '../io/checkpoint'
 import type { MemoryReport } from '../memoryReport'
 import { GPT } from '../models/gpt'
 import { htmlReport, lossChart, type StepRecord, type TrainingHistory } from '../monitor/report'
-import { clipGradNorm_ } from '../nn/utils'
 import { AdamW } from '../optim/adam'
 import { LambdaLR } from '../optim/schedule/lambda'
 import * as random from '../random'
@@ -228,8 +227,7 @@ class Run {
     this.optimizer.zeroGrad()
     const { loss } = this.model.forward({ inputIds, labels, returnLogits: false })
     loss!.backward()
-    const norm = clipGradNorm_(this.model.parameters(), maxNorm)
-    this.optimizer.step()
+    const norm = this.optimizer.step({ maxNorm })
     this.schedule.step()
     const [lossValue, gradNorm] = [await loss!.item(), await norm.item()]
     const seconds = (performance.now() - from) / 1e3

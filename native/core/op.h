@@ -39,11 +39,10 @@ struct TensorView {
   }
 };
 
-// Scratch memory from the device's caching allocator; freed when the operator returns, or given back before.
+// Scratch memory from the device's caching allocator; freed when the operator returns.
 class Workspace {
  public:
   virtual void* take(size_t bytes) = 0;  // 64-byte aligned, uninitialized; throws kOutOfMemory
-  virtual void give(void* taken) = 0;    // back, so that the operator's next step has it
  protected:
   ~Workspace() = default;
 };

@@ -30,14 +30,6 @@ class CallWorkspace final : public Workspace {
     taken_.push_back(hostAllocator().allocate(bytes > 0 ? bytes : 1, context_, MemoryEvent::kWorkspace));
     return taken_.back().data;
   }
-  void give(void* taken) override {
-    for (size_t i = taken_.size(); i-- > 0;) {
-      if (taken_[i].data != taken) continue;
-      hostAllocator().release(taken_[i]);
-      taken_.erase(taken_.begin() + static_cast<ptrdiff_t>(i));
-      return;
-    }
-  }
 
  private:
   uint32_t context_;

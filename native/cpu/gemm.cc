@@ -388,12 +388,16 @@ void gemm(const Gemm& g, int threads, void* scratch) {
   HWY_DYNAMIC_DISPATCH(product)(oriented(g), threads, scratch);
 }
 
-void gemm(const Gemm& g, const OpCall& call) {
+void gemm(const Gemm& g, const OpCall& call) { GemmSeries(call).multiply(g); }
+
+void GemmSeries::multiply(const Gemm& g) {
   if (g.m == 0 || g.n == 0) return;
   const int threads = gemmThreads(g);
-  void* scratch = call.workspace->take(gemmScratch(g, threads));
-  gemm(g, threads, scratch);
-  call.workspace->give(scratch);  // an operator of several products needs it once
+  if (const size_t bytes = gemmScratch(g, threads); bytes > bytes_) {
+    scratch_ = call_.workspace->take(bytes);
+    bytes_ = bytes;
+  }
+  gemm(g, threads, scratch_);
 }
 
 }  // namespace gradus::cpu

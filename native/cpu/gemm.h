@@ -73,4 +73,16 @@ void gemmByOneDnn(const Gemm& g);
 // With scratch of the operation.
 void gemm(const Gemm& g, const OpCall& call);
 
+// For several products of one operation: they share scratch, which an operation keeps until its end.
+class GemmSeries {
+ public:
+  explicit GemmSeries(const OpCall& call) : call_(call) {}
+  void multiply(const Gemm& g);
+
+ private:
+  const OpCall& call_;
+  void* scratch_ = nullptr;
+  size_t bytes_ = 0;
+};
+
 }  // namespace gradus::cpu

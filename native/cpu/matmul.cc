@@ -237,6 +237,7 @@ void run_mlp(const OpCall& call) {
       std::max<int64_t>(1024, (int64_t{64} << 20) / std::max<int64_t>(1, stride * itemSize(pre.dtype)));
   const int64_t chunk = atOnce ? most : std::max<int64_t>(1, x.rows);
   void* activated = atOnce ? call.workspace->take(std::min(chunk, x.rows) * stride * itemSize(pre.dtype)) : nullptr;
+  GemmSeries products(call);
   for (int64_t row = 0; row < x.rows; row += chunk) {
     const int64_t count = std::min(chunk, x.rows - row);
     const Matrix z = pre.rowsFrom(row, count);
@@ -247,12 +248,12 @@ void run_mlp(const OpCall& call) {
       up.activated = activated;
       up.activatedRowStride = stride;
     }
-    gemm(up, call);
+    products.multiply(up);
     const GemmOperand h = atOnce ? GemmOperand{activated, pre.dtype, stride, 1, Activation::kNone}
                                  : GemmOperand{z.data, z.dtype, z.rowStride, z.colStride, gelu};
     Gemm down = productOf(h, w2.transposed(), hidden, out.rowsFrom(row, count));
     addBias(down, call.in[4]);
-    gemm(down, call);
+    products.multiply(down);
   }
 }
 
@@ -277,6 +278,7 @@ void run_mlpBackward(const OpCall& call) {
   scratch.data = call.workspace->take(bytes);
   void* activated = call.workspace->take(bytes);
   void *sums1 = zeroSums(call, hidden), *sums2 = zeroSums(call, grad.cols);
+  GemmSeries products(call);
   for (int64_t row = 0; row < grad.rows || row == 0; row += chunk) {
     const int64_t count = std::min(chunk, grad.rows - row);
     const Matrix g = grad.rowsFrom(row, count), z = pre.rowsFrom(row, count), xs = x.rowsFrom(row, count);
@@ -292,18 +294,18 @@ void run_mlpBackward(const OpCall& call) {
     step.gradientOf = gelu;
     step.activated = activated;
     step.activatedRowStride = stride;
-    gemm(step, call);
+    products.multiply(step);
 
     const GemmOperand h{activated, kept, stride, 1, Activation::kNone};
     step = productOf(g.transposed(), h, count, dw2, beta);
     step.rowSum = sums2;
-    gemm(step, call);
+    products.multiply(step);
 
     step = productOf(dz.transposed(), xs.operand(), count, dw1, beta);
     step.rowSum = sums1;
-    gemm(step, call);
+    products.multiply(step);
 
-    gemm(productOf(dz.operand(), w1.operand(), hidden, dx.rowsFrom(row, count)), call);
+    products.multiply(productOf(dz.operand(), w1.operand(), hidden, dx.rowsFrom(row, count)));
   }
   storeSums(sums1, compute == DType::kFloat64, call.out[2], accumulate);
   storeSums(sums2, compute == DType::kFloat64, call.out[4], accumulate);

@@ -579,3 +579,30 @@ describe('modules', () => {
     expect(out.shape).toEqual([1, 7])
   })
 })
+
+test('a checkpointed function is computed again in its own region', () => {
+  random.seed(9)
+  const x = randn([4, 16]).requiresGrad_()
+  const weight = randn([16, 16]).requiresGrad_()
+  const dtypes: string[] = []
+  const block = (input: Tensor): Tensor => {
+    dtypes.push(product())
+    const y = ops.linear(ops.layerNorm(input, 16), weight)
+    return y.to('float32').add(input)
+  }
+  const gradientsOf = (forward: (input: Tensor) => Tensor): Tensor[] => {
+    x.grad = null
+    weight.grad = null
+    amp
+      .autocast({ dtype: 'float16' }, () => forward(x))
+      .sum()
+      .backward()
+    return [x.grad!, weight.grad!] as Tensor[]
+  }
+  const expected = gradientsOf(block)
+  const got = gradientsOf((input) => autograd.checkpoint(block, input))
+  expect(dtypes).toEqual(['float16', 'float16', 'float16'])
+  got.forEach((grad, i) => {
+    expect(ops.equal(grad, expected[i]!)).toBe(true)
+  })
+})

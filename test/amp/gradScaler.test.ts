@@ -1,6 +1,24 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { amp, device, nn, noGrad, optim, type Tensor, tensor, zeros } from '../../lib/index'
+import {
+  amp,
+  device,
+  io,
+  memory,
+  nn,
+  noGrad,
+  ops,
+  optim,
+  randn,
+  random,
+  type Tensor,
+  tensor,
+  zeros,
+} from '../../lib/index'
 import { Fixtures } from '../../scripts/parity/fixtures'
 import { runCase } from '../../scripts/parity/run'
 
@@ -69,6 +87,13 @@ describe('GradScaler', () => {
     expect(() => scaler.scale(3 as never)).toThrow(
       'GradScaler.scale: nothing to scale: got 3, expected a tensor, or tensors in an array.',
     )
+  })
+
+  it('leaves the loss to its caller', async () => {
+    const x = weights([1, 2])
+    const loss = x.mul(3).sum()
+    new GradScaler().scale(loss).backward()
+    expect(await loss.item()).toBe(9)
   })
 
   it('unscales in place and steps with the same bits as a step that unscales as it reads', async () => {
@@ -334,6 +359,102 @@ describe('GradScaler with an optimizer of the caller', () => {
     param.grad = tensor([inf, 8])
     expect(scaler.step(optimizer).steppedSync()).toBe(false)
     expect(await param.array()).toEqual([expect.closeTo(0.4, 5), expect.closeTo(0.2, 5)])
+  })
+})
+
+describe('GradScaler in training', () => {
+  class Mlp extends nn.Module {
+    up = new nn.Linear(32, 64)
+    down = new nn.Linear(64, 32)
+    forward(x: Tensor): Tensor {
+      return this.down.forward(ops.gelu(this.up.forward(x)))
+    }
+  }
+
+  /** Losses and which steps were taken; without a scaler, those of `taken`. */
+  async function train(half: boolean, folder?: string, taken?: boolean[]): Promise<[number[], boolean[]]> {
+    random.seed(1)
+    let model = new Mlp()
+    let optimizer = new optim.AdamW(model.parameters(), { lr: 3e-3 })
+    let scaler = new GradScaler({ enabled: half, initScale: 2 ** 30 })
+    const [losses, steps]: [number[], boolean[]] = [[], []]
+    for (let step = 0; step < 60; step++) {
+      if (folder !== undefined && step === 30) {
+        await io.saveCheckpoint(folder, { model, optimizer, scaler }, { step })
+        model = new Mlp()
+        optimizer = new optim.AdamW(model.parameters())
+        scaler = new GradScaler()
+        await io.loadCheckpoint(folder, { model, optimizer, scaler })
+      }
+      random.seed(1000 + step)
+      const x = randn([64, 32])
+      optimizer.zeroGrad()
+      const loss = amp.autocast({ dtype: 'float16', enabled: half }, () =>
+        ops.mseLoss(model.forward(x).float(), x.cumsum(1).mul(0.2)),
+      )
+      scaler.scale(loss).backward()
+      const takes = taken?.[step] ?? true
+      if (takes) steps.push(await scaler.step(optimizer, { maxNorm: 1 }))
+      if (takes) scaler.update()
+      losses.push(await loss.item())
+    }
+    return [losses, steps]
+  }
+
+  it('follows float32 in float16, from a scale that is too large at first', async () => {
+    const [half, steps] = await train(true)
+    expect(steps.indexOf(true)).toBeGreaterThan(2)
+    const [full] = await train(false, undefined, steps)
+    expect(full.at(-1)).toBeLessThan(full[0]! / 2)
+    half.forEach((loss, i) => {
+      expect(Math.abs(loss / full[i]! - 1)).toBeLessThan(0.02)
+    })
+  })
+
+  it('takes the step of a group of micro-batches', async () => {
+    const run = async (scaler?: amp.GradScaler): Promise<unknown> => {
+      random.seed(1)
+      const model = new Mlp()
+      const optimizer = new optim.AdamW(model.parameters())
+      const group = [randn([4, 32]), randn([2, 32])]
+      const loss = (x: Tensor): Tensor => ops.mseLoss(model.forward(x), x)
+      const targets = (x: Tensor): number => x.numel
+      const given = { optimizer, maxNorm: 0.1, loss, targets, ...(scaler && { scaler }) }
+      const { norm, step } = await optim.accumulate(model as never, group, given)
+      if (scaler) expect(await step).toBe(true)
+      return [await norm!.item(), await model.up.weight.array()]
+    }
+    expect(await run(new GradScaler({ initScale: 1024 }))).toEqual(await run())
+  })
+
+  it('resumes from a checkpoint with the same bits', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'gradus-scaler-'))
+    try {
+      expect(await train(true, folder)).toEqual(await train(true))
+    } finally {
+      await rm(folder, { recursive: true })
+    }
+  })
+
+  it('holds no more memory after many steps', async () => {
+    const { scaler, param, optimizer } = started([1, 2, 3])
+    const schedule = new optim.LambdaLR(optimizer, () => 1)
+    const steps = async (count: number): Promise<number> => {
+      for (let i = 0; i < count; i++) {
+        optimizer.zeroGrad()
+        param.grad = tensor([1, 2, 3])
+        await scaler.step(optimizer, { maxNorm: 1, scheduler: schedule })
+        scaler.update()
+      }
+      setFlagsFromString('--expose-gc')
+      for (let i = 0; i < 3; i++) {
+        runInNewContext('gc')()
+        await new Promise((resolve) => setTimeout(resolve, 10))
+      }
+      return memory.allocated()
+    }
+    const before = await steps(20)
+    expect(await steps(400)).toBeLessThanOrEqual(before + 1024)
   })
 })
 

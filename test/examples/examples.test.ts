@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest'
 import { train } from '../../examples/basicLoop'
 import { makeModel, step } from '../../examples/checkpointing'
+import { train as trainIn } from '../../examples/mixedPrecision'
 import { rates, schedules } from '../../examples/schedules'
 
 test('basicLoop: the loss falls from that of a guess', async () => {
@@ -50,4 +51,17 @@ test('checkpointing: the same gradients in a third of the memory', async () => {
   expect(some.gradient).toEqual(stored.gradient)
   expect(all.activations).toBeLessThan(0.35 * stored.activations)
   expect(some.activations).toBeLessThan(0.6 * stored.activations)
+})
+
+test('mixedPrecision: 16 bits learn as float32 does, and store less', async () => {
+  const [whole, ...narrow] = [
+    await trainIn('float32', 4, 64, 2),
+    await trainIn('bfloat16', 4, 64, 2),
+    await trainIn('float16', 4, 64, 2),
+  ] as const
+  expect(whole.losses.at(-1)!).toBeLessThan(whole.losses[0]! - 0.5)
+  for (const { losses, activationBytes } of narrow) {
+    for (const [i, loss] of losses.entries()) expect(Math.abs(loss - whole.losses[i]!)).toBeLessThan(0.03)
+    expect(activationBytes).toBeLessThan(0.7 * whole.activationBytes)
+  }
 })

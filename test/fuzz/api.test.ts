@@ -1,6 +1,6 @@
 // Random and hostile calls of every operator and method. Nothing may crash the process, hang, or throw anything but a
 // typed error; afterwards the library must still compute.
-import { describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import * as gradus from '../../lib/index'
 import { generator } from './random'
 
@@ -78,6 +78,10 @@ function attempt(name: string, seed: number, fn: (random: () => number) => unkno
 }
 
 const rounds = Number(process.env.GRADUS_FUZZ_ROUNDS ?? 60)
+
+// A thousand million repeats of an element are a fair wish, and no fast one: here they do not fit.
+beforeAll(() => gradus.memory.setLimit(2 ** 28))
+afterAll(() => gradus.memory.setLimit(0))
 
 describe('hostile arguments', () => {
   type Loose = (...args: unknown[]) => unknown

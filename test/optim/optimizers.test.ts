@@ -229,3 +229,67 @@ describe('paramGroupsWithDecay', () => {
     expect(new Set(rest.params)).toEqual(new Set([model.embed.weight, model.bias]))
   })
 })
+
+describe('step({ maxNorm })', () => {
+  const makeAll = (params: Tensor[]): optim.Optimizer[] => [
+    new optim.AdamW([{ params: params.slice(0, 1) }, { params: params.slice(1), lr: 0.1 }]),
+    new optim.SGD(params, { lr: 0.1, momentum: 0.9 }),
+    new optim.RMSprop(params),
+    new optim.Adagrad(params),
+  ]
+  const gradients = [
+    [0.3, -4, 12],
+    [84, 0, 0.5],
+  ]
+
+  it('gives the bits of clipGradNorm_ and step, and leaves the gradients', async () => {
+    for (const kind of makeAll([weights([1])]).keys()) {
+      for (const maxNorm of [1, 1000]) {
+        const run = async (folded: boolean): Promise<unknown> => {
+          const params = [weights([1, 2, 3]), weights([4, 5, 6])]
+          const optimizer = makeAll(params)[kind]!
+          const norms: number[] = []
+          for (let step = 0; step < 3; step++) {
+            for (const [i, param] of params.entries()) param.grad = tensor(gradients[i]!)
+            const norm = folded ? optimizer.step({ maxNorm }) : nn.utils.clipGradNorm_(params, maxNorm)
+            if (folded) expect(await params[0]!.grad!.array()).toEqual([expect.closeTo(0.3, 6), -4, 12])
+            else optimizer.step()
+            norms.push(await norm.item())
+          }
+          expect(norms[0]).toBeCloseTo(Math.hypot(...gradients.flat()), 4)
+          return [await Promise.all(params.map((param) => param.array())), norms]
+        }
+        expect(await run(true)).toEqual(await run(false))
+      }
+    }
+  })
+
+  it('clips 16-bit gradients without rounding them in between', async () => {
+    const param = weights([0, 0], 'bfloat16')
+    param.grad = tensor([3, 4], { dtype: 'bfloat16' })
+    const norm = new optim.SGD([param], { lr: 1 }).step({ maxNorm: 2 })
+    expect(await norm.item()).toBe(5)
+    await expectClose(param, [-1.2, -1.6], { rtol: 4e-3, atol: 0 })
+  })
+
+  it('counts a gradient that two parameters share once, and an infinite one as PyTorch does', async () => {
+    const [a, b] = [weights([0, 0]), weights([0, 0])]
+    a.grad = tensor([3, 4])
+    b.grad = a.grad
+    expect(await new optim.SGD([a, b], { lr: 1 }).step({ maxNorm: 1 }).item()).toBe(5)
+    a.grad = tensor([3, Number.POSITIVE_INFINITY])
+    const norm = new optim.SGD([a], { lr: 1 }).step({ maxNorm: 1 })
+    expect(await norm.item()).toBe(Number.POSITIVE_INFINITY)
+    expect(await a.array()).toEqual([expect.closeTo(-0.6, 5), Number.NaN])
+  })
+
+  it('refuses what is no norm, and other options', () => {
+    const param = weights([1], 'float32')
+    const optimizer = new optim.AdamW([param])
+    expect(() => optimizer.step({ maxNorm: -1 })).toThrow(
+      'AdamW: maxNorm is out of range: got -1, expected a number of at least 0.',
+    )
+    // @ts-expect-error Python's name
+    expect(() => optimizer.step({ max_norm: 1 })).toThrow('AdamW.step: unknown option: got max_norm, expected maxNorm')
+  })
+})
