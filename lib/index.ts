@@ -11,6 +11,7 @@ export { Device, type DeviceName, device } from './device'
 export { type DType, isFloatingPoint, promoteTypes } from './dtype'
 export * from './errors'
 export * as io from './io/index'
+export type { MemoryKind, MemoryPhase, MemoryReport } from './memoryReport'
 export * as models from './models/index'
 export * as monitor from './monitor/index'
 export { getNumThreads, setNumThreads } from './native'
@@ -55,13 +56,7 @@ export {
 } from './tensor/create'
 export type { NestedArray, TensorData } from './tensor/elements'
 export { memory } from './tensor/memoryAccount'
-export type {
-  MemoryKind,
-  MemoryPhase,
-  MemoryProfile,
-  MemoryProfileOptions,
-  MemoryReport,
-} from './tensor/memoryProfile'
+export type { MemoryProfile, MemoryProfileOptions } from './tensor/memoryProfile'
 export { tidy } from './tensor/scope'
 export { type Shape, Tensor } from './tensor/tensor'
 export * as train from './train/index'

@@ -91,9 +91,16 @@ export function describeContext(context: number): string {
   return context > 0 ? pathOf(context) : ''
 }
 
+let adviceOf: (context: number) => string | null = () => null
+
+/** @internal Set by the module system, which can ask the model that ran what it needs. */
+export function onAdviseMemory(advise: (context: number) => string | null): void {
+  adviceOf = advise
+}
+
 const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`
 
-function outOfMemory(message: string, where: string): OutOfMemoryError {
+function outOfMemory(message: string, where: string, advice: string | null): OutOfMemoryError {
   const [why, asked, inUse, reserved, limit, live] = message.split('|') as [string, ...string[]]
   const largest = (live ?? '')
     .split(',')
@@ -108,8 +115,7 @@ function outOfMemory(message: string, where: string): OutOfMemoryError {
       largest.length > 0 ? ` (largest: ${largest.join(', ')})` : ''
     }`,
     expected: `at most ${mib(Number(limit))} in all`,
-    action:
-      'use a smaller batch with gradient accumulation, a 16-bit dtype, or dispose() and await in loops without modules',
+    action: `${advice === null ? '' : `${advice}; `}use a smaller batch with gradient accumulation (optim.accumulate), activation checkpointing, a 16-bit dtype, or dispose() and await in loops without modules`,
   })
 }
 
@@ -119,7 +125,7 @@ export function nativeError(failure: unknown): GradusError {
   const [code, message, context] = failure as Failure
   const path = describeContext(context)
   const where = path === '' ? '' : ` (in ${path})`
-  if (errorClasses[code] === OutOfMemoryError) return outOfMemory(message, where)
+  if (errorClasses[code] === OutOfMemoryError) return outOfMemory(message, where, adviceOf(context))
   const colon = message.indexOf(': ')
   const op = colon > 0 ? message.slice(0, colon) : 'gradus'
   const rest = colon > 0 ? message.slice(colon + 2) : message

@@ -208,6 +208,11 @@ export class Recording implements Keeper, Observer {
     readonly outer: Filling | null,
   ) {}
 
+  /** Whether it stores results, or gives stored ones. */
+  get stores(): boolean {
+    return this.frame.policy !== null || this.beyond !== null
+  }
+
   keep(tensor: Tensor): Saved {
     const slot = this.frame.slotFor(tensor)
     return this.outer === null ? slot : this.outer.fill(tensor, slot)
@@ -215,6 +220,10 @@ export class Recording implements Keeper, Observer {
 
   nodeDone(): void {
     this.outer?.nodeDone()
+  }
+
+  isLast(saved: number): boolean {
+    return this.outer?.isLast(saved) ?? false
   }
 
   made(tensor: Tensor): void {
@@ -262,6 +271,10 @@ export class Filling implements Keeper, Observer {
 
   nodeDone(): void {
     if (this.filled === this.frame.slots.length) throw enough
+  }
+
+  isLast(saved: number): boolean {
+    return this.filled + saved === this.frame.slots.length
   }
 
   expectFull(): void {
@@ -316,4 +329,11 @@ export function isFilling(): boolean {
 /** @internal Whether the code that runs is a checkpointed function in either run. */
 export function isCheckpointed(): boolean {
   return keeper !== null
+}
+
+/** @internal Whether an operation that saves so many tensors need not compute its results: it runs a second time, and
+ *  the function ends when they are saved. Never where results are stored, which must come in the order of the first run. */
+export function endsRecomputation(saved: number): boolean {
+  const stores = observer !== null && !(observer instanceof Recording && !observer.stores)
+  return keeper !== null && !stores && keeper.isLast(saved)
 }

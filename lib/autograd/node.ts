@@ -51,6 +51,8 @@ export interface Keeper {
   keep(tensor: Tensor): Saved
   /** All of a node is kept. */
   nodeDone(): void
+  /** Whether a node that saves so many tensors is the last one that is wanted: its own results are not. */
+  isLast(saved: number): boolean
 }
 
 /** @internal Null: the tape keeps what formulas read. */

@@ -24,6 +24,7 @@ import {
   type FullBERTConfig,
 } from './bertConfig'
 import { BERTEmbeddings, BERTEncoder, BERTPooler } from './bertEncoder'
+import { type MemoryEstimateOptions, memoryAdvice } from './memoryEstimate'
 import { Insight, type LossOf, type ModelBatch, type ModelInsight, readBatch } from './output'
 import { expectIndices, IGNORED, ignorePadding, keyMask, readAttentionMask } from './padding'
 import { loadWeights, readConfig, savePretrained } from './pretrained'
@@ -130,6 +131,7 @@ export class BERT extends Module {
   cls: MaskedLMHead | null
   dropout: Dropout | null
   classifier: Linear | null
+  #last: MemoryEstimateOptions | null = null
 
   constructor(config: BERTConfig = {}) {
     super()
@@ -166,6 +168,7 @@ export class BERT extends Module {
     if (positionIds) expectIndices('BERT', 'positionIds', positionIds, shape)
     if (tokenTypeIds) expectIndices('BERT', 'tokenTypeIds', tokenTypeIds, shape)
     const real = attentionMask ? readAttentionMask('BERT', attentionMask, shape) : null
+    this.#last = { batchSize: shape[0]!, sequenceLength: shape[1]! }
     const insight = new Insight(batch)
     const [lastHiddenState, pooled] = this.bert.forward(inputIds, {
       mask: real === null ? null : keyMask(real),
@@ -194,6 +197,14 @@ export class BERT extends Module {
       ...(pooled === null ? {} : { poolerOutput: pooled }),
       ...insight.result(),
     } as BERTOutput<Batch>
+  }
+
+  /** @internal What the last batch needs, for the out-of-memory error. */
+  memoryAdvice(): string | null {
+    if (this.#last === null || !this.training) return null
+    const dtype = this.bert.embeddings.word_embeddings.weight.dtype as MemoryEstimateOptions['dtype'] & string
+    const checkpoint = this.isGradientCheckpointing
+    return memoryAdvice('BERT', this.config, { ...this.#last, dtype, checkpoint })
   }
 
   /** What the loss of a batch is the mean over, of rank 0: masked tokens, or texts.

@@ -23,6 +23,7 @@ import {
   gptParameterCount,
 } from './gptConfig'
 import type { KeyValueCache } from './kvCache'
+import { type MemoryEstimateOptions, memoryAdvice } from './memoryEstimate'
 import { Insight, type LossOf, type ModelBatch, type ModelInsight, readBatch } from './output'
 import { expectIndices, IGNORED, keyMask, readAttentionMask, shiftedTargets } from './padding'
 import { loadWeights, readConfig, savePretrained } from './pretrained'
@@ -117,6 +118,7 @@ export class GPT extends Module implements CausalLM {
   readonly config: FullGPTConfig
   transformer: GPTTransformer
   lm_head: Linear | null
+  #last: MemoryEstimateOptions | null = null
 
   constructor(config: GPTConfig = {}) {
     super()
@@ -153,6 +155,7 @@ export class GPT extends Module implements CausalLM {
     if (!returnLogits && !labels) {
       throw new ArgumentError('GPT', { problem: 'without labels and logits there is nothing to return' })
     }
+    this.#last = { batchSize: inputIds.size(0), sequenceLength: inputIds.size(1), returnLogits }
     const insight = new Insight(batch)
     const hidden = this.transformer.forward(inputIds, {
       mask: real === null ? null : keyMask(real),
@@ -183,6 +186,14 @@ export class GPT extends Module implements CausalLM {
         .ne(IGNORED)
         .sum()
     })
+  }
+
+  /** @internal What the last batch needs, for the out-of-memory error. */
+  memoryAdvice(): string | null {
+    if (this.#last === null || !this.training) return null
+    const dtype = this.headWeight.dtype as MemoryEstimateOptions['dtype'] & string
+    const checkpoint = this.isGradientCheckpointing
+    return memoryAdvice('GPT', this.config, { ...this.#last, dtype, checkpoint })
   }
 
   /** Weight of the head, [vocabSize, C]. */

@@ -9,5 +9,6 @@ export { GPT, type GPTBatch, type GPTOutput, GPTTransformer, type GPTTransformer
 export { GPTAttention, GPTBlock, type GPTBlockCall, GPTMlp } from './gptBlock'
 export type { GPTConfig } from './gptConfig'
 export { KeyValueCache } from './kvCache'
+export { estimateMemory, type MemoryEstimate, type MemoryEstimateOptions } from './memoryEstimate'
 export type { ModelBatch, ModelInsight } from './output'
 export type { SamplingOptions } from './sampling'

@@ -1,6 +1,6 @@
 // Which module an operation belongs to, for error messages: every module that is called has a number, its context.
 
-import { onDescribeContext } from '../native'
+import { onAdviseMemory, onDescribeContext } from '../native'
 import type { Module } from './module'
 
 interface Place {
@@ -25,3 +25,18 @@ export function pathOf(context: number): string {
   return `${pathOf(place.caller)}.${module.constructor.name}`
 }
 onDescribeContext(pathOf)
+
+/** A model that knows what its training step needs. */
+interface Adviser {
+  /** What the last batch needs, and what smaller ones would, in words; null when it has seen none. */
+  memoryAdvice(): string | null
+}
+
+// Of the outermost module: it is the one whose batch can be changed.
+function adviceOf(context: number): string | null {
+  let place = places[context]
+  while (place !== undefined && place.caller !== 0) place = places[place.caller]
+  const model = place?.module.deref() as Partial<Adviser> | undefined
+  return typeof model?.memoryAdvice === 'function' ? model.memoryAdvice() : null
+}
+onAdviseMemory(adviceOf)

@@ -1,6 +1,8 @@
 // The products of a transformer's layers, each one kernel: bias, activation and their gradients ride along.
 
+import { isAnomalyEnabled } from '../autograd/anomaly'
 import { autocasting } from '../autograd/autocast'
+import { endsRecomputation } from '../autograd/frame'
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
 import type { Tensor } from '../tensor/tensor'
 import { autocastProduct } from './autocast'
@@ -179,23 +181,23 @@ export function mlp(
   const dtype = productDType('mlp', x, parameters)
   const leading = x.shape.slice(0, -1)
   const inputs = [x, ...parameters]
-  const [out, pre] = runMany(
-    mlpOp,
-    [rows(x), w1, plain(b1), w2, plain(b2)],
-    [
-      [[...leading, w2.shape[0]!], dtype],
-      [[...leading, w1.shape[0]!], dtype],
-    ],
-    [tanh],
-  ) as [Tensor, Tensor]
+  const inner: [number[], number] = [[...leading, w1.shape[0]!], dtype]
+  let [out, pre]: Tensor[] = []
+  if (!isAnomalyEnabled() && endsRecomputation(4)) {
+    pre = run(linearOp, [rows(x), w1, plain(b1)], ...inner)
+    out = pre // nobody reads it: recording ends the function
+  } else {
+    const outputs: Output[] = [[[...leading, w2.shape[0]!], dtype], inner]
+    ;[out, pre] = runMany(mlpOp, [rows(x), w1, plain(b1), w2, plain(b2)], outputs, [tanh])
+  }
   if (needsGrad(inputs)) {
     const dtypes = parameters.map((each) => each._dtype)
     const backward: Backward = (context, g) => mlpBackward(context, g, tanh, dtypes)
     const op: OpRecord = { name: 'mlp', autocast: 'lower', backward }
-    record(op, out, inputs, [x, pre, w1, w2])
+    record(op, out!, inputs, [x, pre!, w1, w2])
   }
-  pre.dispose() // the tape's from here on
-  return out
+  pre!.dispose() // the tape's from here on
+  return out!
 }
 
 function mlpBackward(

@@ -1,8 +1,9 @@
 // What a user can ask of the memory of a device, and do about it.
 
+import { formatTable } from '../memoryReport'
 import { binding, check } from '../native'
 import { memoryStats } from './memory'
-import { formatTable, type MemoryProfile, type MemoryProfileOptions, profile } from './memoryProfile'
+import { type MemoryProfile, type MemoryProfileOptions, profile } from './memoryProfile'
 
 const mib = (bytes: number): string => (bytes / 2 ** 20).toFixed(1)
 

@@ -1,45 +1,19 @@
 // Where memory goes: the peak of each phase of a step by kind, and the largest peak by module.
 
 import { StateError } from '../errors'
+import {
+  formatTable,
+  type MemoryKind,
+  type MemoryPhase,
+  type MemoryReport,
+  memoryKinds,
+  memoryTables,
+} from '../memoryReport'
 import { binding, check, describeContext, nativeError, scratch } from '../native'
 import { expectFunction, readOptions } from '../options'
 import { flushReleases } from './memory'
 import { isListening, notes, noteTensor, setListening } from './memoryNotes'
 import type { Tensor } from './tensor'
-
-/** What memory is for. `activations` are all tensors that operations make and that are nothing else, gradients of
- *  activations included; `other` was there before and is none of the model's: batches, other models. */
-export type MemoryKind = 'weights' | 'gradients' | 'optimizer' | 'activations' | 'workspace' | 'other'
-
-/** @internal */
-export const memoryKinds: readonly MemoryKind[] = [
-  'weights',
-  'gradients',
-  'optimizer',
-  'activations',
-  'workspace',
-  'other',
-]
-
-/** A phase at its peak. */
-export interface MemoryPhase {
-  name: 'forward' | 'backward' | 'step'
-  /** Bytes at the peak, the sum of the kinds. */
-  peak: number
-  kinds: Record<MemoryKind, number>
-}
-
-/** What `memory.profile` found, in bytes. */
-export interface MemoryReport {
-  /** The largest of the phases' peaks. */
-  peak: number
-  /** Those that were passed, in the order of a step. */
-  phases: MemoryPhase[]
-  /** Activations and workspace at the peak by module path ('' outside of modules), the largest first. */
-  modules: { path: string; bytes: number }[]
-  /** Bytes in use over the course of the function, at up to 400 points: the largest of each stretch. */
-  timeline: number[]
-}
 
 /** Whose tensors are told apart. */
 export interface MemoryProfileOptions {
@@ -120,11 +94,12 @@ function follow(events: Float64Array, baseline: number): MemoryReport {
     pass(account, i)
     const slot = Math.floor(i / stretch)
     timeline[slot] = Math.max(timeline[slot] ?? 0, account.total)
+    // the last moment of a peak: by then notes have said what its newest tensors are
     const phase = phases.get(account.phase)
-    if (phase === undefined || account.total > phase.peak) {
+    if (phase === undefined || account.total >= phase.peak) {
       phases.set(account.phase, { name: account.phase, peak: account.total, kinds: { ...account.kinds } })
     }
-    if (account.total > peak) [peak, peakAt] = [account.total, i]
+    if (account.total >= peak) [peak, peakAt] = [account.total, i]
   }
   const again = new Account(baseline)
   for (let i = 0; i <= peakAt; i++) pass(again, i)
@@ -140,38 +115,6 @@ function follow(events: Float64Array, baseline: number): MemoryReport {
     modules: [...modules].map(([path, bytes]) => ({ path, bytes })).sort((a, b) => b.bytes - a.bytes),
     timeline,
   }
-}
-
-const mib = (bytes: number): string => (bytes / 2 ** 20).toFixed(1)
-
-/** @internal Rows of text, columns aligned: the first to the left, the others to the right. */
-export function formatTable(rows: readonly (readonly string[])[]): string {
-  const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)))
-  return rows
-    .map((row) =>
-      row
-        .map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n')
-}
-
-/** @internal The report as rows of MiB: phases by kind, and modules. */
-export function memoryTables({ phases, modules }: MemoryReport, most = 12): [phases: string[][], modules: string[][]] {
-  const shown = memoryKinds.filter((kind) => phases.some((phase) => phase.kinds[kind] !== 0))
-  const rest = modules.slice(most)
-  const rows = modules.slice(0, most).map(({ path, bytes }) => [path || '(outside of modules)', mib(bytes)])
-  if (rest.length > 0) {
-    rows.push([`(${rest.length} more)`, mib(rest.reduce((sum, { bytes }) => sum + bytes, 0))])
-  }
-  return [
-    [
-      ['peak in MiB', ...shown, 'total'],
-      ...phases.map(({ name, peak, kinds }) => [name, ...shown.map((kind) => mib(kinds[kind])), mib(peak)]),
-    ],
-    [['activations and workspace at the peak', 'MiB'], ...rows],
-  ]
 }
 
 /** A report that prints itself as a table. */

@@ -9,11 +9,13 @@ import { CharTokenizer } from '../data/tokenizer'
 import { ArgumentError, FileError, StateError } from '../errors'
 import { writeAtomically } from '../io/atomic'
 import { loadCheckpoint, saveCheckpoint } from '../io/checkpoint'
+import type { MemoryReport } from '../memoryReport'
 import { GPT } from '../models/gpt'
 import { htmlReport, lossChart, type StepRecord, type TrainingHistory } from '../monitor/report'
 import { AdamW } from '../optim/adam'
 import { LambdaLR } from '../optim/schedule/lambda'
 import * as random from '../random'
+import { memory } from '../tensor/memoryAccount'
 import { Pace, type PaceOptions, type PaceState } from './pace'
 import { commonestToken, unigramEntropy } from './text'
 
@@ -250,6 +252,14 @@ class Run {
     this.options.observer?.step?.(record, this.pace.outlook(this.step))
   }
 
+  private async profiled(step: () => Promise<void>): Promise<MemoryReport> {
+    const { peak, phases, modules, timeline } = await memory.profile(step, {
+      model: this.model,
+      optimizer: this.optimizer,
+    })
+    return { peak, phases, modules, timeline }
+  }
+
   private get stopped(): boolean {
     return (this.options.signal?.aborted ?? false) || this.pace.isOver(this.step)
   }
@@ -266,7 +276,9 @@ class Run {
     let milestone = this.history.validation.at(-1)?.step ?? 0
     while (!this.stopped) {
       for await (const batch of this.loader) {
-        await this.update(batch as never)
+        // the third step: by then states and scratch memory are there
+        if (this.step === 2) this.history.memory = await this.profiled(() => this.update(batch as never))
+        else await this.update(batch as never)
         if (this.stopped) break
         if (this.isMilestone(milestone)) {
           milestone = this.step

@@ -288,6 +288,39 @@ describe('checkpoint', () => {
   })
 })
 
+describe('a feed-forward part at the end of a checkpointed function', () => {
+  for (const dtype of ['float32', 'float64', 'bfloat16', 'float16'] as const) {
+    for (const [rows, C, inner] of [
+      [5, 8, 16],
+      [200, 96, 384],
+      [1500, 64, 200],
+    ] as const) {
+      it(`${dtype}, ${rows} rows: runs its first product again, gradients equal to the bit`, () => {
+        const shapes = [[rows, C], [inner, C], [inner], [C, inner], [C]]
+        const inputs = shapes.map((shape) => randn(shape).mul(0.2).to(dtype).requiresGrad_()) as [
+          Tensor,
+          Tensor,
+          Tensor,
+          Tensor,
+          Tensor,
+        ]
+        const grads = (wrap: (fn: () => Tensor) => Tensor): unknown => {
+          for (const each of inputs) each.grad = null
+          wrap(() => ops.dropoutAdd(ops.mlp(...inputs), inputs[0], 0, true))
+            .square()
+            .sum()
+            .backward()
+          return inputs.map((each) => each.grad!.arraySync())
+        }
+        const expected = grads((fn) => fn())
+        const [actual, counts] = counted(() => grads((fn) => checkpoint(fn)))
+        expect(actual).toEqual(expected)
+        expect([counts.get('mlp'), counts.get('linear')]).toEqual([1, 1])
+      })
+    }
+  }
+})
+
 describe('selectiveCheckpoint', () => {
   const w1 = randn([8, 8]).requiresGrad_()
   const w2 = randn([8, 8]).requiresGrad_()

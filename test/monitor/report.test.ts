@@ -62,3 +62,18 @@ test('smooth: keeps a constant as it is, from the first value on', () => {
   const constant = [1, 2, 3].map((at) => [at, 5] as const)
   for (const [, value] of smooth(constant, 0.9)) expect(value).toBeCloseTo(5, 12)
 })
+
+test('htmlReport: draws the memory of a step when there is one', async () => {
+  const kinds = { weights: 2 ** 20, gradients: 0, optimizer: 0, activations: 3 * 2 ** 20, workspace: 0, other: 0 }
+  const memory = {
+    peak: 4 * 2 ** 20,
+    phases: [{ name: 'forward' as const, peak: 4 * 2 ** 20, kinds }],
+    modules: [{ path: 'GPT.h<0>', bytes: 3 * 2 ** 20 }],
+    timeline: [2 ** 20, 4 * 2 ** 20],
+  }
+  expect(await htmlReport(history)).not.toContain('Memory of a step')
+  const html = await htmlReport({ ...history, memory })
+  expect(html.match(/<svg /g)).toHaveLength(5)
+  expect(html).toContain('<tr><td>forward</td><td>1.0</td><td>3.0</td><td>4.0</td></tr>')
+  expect(html).toContain('<tr><td>GPT.h&lt;0&gt;</td><td>3.0</td></tr>')
+})

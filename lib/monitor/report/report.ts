@@ -1,5 +1,6 @@
 // The report of a training run: one HTML file with curves and samples that opens anywhere, also without a network.
 
+import { type MemoryReport, memoryTables } from '../../memoryReport'
 import { chartFile, chartStyle, escapeHtml, lineChart, type Series, smooth } from './chart'
 
 /** One optimizer step. */
@@ -23,6 +24,8 @@ export interface TrainingHistory {
   validation: { step: number; loss: number }[]
   /** Text that the model wrote after so many steps. */
   samples: { step: number; text: string }[]
+  /** Where the memory of a step went, from `memory.profile`. */
+  memory?: MemoryReport
   /** Loss of a model that knows only how frequent each token is. */
   unigramEntropy?: number
 }
@@ -65,8 +68,33 @@ const pageStyle = `
   dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 0.6rem 1.2rem; margin: 0; }
   dt { color: var(--soft); font-size: 0.8rem; } dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font: 13.5px/1.5 ui-monospace, Menlo, Consolas, monospace; }
+  .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: 0.85rem; }
+  th, td { text-align: right; padding: 0.25rem 0.5rem; border-bottom: 1px solid var(--edge); }
+  th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; } th { color: var(--soft); font-weight: 500; }
   figure { margin: 0; } figcaption { color: var(--soft); font-size: 0.8rem; margin-bottom: 0.3rem; }
   svg { width: 100%; height: auto; display: block; }`
+
+function table(rows: readonly (readonly string[])[]): string {
+  const [head, ...body] = rows.map((row, i) => {
+    const tag = i === 0 ? 'th' : 'td'
+    return `<tr>${row.map((cell) => `<${tag}>${escapeHtml(cell)}</${tag}>`).join('')}</tr>`
+  })
+  return `<div class="wide"><table><thead>${head}</thead><tbody>${body.join('')}</tbody></table></div>`
+}
+
+async function memorySection(report: MemoryReport): Promise<string> {
+  const points = report.timeline.map((bytes, i) => [i / report.timeline.length, bytes / 2 ** 20] as const)
+  const chart = await lineChart([{ name: 'MiB in use', points, color: 1 }], {
+    title: 'Memory over one step',
+    xLabel: 'allocations',
+    width: 480,
+    height: 260,
+  })
+  const [phases, modules] = memoryTables(report).map(table)
+  return `<h2>Memory of a step</h2>
+<div class="pair"><section>${chart}</section><section>${phases}</section></div>
+<section>${modules}</section>`
+}
 
 /** The report as the text of an HTML file: self-contained, light or dark as the reader's system.
  *  @example await writeFile('report.html', await htmlReport(history)) */
@@ -110,6 +138,7 @@ export async function htmlReport(history: TrainingHistory): Promise<string> {
 <section><dl>${rows.map((row) => `<div>${row}</div>`).join('')}</dl></section>
 <section>${loss}</section>
 <div class="pair"><section>${norm}</section><section>${speed}</section><section>${rate}</section></div>
+${history.memory === undefined ? '' : await memorySection(history.memory)}
 <h2>What it wrote</h2>
 ${texts.join('\n')}
 </main>

@@ -1,0 +1,103 @@
+import { describe, expect, it } from 'vitest'
+import { device, memory, models, optim, randint, type Tensor } from '../../lib/index'
+
+type Options = models.MemoryEstimateOptions
+
+/** Peak of the second step, beside what was there before the model. */
+async function measure(
+  make: () => models.GPT | models.BERT,
+  { batchSize, sequenceLength, optimizer = 'adamw', checkpoint, returnLogits }: Options,
+): Promise<number> {
+  await device('cpu').synchronize()
+  const before = memory.allocated()
+  const model = make()
+  if (checkpoint) model.gradientCheckpointing(checkpoint === true ? {} : checkpoint)
+  const params = model.parameters()
+  const update =
+    optimizer === null ? null : optimizer === 'sgd' ? new optim.SGD(params, { lr: 0 }) : new optim.AdamW(params)
+  const inputIds = randint(100, [batchSize, sequenceLength!])
+  const gone: Tensor[] = []
+  const step = async (): Promise<void> => {
+    model.zeroGrad()
+    const output = (model as models.GPT).forward({
+      inputIds,
+      labels: inputIds,
+      ...(returnLogits === false && { returnLogits }),
+    }) as unknown as Record<string, Tensor>
+    output.loss!.backward()
+    update?.step()
+    await device('cpu').synchronize()
+    for (const each of Object.values(output)) each.dispose()
+  }
+  await step()
+  await device('cpu').synchronize()
+  memory.resetPeak()
+  await step()
+  const peak = memory.maxAllocated() - before
+  model.zeroGrad()
+  for (const each of [inputIds, ...params, ...gone]) each.dispose()
+  for (const state of update?.state.values() ?? []) {
+    for (const value of Object.values(state)) if (typeof value === 'object') value.dispose()
+  }
+  return peak
+}
+
+const gpt = { vocabSize: 512, nLayer: 4, nHead: 4, nEmbd: 128, blockSize: 128, dropout: 0 }
+const bert = {
+  vocabSize: 512,
+  hiddenSize: 128,
+  numHiddenLayers: 4,
+  numAttentionHeads: 4,
+  intermediateSize: 512,
+  maxPositionEmbeddings: 128,
+  dropout: 0,
+}
+const long = { batchSize: 8, sequenceLength: 128 }
+
+const cases: [name: string, config: models.GPTConfig | models.BERTConfig, options: Options][] = [
+  ['GPT', gpt, long],
+  ['GPT, a large batch', gpt, { ...long, batchSize: 32 }],
+  ['GPT, a small one', gpt, { batchSize: 2, sequenceLength: 64 }],
+  ['GPT with dropout', { ...gpt, dropout: 0.1 }, long],
+  ['GPT, many tokens', { ...gpt, vocabSize: 20_000, nLayer: 2 }, long],
+  ['GPT, wide', { ...gpt, nEmbd: 384, nHead: 6, nLayer: 2 }, long],
+  ['GPT, deep', { ...gpt, nLayer: 12 }, long],
+  ['GPT, wide inside', { ...gpt, nInner: 1024 }, long],
+  ['GPT, without logits', { ...gpt, vocabSize: 20_000 }, { ...long, returnLogits: false }],
+  ['GPT, without logits, few tokens', gpt, { ...long, returnLogits: false }],
+  ['GPT, SGD', gpt, { ...long, optimizer: 'sgd' }],
+  ['GPT, untied', { ...gpt, tieWeights: false, vocabSize: 5000 }, long],
+  ['GPT, checkpointed', { ...gpt, nLayer: 12 }, { ...long, batchSize: 16, checkpoint: true }],
+  ['GPT, every third layer checkpointed', { ...gpt, nLayer: 12 }, { ...long, checkpoint: { every: 3 } }],
+  ['BERT', bert, long],
+  ['BERT, a large batch', bert, { ...long, batchSize: 32 }],
+  ['BERT, many tokens', { ...bert, vocabSize: 20_000, numHiddenLayers: 2 }, long],
+  ['BERT with dropout', { ...bert, dropout: 0.1 }, long],
+  ['BERT, checkpointed', { ...bert, numHiddenLayers: 12 }, { ...long, batchSize: 16, checkpoint: true }],
+]
+
+describe('estimateMemory', () => {
+  it.each(cases)('%s: within 10 % of the measured peak', async (_, config, options) => {
+    const isBert = 'hiddenSize' in config
+    const measured = await measure(() => (isBert ? new models.BERT(config) : new models.GPT(config)), options)
+    const { total, ...parts } = models.estimateMemory(config, options)
+    const { phase: _phase, ...bytes } = parts
+    expect(Object.values(bytes).reduce((a, b) => a + b)).toBeCloseTo(total, 3)
+    expect(total / measured).toBeGreaterThan(0.9)
+    expect(total / measured).toBeLessThan(1.1)
+  })
+
+  it('takes a model for its configuration', () => {
+    expect(models.estimateMemory(new models.GPT(gpt), long)).toEqual(models.estimateMemory(gpt, long))
+    expect(models.estimateMemory(gpt, { batchSize: 8 })).toEqual(models.estimateMemory(gpt, long))
+  })
+
+  it('refuses what makes no sense', () => {
+    expect(() => models.estimateMemory(gpt, { batchSize: 0 })).toThrow('estimateMemory: batchSize is not a size: got 0')
+    expect(() => models.estimateMemory(gpt, { ...long, optimizer: 'lion' as never })).toThrow(
+      'estimateMemory: unknown optimizer: got "lion", expected adamw, adam, adamw8bit, sgd, momentum, rmsprop, adagrad, or null',
+    )
+    expect(() => models.estimateMemory(3 as never, long)).toThrow('estimateMemory: no configuration: got 3')
+    expect(() => models.estimateMemory(gpt, { ...long, batch: 3 } as never)).toThrow('unknown option: got batch')
+  })
+})

@@ -1,0 +1,176 @@
+import { afterEach, describe, expect, it } from 'vitest'
+import {
+  amp,
+  autograd,
+  device,
+  memory,
+  models,
+  nn,
+  OutOfMemoryError,
+  ones,
+  optim,
+  randint,
+  type Tensor,
+} from '../../lib/index'
+
+const config = { vocabSize: 64, nLayer: 2, nHead: 2, nEmbd: 64, blockSize: 64, dropout: 0.1 }
+const ids = randint(64, [8, 64])
+
+/** A model with an optimizer, and one step of it. */
+function trained() {
+  const model = new models.GPT(config)
+  const optimizer = new optim.AdamW(model.parameters())
+  const step = (): void => {
+    optimizer.zeroGrad()
+    const { loss, logits } = model.forward({ inputIds: ids, labels: ids })
+    loss.backward()
+    optimizer.step()
+    for (const each of [loss, logits]) each.dispose()
+  }
+  return { model, optimizer, step, bytes: 4 * model.numParameters() }
+}
+
+const settled = (): Promise<void> => device('cpu').synchronize()
+
+describe('memory.profile', () => {
+  it("finds the allocator's peak, and divides it up without a rest", async () => {
+    const { model, optimizer, step } = trained()
+    step()
+    await settled()
+    memory.resetPeak()
+    const profile = await memory.profile(step, { model, optimizer })
+    expect(profile.peak).toBe(memory.maxAllocated())
+    expect(profile.peak).toBe(Math.max(...profile.phases.map(({ peak }) => peak)))
+    expect(Math.max(...profile.timeline)).toBe(profile.peak)
+    for (const { peak, kinds } of profile.phases) {
+      expect(Object.values(kinds).reduce((a, b) => a + b)).toBe(peak)
+      expect(Math.min(...Object.values(kinds))).toBeGreaterThanOrEqual(0)
+    }
+  })
+
+  it('tells phases and kinds apart', async () => {
+    const { model, optimizer, step, bytes } = trained()
+    step()
+    const { phases } = await memory.profile(step, { model, optimizer })
+    expect(phases.map(({ name }) => name)).toEqual(['forward', 'backward', 'step'])
+    const [forward, backward, update] = phases.map(({ kinds }) => kinds)
+    for (const kinds of [forward!, backward!, update!]) {
+      expect(kinds.weights).toBe(bytes)
+      expect(kinds.optimizer).toBe(2 * bytes)
+    }
+    expect(forward!.gradients).toBe(0)
+    expect(update!.gradients).toBe(bytes)
+    expect(forward!.activations).toBeGreaterThan(update!.activations)
+    expect(backward!.workspace).toBeGreaterThan(0)
+  })
+
+  it('sees states and gradients as they are made in the first step', async () => {
+    const { model, optimizer, step, bytes } = trained()
+    const { phases } = await memory.profile(step, { model, optimizer })
+    expect(phases[2]!.kinds).toMatchObject({ weights: bytes, gradients: bytes, optimizer: 2 * bytes })
+  })
+
+  it('names the modules whose tensors are alive at the peak, recomputed ones too', async () => {
+    const { model, optimizer, step } = trained()
+    const plain = await memory.profile(step, { model, optimizer })
+    const sizes = new Map(plain.modules.map(({ path, bytes }) => [path, bytes]))
+    const rows = 8 * 64
+    // of the block that backward is in, or of one whose activations wait: the pre-activation
+    expect(sizes.get('GPT.transformer.h.0.mlp')).toBeGreaterThanOrEqual(4 * rows * 256)
+    expect(sizes.get('GPT.transformer.h.0.attn.c_attn')).toBe(4 * rows * 3 * 64)
+    model.gradientCheckpointing()
+    const spared = await memory.profile(step, { model, optimizer })
+    expect(spared.peak).toBeLessThan(plain.peak)
+    expect(spared.modules.some(({ path }) => path.endsWith('.mlp'))).toBe(true)
+    expect(spared.modules.filter(({ path }) => path.endsWith('.c_attn')).length).toBe(1)
+  })
+
+  it('prints itself as a table', async () => {
+    const { model, optimizer, step } = trained()
+    step()
+    const text = String(await memory.profile(step, { model, optimizer }))
+    expect(text).toMatch(/^peak in MiB +weights +gradients +optimizer +activations +workspace .*total\n/)
+    expect(text).toMatch(/\nforward +\d+\.\d/)
+    expect(text).toMatch(/\nactivations and workspace at the peak +MiB\n/)
+    expect(memory.summary()).toMatch(
+      /^memory in MiB +cpu\nin use +\d+\.\d\npeak +\d+\.\d\nreserved +\d+\.\d\nlimit +\d+/,
+    )
+  })
+
+  it('takes async functions, and gradients of an accumulated and scaled step', async () => {
+    const { model, optimizer, bytes } = trained()
+    const batch = { inputIds: ids, labels: ids }
+    const scaler = new amp.GradScaler()
+    const { phases } = await memory.profile(() => optim.accumulate(model, [batch, batch], { optimizer, scaler }), {
+      model,
+      optimizer,
+    })
+    expect(phases[2]!.kinds).toMatchObject({ weights: bytes, gradients: bytes })
+  })
+
+  it('refuses a second one meanwhile, and is over when the function throws', async () => {
+    await expect(memory.profile(() => memory.profile(() => {}))).rejects.toThrow(
+      'memory.profile: a profile is under way; await it before the next one.',
+    )
+    await expect(memory.profile(() => Promise.reject(new RangeError('mine')))).rejects.toThrow('mine')
+    await expect(memory.profile(3 as never)).rejects.toThrow('memory.profile: not a function: got 3')
+    expect((await memory.profile(() => ones([4]))).phases).toHaveLength(1)
+  })
+})
+
+describe('out of memory', () => {
+  afterEach(() => memory.setLimit(0))
+
+  it('says what a step of the model needs and what would be less', async () => {
+    const { model, step } = trained()
+    await settled()
+    memory.setLimit(memory.allocated() + 2 ** 20)
+    step()
+    const failure = await settled().catch((error) => error)
+    expect(failure).toBeInstanceOf(OutOfMemoryError)
+    const need = (options: object): string =>
+      String(Math.ceil(models.estimateMemory(model, { batchSize: 8, sequenceLength: 64, ...options }).total / 2 ** 20))
+    expect(failure.message).toContain(
+      `a training step of this GPT on 8 x 64 tokens with AdamW needs about ${need({})} MiB, ` +
+        `${need({ checkpoint: true })} MiB with gradientCheckpointing(), ${need({ batchSize: 4 })} MiB with a batch of 4; ` +
+        'use a smaller batch with gradient accumulation (optim.accumulate), activation checkpointing',
+    )
+  })
+})
+
+describe('the allocator', () => {
+  const faults = (): number => process.resourceUsage().minorPageFault
+
+  it('keeps blocks from step to step: no page faults for them', async () => {
+    const layer = new nn.Linear(512, 512)
+    const x = ones([2048, 512])
+    const step = async (): Promise<void> => {
+      layer.zeroGrad()
+      autograd
+        .checkpoint((h: Tensor) => layer.forward(h).square(), x)
+        .mean()
+        .backward()
+      await settled()
+    }
+    for (let i = 0; i < 3; i++) await step()
+    const before = faults()
+    for (let i = 0; i < 20; i++) await step()
+    // 12 MiB of tensors a step: 3,000 pages of 4 KiB. What is counted here is the heap of JavaScript.
+    expect((faults() - before) / 20).toBeLessThan(200)
+  })
+
+  it('gives memory back when it is told to', async () => {
+    const resident = (): number => process.memoryUsage().rss
+    memory.trim()
+    const large = ones([64 << 20])
+    await settled()
+    const [full, reserved] = [resident(), memory.reserved()]
+    large.dispose()
+    await settled()
+    expect(memory.reserved()).toBe(reserved)
+    expect(resident()).toBeGreaterThan(full - (32 << 20))
+    memory.trim()
+    expect(memory.reserved()).toBeLessThanOrEqual(reserved - (256 << 20))
+    expect(resident()).toBeLessThan(full - (128 << 20))
+  })
+})
