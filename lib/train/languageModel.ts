@@ -248,7 +248,7 @@ class Run {
       })
     }
     this.history.steps.push(record)
-    this.pace.passed(this.step, seconds)
+    this.pace.passed(this.step)
     this.options.observer?.step?.(record, this.pace.outlook(this.step))
   }
 

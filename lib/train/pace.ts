@@ -14,9 +14,9 @@ export interface PaceState {
   elapsed: number
 }
 
-const calibrationSteps = 20
-// evaluations, samples and checkpoints are not steps
-const shareOfSteps = 0.94
+const stepsBetweenPlans = 20
+// for the evaluation and the checkpoint at the end
+const shareOfRest = 0.97
 
 /** Plans the number of steps. With `steps` the plan is fixed and the run reproducible; with `minutes` it follows the
  *  measured speed, so the rate reaches its end when the time does. */
@@ -26,7 +26,8 @@ export class Pace {
   private readonly seconds: number
   private readonly limit: number
   private timed = 0
-  private inSteps = 0
+  private secondsPerStep = 0
+  private readonly marks: [step: number, elapsed: number][] = []
 
   constructor({ steps, minutes }: PaceOptions, state?: PaceState) {
     this.limit = steps ?? Number.POSITIVE_INFINITY
@@ -49,14 +50,18 @@ export class Pace {
     return step >= this.limit || this.elapsed >= this.seconds
   }
 
-  /** Notes that `step` steps are done, the last in so many seconds, and plans anew when the time decides. */
-  passed(step: number, seconds: number): void {
+  /** Notes that `step` steps are done, and plans anew when the time decides. The speed is that of the last half of the
+   *  run, with its evaluations, samples and checkpoints: machines are shared, and the first steps warm caches up. */
+  passed(step: number): void {
     this.timed++
-    // the first steps warm caches up and say little of the speed
-    if (this.timed > calibrationSteps / 2) this.inSteps += seconds
-    if (!Number.isFinite(this.seconds) || this.timed < calibrationSteps || this.timed % calibrationSteps !== 0) return
-    const perStep = this.inSteps / (this.timed - calibrationSteps / 2)
-    const planned = step + Math.floor((this.remaining * shareOfSteps) / perStep)
+    if (this.marks.length < 2) this.secondsPerStep = this.elapsed / step
+    if (this.timed % (stepsBetweenPlans / 2) !== 0) return
+    this.marks.push([step, this.elapsed])
+    if (this.marks.length < 2) return
+    const [before, then] = this.marks[Math.ceil(this.marks.length / 2) - 1]!
+    this.secondsPerStep = (this.elapsed - then) / (step - before)
+    if (!Number.isFinite(this.seconds) || this.timed % stepsBetweenPlans !== 0) return
+    const planned = step + Math.floor((this.remaining * shareOfRest) / this.secondsPerStep)
     this.totalSteps = Math.min(this.limit, Math.max(step + 1, planned))
   }
 
@@ -71,8 +76,7 @@ export class Pace {
 
   /** What a progress bar shows. */
   outlook(step: number): { totalSteps: number; secondsLeft: number } {
-    const perStep = this.inSteps / Math.max(1, this.timed - calibrationSteps / 2)
-    const left = Number.isFinite(this.totalSteps) ? (this.totalSteps - step) * perStep : Number.POSITIVE_INFINITY
+    const left = Number.isFinite(this.totalSteps) ? (this.totalSteps - step) * this.secondsPerStep : this.remaining
     return { totalSteps: this.totalSteps, secondsLeft: Math.min(left, this.remaining) }
   }
 
