@@ -234,6 +234,7 @@ export class GradScaler {
     maxNorm: number | undefined,
     moveOn: (stepped: boolean) => void,
   ): ScaledStep {
+    progress.stage = 'unscaled' // by step(); were it to throw below, a second call must not divide again
     const norm = known ?? unscoped(() => totalNorm(grads))
     const stepped = foundInf.itemSync() === 0
     if (stepped) {

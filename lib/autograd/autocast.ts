@@ -92,7 +92,9 @@ export function autocastState(): AutocastState {
 
 /** @internal Runs fn, which may be async, under a setting; an async one keeps it across its awaits. */
 export function runWithAutocast<R>(state: AutocastState, fn: () => R): R {
-  const region = new Region(state, innermost())
+  // backward is no region of its own: what runs in it again is as if outside of any, and ends its own casts
+  const around = innermost()
+  const region = new Region(state, around === silent ? null : around)
   let result: R | undefined
   enter(region)
   try {

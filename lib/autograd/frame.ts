@@ -264,6 +264,7 @@ export class Filling implements Keeper, Observer {
     }
     this.filled++
     slot.value?.free()
+    if (slot.freed) inner?.free()
     slot.value = slot.freed ? null : (inner ?? new SavedTensor(tensor))
     return nothing
   }

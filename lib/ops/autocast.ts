@@ -4,11 +4,12 @@
 // that changes is the dtype of the result. Gradients get the dtype of what they are the gradient of.
 
 import { autocastRegion } from '../autograd/autocast'
-import { isGradEnabled } from '../autograd/mode'
+import { isCheckpointed } from '../autograd/frame'
+import { withoutGrad } from '../autograd/mode'
 import { dtypeNames, FLOAT32, FLOAT64, isFloatingCode, promote } from '../dtype'
-import type { Tensor } from '../tensor/tensor'
+import { contiguousStrides, Tensor } from '../tensor/tensor'
 import { autocastPolicies } from './autocastPolicy'
-import type { AutocastPolicy } from './registry'
+import { type AutocastPolicy, type Backward, native, record, run } from './registry'
 import { to } from './shape'
 
 // float64 is there for checks, and asked for on purpose: PyTorch leaves it alone, too.
@@ -62,11 +63,21 @@ function castTo(x: Tensor, code: number): Tensor {
   const region = autocastRegion()!
   const isWeight = x._dtype === FLOAT32 && x._requiresGrad && x._node === null && x._base === null
   // A cast that was not recorded would cut off whoever takes it from the list while recording.
-  if (!isWeight || !region.cacheEnabled || !isGradEnabled()) return to(x, dtypeNames[code]!)
+  // A checkpointed function runs twice, and what the list holds by then must not change what it does.
+  if (!isWeight || !region.cacheEnabled || isCheckpointed()) return to(x, dtypeNames[code]!)
   const known = region.casts.get(x)
-  if (known !== undefined && known.version === x._version && known.cast._dtype === code) return known.cast
+  if (known !== undefined && known.version === x._version && known.cast._dtype === code) return castOf(x, known.cast)
   known?.cast.dispose()
-  const cast = to(x, dtypeNames[code]!).keep()
+  const cast = withoutGrad(() => to(x, dtypeNames[code]!)).keep()
   region.casts.set(x, { cast, version: x._version })
-  return cast
+  return castOf(x, cast)
+}
+
+const copyOp = native('copy')
+
+/** The elements of a cast that the list owns, with a place of their own in the graph: backward of one use frees no other. */
+function castOf(x: Tensor, cast: Tensor): Tensor {
+  const alias = Tensor._view(cast, cast.shape, contiguousStrides(cast.shape), 0)
+  const backward: Backward = (_, g) => run(copyOp, [g], g.shape, x._dtype)
+  return record({ name: 'to', autocast: 'keep', backward }, alias, [x], [])
 }

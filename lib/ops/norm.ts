@@ -213,6 +213,7 @@ export function rmsNorm(
 ): Tensor {
   if (autocasting) x = autocast('rmsNorm', x)
   const sizes = readNormalized('rmsNorm', x, normalizedShape, weight, null)
+  if (weight !== null) expectWideEnough('rmsNorm', x, weight)
   const normDims = sizes.length
   const rows = x.shape.slice(0, x.ndim - normDims).reduce((n, size) => n * size, 1)
   const attrs = [eps === null ? epsilons[x._dtype]! : expectEps('rmsNorm', eps), normDims]

@@ -162,7 +162,7 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
 
   /** @internal */
   _settle(): void {
-    for (const decide of this.#undecided.splice(0)) decide()
+    for (let decide = this.#undecided.shift(); decide !== undefined; decide = this.#undecided.shift()) decide()
   }
 
   /** Forgets the gradients, or with `setToNone: false` sets them to 0. */

@@ -103,7 +103,7 @@ class Carver {
   explicit Carver(char* base) : base_(base) {}
   template <class T>
   T* take(int64_t count) {
-    T* at = reinterpret_cast<T*>(base_ + used_);
+    T* at = base_ ? reinterpret_cast<T*>(base_ + used_) : nullptr;  // without memory it measures
     used_ += roundUp(count * static_cast<int64_t>(sizeof(T)), 64);
     return at;
   }

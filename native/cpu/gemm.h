@@ -21,7 +21,8 @@ struct GemmOperand {
 struct Gemm {
   int64_t m = 0, n = 0, k = 0;
   // Operands are rounded to bfloat16 before they are multiplied, as they are anyway when A, B or C has that dtype.
-  // Sums are float32. Processors that cannot multiply bfloat16 read float32 operands as they are.
+  // Sums are float32. Processors that cannot multiply bfloat16, and products of up to four rows, for which reading B
+  // alone decides the time, take float32 operands as they are.
   bool inBFloat16 = false;
   GemmOperand a, b;
   void* c = nullptr;

@@ -45,7 +45,8 @@ class LinearCrossEntropy {
         targets_(call.scratch<int64_t>(rows_)),
         weights_((readTargets(call.name, call.in[2], classes_, options_.ignoreIndex, targets_),
                   call.nIn > 3 && call.in[3].present() ? &call.in[3] : nullptr),
-                 classes_) {}
+                 classes_),
+        products_(call) {}
 
   void run() {
     const double divisor = options_.reduction == kMean ? meanDivisor(weights_, targets_, rows_) : 1;
@@ -79,22 +80,17 @@ class LinearCrossEntropy {
     logits_ = call_.scratch<char>(chunk_ * classes_ * bytesOfLogit());
     sums_ = call_.scratch<RowSums<T>>(chunk_);
     rowsOfX_ = call_.scratch<T>(chunk_ * width_);
-    size_t bytes = gemmScratch(logitsProduct(chunk_, 0, block_), numThreads());
     if (withGradients_) {
       gradients_ = call_.scratch<char>(chunk_ * stride_ * bytesOfLogit());
       rowsOfDx_ = call_.scratch<T>(chunk_ * width_);
       if (isHalf(weight_.dtype) && chunks > 1) dweightSum_ = call_.scratch<T>(classes_ * width_);
-      bytes = std::max({bytes, gemmScratch(inputGradient(chunk_, 0, block_), numThreads()),
-                        gemmScratch(weightGradient(chunk_, 0, block_, false), numThreads())});
     }
-    gemmMemory_ = call_.scratch<char>(bytes);
   }
 
   // Nothing is fused into these products, so oneDNN makes the large ones; it would wake its threads for small ones,
   // too.
   void multiply(const Gemm& product) {
-    const int threads = std::min(numThreads(), gemmThreads(product));
-    threads > 1 && fitsOneDnn(product) ? gemmByOneDnn(product) : gemm(product, threads, gemmMemory_);
+    gemmThreads(product) > 1 && fitsOneDnn(product) ? gemmByOneDnn(product) : products_.multiply(product);
   }
 
   // The chunk's rows of x: as they lie when they are neighbours, else gathered.
@@ -289,7 +285,7 @@ class LinearCrossEntropy {
   T* dweightSum_ = nullptr;  // 16-bit weights: chunks add up in float32
   RowSums<T>* sums_ = nullptr;
   GemmOperand a_;
-  char* gemmMemory_ = nullptr;
+  GemmSeries products_;
 };
 
 void linearCrossEntropy(const OpCall& call) {

@@ -374,7 +374,13 @@ describe('casts', () => {
   test('a parameter is cast once for a region, until it changes', () => {
     const weight = randn([1, 2, 4, 8]).requiresGrad_()
     const use = (): Tensor => attend(weight, weight, weight)
-    const casts = (outputs: Tensor[]): number => new Set(outputs.flatMap(({ _node }) => _node!.next.slice(0, 3))).size
+    // every use has a node of its own around the elements that it shares
+    const castOf = (node: unknown): Tensor => {
+      const [output] = (node as { outputs: Tensor[] }).outputs
+      return output!._base ?? output!
+    }
+    const casts = (outputs: Tensor[]): number =>
+      new Set(outputs.flatMap(({ _node }) => _node!.next.slice(0, 3).map(castOf))).size
     expect(amp.autocast(() => casts([use(), use()]))).toBe(1)
     expect(amp.autocast(() => casts([use(), amp.autocast(use)]))).toBe(1)
     expect(amp.autocast({ cacheEnabled: false }, () => casts([use()]))).toBe(3)

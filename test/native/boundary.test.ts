@@ -56,6 +56,18 @@ describe('outputs that are views', () => {
     expect(() => call('mul', [windows, windows], [windows], [0, 0])).toThrow('expanded view')
   })
 
+  it('are refused where a kernel would walk them as if they had no strides', () => {
+    const [x, w1, b1, w2, b2] = [[70, 4], [8, 4], [8], [4, 8], [4]].map((shape) => filled(shape)) as [
+      number,
+      number,
+      number,
+      number,
+      number,
+    ]
+    const flipped = view(filled([70 * 8]), 7, [70, 8], [8, -1])
+    expect(() => call('mlp', [x, w1, b1, w2, b2], [[0, 70, 4], flipped], [1])).toThrow('must be contiguous')
+  })
+
   it('are written where their elements lie, and nowhere else', () => {
     const memory = filled([2 * 4 * 3 * 5 * 2], 7)
     const out = view(memory, 1, [2, 4, 3, 5], [120, 6 * 5, 10, 2]) // every second element

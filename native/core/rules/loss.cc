@@ -113,6 +113,8 @@ void rule_linearCrossEntropy(const OpCall& call) {
                "linearCrossEntropy: dtypes do not fit: got input %s and weight %s, expected floating ones, and float64 "
                "with float64",
                dtypeName(x.dtype), dtypeName(weight.dtype));
+  GRADUS_CHECK(!call.flag(5) || !isDouble, ErrorCode::kDType,
+               "linearCrossEntropy: float64 is not computed in bfloat16: got inBFloat16 with float64 operands");
   GRADUS_CHECK(x.rank == 2 && weight.rank == 2 && x.size(1) == weight.size(1) && weight.size(0) > 0, ErrorCode::kShape,
                "linearCrossEntropy: shapes do not match: got input of rank %d ending in %lld and weight of rank %d "
                "ending in %lld, expected [N, K] and [C, K]",

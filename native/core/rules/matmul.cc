@@ -117,6 +117,7 @@ void rule_mlp(const OpCall& call) {
   const int64_t rows = checkRows(call, "x", x);
   checkSize(call, "the output's rows", checkRows(call, "the output", out), rows);
   checkSize(call, "the pre-activation's rows", checkRows(call, "the pre-activation", pre), rows);
+  GRADUS_CHECK(pre.contiguous, Code::kShape, "mlp: the pre-activation must be contiguous: got strides with gaps");
   checkMatrix(call, "w1", w1, pre.size(-1), x.size(-1));
   checkMatrix(call, "w2", w2, out.size(-1), pre.size(-1));
   for (const TensorView* each : {&x, &w1, &w2, &out, &pre}) {
