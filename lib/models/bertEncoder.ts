@@ -191,7 +191,7 @@ export class BERTEncoder extends Module {
       insight?.noteHidden(x)
       const before = x
       x = layer.forward(before, { mask, insight })
-      if (insight === null && before !== input) letGo(before)
+      if (before !== input) letGo(before) // unless it was noted
     }
     insight?.noteHidden(x)
     return x

@@ -93,7 +93,7 @@ export class GPTTransformer extends Module {
       insight?.noteHidden(x)
       const before = x
       x = block.forward(before, { mask, cache, insight })
-      if (insight === null) letGo(before)
+      letGo(before) // unless it was noted
     }
     cache?.advance(T)
     x = this.ln_f.forward(x)

@@ -107,9 +107,10 @@ function followStep(course: Course, optimizerBytes: number): MemoryEstimate {
   const indices = 4 * tokens * 8 // tokens, labels and targets
   const preActivation = tokens * inner * itemSize
   // rows whose activated hidden values are there at once, in forward and in backward
-  const innerRow = inner * Math.max(4, itemSize)
+  const innerRow = inner * itemSize
   const activated = Math.min(tokens, Math.max(1024, Math.floor((64 << 20) / innerRow))) * innerRow
-  const chunkOfInner = Math.min(tokens, 1024) * innerRow
+  // gradients of 16-bit weights are rounded once, so there all rows are
+  const chunkOfInner = itemSize === 2 ? tokens * innerRow : Math.min(tokens, 1024) * innerRow
 
   // forward: the last layer is done, its scope still open
   const layersSaved = upTo(layers)
@@ -196,7 +197,7 @@ function gptCourse(config: GPTConfig, shared: Shared, returnLogits: boolean): Co
     layer: 6 * unit + tokens * inner * itemSize + 2 * statistics + batch * nHead * length * 4,
     head: unit + statistics,
     outputs: returnLogits ? tokens * vocabSize * itemSize : 0,
-    embedding: 2 * unit,
+    embedding: 0,
     eachLayerOutput: 0,
     headRecomputed: 1,
     fusedLoss: !returnLogits,
@@ -239,8 +240,8 @@ const isBert = (config: object): config is BERTConfig =>
   ['hiddenSize', 'numHiddenLayers', 'numAttentionHeads', 'intermediateSize', 'head'].some((name) => name in config)
 
 /** Estimates the peak of a training step (forward, backward, step) of a GPT or BERT before anything of it is made, within
- *  10 % of what `memory.maxAllocated()` then shows. `config` is a model's configuration, or a model. It assumes float
- *  computation in the parameters' dtype, one batch at a time, and a loop that holds on to nothing of the step before.
+ *  10 % of what `memory.maxAllocated()` then shows. `config` is a model's configuration, or a model. `dtype` is that
+ *  of the parameters (`model.to(dtype)`), not of autocast. It assumes a loop that holds on to nothing of the step before.
  *  @throws ArgumentError for a configuration or options that make no sense
  *  @see Korthikanti et al. 2022, "Reducing Activation Recomputation in Large Transformer Models", arXiv:2205.05198
  *  @example

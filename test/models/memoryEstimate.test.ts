@@ -6,11 +6,11 @@ type Options = models.MemoryEstimateOptions
 /** Peak of the second step, beside what was there before the model. */
 async function measure(
   make: () => models.GPT | models.BERT,
-  { batchSize, sequenceLength, optimizer = 'adamw', checkpoint, returnLogits }: Options,
+  { batchSize, sequenceLength, dtype = 'float32', optimizer = 'adamw', checkpoint, returnLogits }: Options,
 ): Promise<number> {
   await device('cpu').synchronize()
   const before = memory.allocated()
-  const model = make()
+  const model = make().to(dtype) as models.GPT
   if (checkpoint) model.gradientCheckpointing(checkpoint === true ? {} : checkpoint)
   const params = model.parameters()
   const update =
@@ -69,6 +69,10 @@ const cases: [name: string, config: models.GPTConfig | models.BERTConfig, option
   ['GPT, untied', { ...gpt, tieWeights: false, vocabSize: 5000 }, long],
   ['GPT, checkpointed', { ...gpt, nLayer: 12 }, { ...long, batchSize: 16, checkpoint: true }],
   ['GPT, every third layer checkpointed', { ...gpt, nLayer: 12 }, { ...long, checkpoint: { every: 3 } }],
+  ['GPT, float64', gpt, { ...long, dtype: 'float64' }],
+  ['GPT, bfloat16', gpt, { ...long, dtype: 'bfloat16' }],
+  ['GPT, bfloat16, large batch', gpt, { ...long, batchSize: 32, dtype: 'bfloat16' }],
+  ['BERT, bfloat16', bert, { ...long, dtype: 'bfloat16' }],
   ['BERT', bert, long],
   ['BERT, a large batch', bert, { ...long, batchSize: 32 }],
   ['BERT, many tokens', { ...bert, vocabSize: 20_000, numHiddenLayers: 2 }, long],
