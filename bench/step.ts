@@ -6,7 +6,7 @@ import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { Command, Option } from 'commander'
-import { amp, device, io, memory, optim, random, setNumThreads, Tensor } from 'gradus'
+import { amp, device, io, memory, optim, random, setNumThreads, type Tensor } from 'gradus'
 import { type Batch, type ConfigName, configs, Model, matmulFlops, randomBatch } from './model'
 import { probability, wholeNumber } from './options'
 import { median } from './timing'
@@ -50,12 +50,6 @@ async function load(file: string, model: Model, gatherLogits: boolean): Promise<
     mask: mask === undefined ? null : mask.unsqueeze(1).unsqueeze(1), // (B, 1, 1, T)
     picked: picked ?? null,
   }
-}
-
-const bytesOf = (tensors: Iterable<unknown>): number => {
-  let bytes = 0
-  for (const each of tensors) if (each instanceof Tensor) bytes += each.nbytes
-  return bytes
 }
 
 async function main(options: Options): Promise<void> {
@@ -114,8 +108,10 @@ async function main(options: Options): Promise<void> {
   delay.disable()
 
   const peak = memory.maxAllocated()
-  const states = [...optimizer.state.values()].flatMap((state) => Object.values(state))
-  const held = 2 * bytesOf(parameters) + bytesOf(states)
+  const peakRss = statusMb('VmHWM')
+  // activations and scratch memory at their peak, which is not that of the whole: gradients come and go
+  const { phases } = await memory.profile(async () => void (await step()[0].item()), { model, optimizer })
+  const activations = Math.max(...phases.map(({ kinds }) => kinds.activations + kinds.workspace))
   const milliseconds = median(times)
   const flops = matmulFlops(config, batch.picked?.numel ?? null)
   const round = (value: number, digits: number): number => Number(value.toFixed(digits))
@@ -136,7 +132,7 @@ async function main(options: Options): Promise<void> {
       tokens_per_s: Math.round((config.B * config.T * 1e3) / milliseconds),
       matmul_gflop: round(flops / 1e9, 2),
       gflops: round(flops / milliseconds / 1e6, 1),
-      peak_rss_mb: statusMb('VmHWM'),
+      peak_rss_mb: peakRss,
       base_rss_mb: baseRss,
       loss_first: round(lossFirst, 6),
       grad_norm_first: round(normFirst, 6),
@@ -144,7 +140,7 @@ async function main(options: Options): Promise<void> {
       event_loop_p99_ms: delayMs(delay.percentile(99)),
       event_loop_max_ms: delayMs(delay.max),
       peak_tensor_mb: round(peak / 2 ** 20, 1),
-      activation_mb: round((peak - held) / 2 ** 20, 1),
+      activation_mb: round(activations / 2 ** 20, 1),
     }),
   )
 }

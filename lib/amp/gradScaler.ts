@@ -18,20 +18,13 @@ import {
   updateScale,
 } from '../ops/multiTensor'
 import type { Optimizer } from '../optim/optimizer'
+import { expectOptimizer } from '../optim/schedule/scheduler'
 import { readOptions } from '../options'
 import { full } from '../tensor/create'
 import { unscoped } from '../tensor/scope'
 import type { Tensor } from '../tensor/tensor'
 import { ScaledStep } from './scaledStep'
-import {
-  expectNumber,
-  expectOptimizer,
-  gradientsOf,
-  isScale,
-  multiplied,
-  type Scalable,
-  setNumber,
-} from './scalerArguments'
+import { expectNumber, gradientsOf, isScale, multiplied, type Scalable, setNumber } from './scalerArguments'
 
 /** Options of GradScaler; PyTorch's names and defaults. */
 export interface GradScalerOptions {
@@ -376,10 +369,15 @@ export class GradScaler {
     }
     const { scale, growthFactor, backoffFactor, growthInterval, growthTracker } = dict as GradScalerState
     const [asScale, asCount] = ['a finite number above 0', 'a whole number of at least 0']
-    const fresh = this.#begin()
-    setNumber(op, 'scale', fresh.scale, scale, isScale, asScale)
-    setNumber(op, 'growthTracker', fresh.tracker, growthTracker, (x) => Number.isInteger(x) && x >= 0, asCount)
     const other = new GradScaler({ growthFactor, backoffFactor, growthInterval }) // checks them
+    const fresh = this.#begin()
+    try {
+      setNumber(op, 'scale', fresh.scale, scale, isScale, asScale)
+      setNumber(op, 'growthTracker', fresh.tracker, growthTracker, (x) => Number.isInteger(x) && x >= 0, asCount)
+    } catch (error) {
+      for (const each of Object.values(fresh) as Tensor[]) each.dispose()
+      throw error
+    }
     this.#growthFactor = other.#growthFactor
     this.#growthInterval = other.#growthInterval
     this.setBackoffFactor(other.#backoffFactor)

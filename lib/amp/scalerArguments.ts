@@ -2,7 +2,7 @@
 
 import { ArgumentError, DTypeError, describeShape, describeValue } from '../errors'
 import { nameOf } from '../nn/parameter'
-import { Optimizer } from '../optim/optimizer'
+import type { Optimizer } from '../optim/optimizer'
 import { Tensor } from '../tensor/tensor'
 
 /** A tensor, or nested arrays of tensors. */
@@ -59,16 +59,6 @@ export function setNumber(
     })
   }
   target.copy_(value.reshape([]))
-}
-
-/** @internal */
-export function expectOptimizer(op: string, optimizer: unknown): void {
-  if (optimizer instanceof Optimizer) return
-  throw new ArgumentError(op, {
-    problem: 'not an optimizer',
-    got: describeValue(optimizer),
-    expected: 'an optim.Optimizer',
-  })
 }
 
 /** @internal Gradients of the optimizer's parameters, one that several share once.

@@ -23,7 +23,9 @@ export interface CachedCast {
 export const autocastOff: AutocastState = { enabled: false, dtype: BFLOAT16, cacheEnabled: true }
 
 // The region of the synchronous code that runs. It is null whenever a task or a continuation begins, because synchronous
-// regions end before that: then the async context knows, and only while a region of an async function is under way.
+// regions end before that: then the async context knows, and only while a region of an async function is under way. The
+// exception is a `using` region that an await interrupts, an error of its author's: microtasks that were queued before it
+// run within it, up to the one that ends it.
 let current: Region | null = null
 
 /** Code that runs under one setting. */

@@ -92,36 +92,33 @@ export function scaledDotProductAttentionVarlen(
   const op = 'scaledDotProductAttentionVarlen'
   const { isCausal = false, dropoutP = 0, enableGqa = false } = readOptions(op, given, varlenOptions)
   const window = readWindow(op, given.windowSize)
-  const operands = inOneDtype(op, query, key, value)
-  query = operands[0]
-  key = operands[1]
-  value = operands[2]
-  expectPacked(op, query, key, value, enableGqa)
-  readDropout(op, dropoutP)
-  const made: Tensor[] = []
-  const [offsetsQ, offsetsK] = [cuSeqlensQ, cuSeqlensK].map((offsets, i) => {
-    const name = i === 0 ? 'cuSeqlensQ' : 'cuSeqlensK'
-    const integers = readIntegers(op, name, offsets, made)
-    expectOffsets(op, name, offsets, (i === 0 ? query : key).shape[0]!)
-    return integers
-  }) as [Tensor, Tensor]
-  if (offsetsQ.numel !== offsetsK.numel || offsetsQ.numel === 0) {
-    throw new ShapeError(op, {
-      problem: 'numbers of sequences differ',
-      got: `${offsetsQ.numel} offsets of queries, ${offsetsK.numel} of keys`,
-      expected: 'as many, one more than there are sequences',
-    })
-  }
-  const [tokens, H, D] = query.shape as [number, number, number]
-  const { seed, offset } = dropoutP > 0 ? defaultGenerator.take(H * tokens * key.shape[0]!) : { seed: 0, offset: 0 }
-  const call: AttentionCall = {
-    masks: [null, offsetsQ, offsetsK, null],
-    attrs: [readScale(op, given.scale, D), isCausal ? 1 : 0, seed, offset, dropoutP, ...window, 1, 1],
-    made,
-  }
   return tidy(() => {
-    const [q, k, v] = [query, key, value].map((x) => x.transpose(0, 1).unsqueeze(0)) as [Tensor, Tensor, Tensor]
-    const [out, logsumexp] = attend(q, k, v, call) // [1, H, tokens, E]
+    const [q, k, v] = inOneDtype(op, query, key, value)
+    expectPacked(op, q, k, v, enableGqa)
+    readDropout(op, dropoutP)
+    const made: Tensor[] = []
+    const [offsetsQ, offsetsK] = [cuSeqlensQ, cuSeqlensK].map((offsets, i) => {
+      const name = i === 0 ? 'cuSeqlensQ' : 'cuSeqlensK'
+      const integers = readIntegers(op, name, offsets, made)
+      expectOffsets(op, name, offsets, (i === 0 ? q : k).shape[0]!)
+      return integers
+    }) as [Tensor, Tensor]
+    if (offsetsQ.numel !== offsetsK.numel || offsetsQ.numel === 0) {
+      throw new ShapeError(op, {
+        problem: 'numbers of sequences differ',
+        got: `${offsetsQ.numel} offsets of queries, ${offsetsK.numel} of keys`,
+        expected: 'as many, one more than there are sequences',
+      })
+    }
+    const [tokens, H, D] = q.shape as [number, number, number]
+    const { seed, offset } = dropoutP > 0 ? defaultGenerator.take(H * tokens * k.shape[0]!) : { seed: 0, offset: 0 }
+    const call: AttentionCall = {
+      masks: [null, offsetsQ, offsetsK, null],
+      attrs: [readScale(op, given.scale, D), isCausal ? 1 : 0, seed, offset, dropoutP, ...window, 1, 1],
+      made,
+    }
+    const [heads, keys, values] = [q, k, v].map((x) => x.transpose(0, 1).unsqueeze(0)) as [Tensor, Tensor, Tensor]
+    const [out, logsumexp] = attend(heads, keys, values, call) // [1, H, tokens, E]
     release([logsumexp, ...made])
     return out.squeeze(0).transpose(0, 1)
   })

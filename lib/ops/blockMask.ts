@@ -120,17 +120,23 @@ export class BlockMask {
     return new BlockMask(blocks, grid)
   }
 
+  static #where(
+    op: string,
+    length: number,
+    options: BlockMaskOptions,
+    visible: (query: number, key: number) => boolean,
+  ): BlockMask {
+    const grid = readGrid(op, length, options)
+    return new BlockMask(bitsOf(grid, visible), grid)
+  }
+
   /** Local window: a block sees itself and `neighbours` blocks to either side.
    *  @see Beltagy et al. 2020 (Longformer), arXiv:2004.05150
    *  @example BlockMask.local(512, 1).density // 0.34375 */
   static local(length: number, neighbours: number, options: BlockMaskOptions = {}): BlockMask {
     const op = 'BlockMask.local'
     expectCount(op, 'neighbours', neighbours, 0)
-    const grid = readGrid(op, length, options)
-    return new BlockMask(
-      bitsOf(grid, (i, j) => Math.abs(i - j) <= neighbours),
-      grid,
-    )
+    return BlockMask.#where(op, length, options, (i, j) => Math.abs(i - j) <= neighbours)
   }
 
   /** Strided: a block sees itself and every `stride`-th block before and after it.
@@ -139,11 +145,7 @@ export class BlockMask {
   static strided(length: number, stride: number, options: BlockMaskOptions = {}): BlockMask {
     const op = 'BlockMask.strided'
     expectCount(op, 'stride', stride)
-    const grid = readGrid(op, length, options)
-    return new BlockMask(
-      bitsOf(grid, (i, j) => (i - j) % stride === 0),
-      grid,
-    )
+    return BlockMask.#where(op, length, options, (i, j) => (i - j) % stride === 0)
   }
 
   /** Global tokens: the first `count` blocks see everything and are seen by everything.
@@ -152,11 +154,7 @@ export class BlockMask {
   static global(length: number, count: number, options: BlockMaskOptions = {}): BlockMask {
     const op = 'BlockMask.global'
     expectCount(op, 'count', count)
-    const grid = readGrid(op, length, options)
-    return new BlockMask(
-      bitsOf(grid, (i, j) => i < count || j < count),
-      grid,
-    )
+    return BlockMask.#where(op, length, options, (i, j) => i < count || j < count)
   }
 
   /** Blocks up to the diagonal: what causality needs of them. Inside of the diagonal's blocks `isCausal` is still

@@ -11,7 +11,7 @@ namespace gradus::cpu::HWY_NAMESPACE {
 // Calls what(pairs, element) for the operands' dtype and way of multiplying.
 template <class What>
 auto visitKernel(const Attention& a, const What& what) {
-#if HWY_TARGET == HWY_AVX3
+#if GRADUS_PAIRS
   if (a.pairs) return what(std::true_type(), BFloat16());
 #endif
   return visitFloating(a.q->dtype, [&](auto e) { return what(std::false_type(), e); });
@@ -97,9 +97,7 @@ int64_t rangesFor(int64_t heads, int64_t most) {
   return std::max<int64_t>(1, std::min(most, (enough + heads - 1) / heads));
 }
 
-bool isSparse(const Attention& a) {
-  return a.blockMask || (a.left < kUnbounded && a.right < kUnbounded);
-}
+bool isSparse(const Attention& a) { return a.blockMask || (a.left < kUnbounded && a.right < kUnbounded); }
 
 // [B, T, H, D] as [B, H, T, D].
 TensorView byHeads(TensorView x) {

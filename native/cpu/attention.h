@@ -81,12 +81,10 @@ struct TileAt {
 
 // How the work is cut into tasks that share nothing they write.
 struct AttentionPlan {
-  int64_t tasks;
-  int64_t ranges;       // of queries (forward) or key panels (backward) a head of a segment is cut into
-  int64_t rangeSize;    // in queries, or in key panels
-  int64_t panelKeys;    // backward: keys of a panel
-  size_t scratchBytes;  // a thread's
-  void* partials;       // backward with several ranges: dQ of each, [ranges][H, paddedQueries, dimPad]
+  int64_t ranges;     // of queries (forward) or key panels (backward) a head of a segment is cut into
+  int64_t rangeSize;  // in queries, or in key panels
+  int64_t panelKeys;  // backward: keys of a panel
+  void* partials;     // backward with several ranges: dQ of each, [ranges][H, paddedQueries, dimPad]
 };
 
 // Whether a tile meets visible blocks of the block mask only, hidden ones only, or both.

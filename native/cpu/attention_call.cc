@@ -2,6 +2,7 @@
 #include "attention_call.h"
 
 #include "../core/error.h"
+#include "gemm.h"
 
 namespace gradus::cpu {
 namespace {
@@ -106,10 +107,7 @@ Attention describeAttention(const OpCall& call, const TensorView* q, const Tenso
     a.blockQueries = call.integer(7);
     a.blockKeys = call.integer(8);
   }
-#if defined(__x86_64__)
-  static const bool hasPairs = __builtin_cpu_supports("avx512bf16");
-  a.pairs = hasPairs && q->dtype == DType::kBFloat16;
-#endif
+  a.pairs = q->dtype == DType::kBFloat16 && multipliesPairs();
   cutIntoSegments(call, a, operand(call, optional + 1), operand(call, optional + 2));
   return a;
 }

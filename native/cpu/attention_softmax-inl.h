@@ -105,9 +105,8 @@ template <bool kPairs, class T, class V>
 HWY_INLINE void storeWeights(const Weights<T>& to, int r, int c, V first, V second) {
   const hn::ScalableTag<T> d;
   if constexpr (kPairs) {
-#if HWY_TARGET == HWY_AVX3
-    __m512i both;  // sixteen of row r, then sixteen of row r + 1, rounded to nearest even
-    asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(both) : "v"(second.raw), "v"(first.raw));
+#if GRADUS_PAIRS
+    const __m512i both = roundToHalves(first, second);  // sixteen of row r, then sixteen of row r + 1
     if (to.byQuery) {
       auto* at = reinterpret_cast<char*>(to.byQuery) + (r * kAttentionBlock + c) * 2;
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), _mm512_castsi512_si256(both));

@@ -18,6 +18,7 @@
 
 #include "attention.h"
 #include "exp-inl.h"
+#include "pairs-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gradus::cpu::HWY_NAMESPACE {
@@ -47,12 +48,8 @@ constexpr int steps(int depth) {
 template <bool kPairs, class V>
 HWY_INLINE V multiplyAdd(V left, V right, V sum) {
   if constexpr (kPairs) {
-#if HWY_TARGET == HWY_AVX3
-    // By name: for the intrinsic all callers had to be compiled for a processor that has it. The kernels with pairs run
-    // only where __builtin_cpu_supports says so.
-    auto raw = sum.raw;
-    asm("vdpbf16ps %2, %1, %0" : "+v"(raw) : "v"(left.raw), "v"(right.raw));
-    return V{raw};
+#if GRADUS_PAIRS
+    return addPairProduct(sum, left, right);
 #else
     return sum;  // never run
 #endif

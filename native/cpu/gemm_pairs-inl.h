@@ -1,9 +1,6 @@
 // Products of bfloat16: AVX512-BF16 multiplies pairs that are neighbours along k and adds both products to a float32.
 // A pair is one element of a packed panel, so tiles, blocks and plans are those of float32 with half the depth; here is
-// what differs: the packing, the multiplication and the rounding of a tile.
-//
-// Highway 1.0 knows neither the instructions nor a target for them, hence the assembly; multipliesPairs() says at run
-// time whether the processor has them. They read subnormal numbers as zero.
+// what differs: the packing and the rounding of a tile.
 #if defined(GRADUS_CPU_GEMM_PAIRS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef GRADUS_CPU_GEMM_PAIRS_INL_H_
 #undef GRADUS_CPU_GEMM_PAIRS_INL_H_
@@ -12,13 +9,7 @@
 #endif
 
 #include "gemm_pack-inl.h"
-
-#undef GRADUS_PAIRS
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
-#define GRADUS_PAIRS 1
-#else
-#define GRADUS_PAIRS 0
-#endif
+#include "pairs-inl.h"
 
 #if GRADUS_PAIRS
 HWY_BEFORE_NAMESPACE();
@@ -27,24 +18,12 @@ namespace gradus::cpu::HWY_NAMESPACE {
 using Floats = hn::ScalableTag<float>;
 using Halves = hn::Rebind<uint16_t, Floats>;
 using Words = hn::Rebind<uint32_t, Floats>;
-using FloatVector = hn::Vec<Floats>;
 
-HWY_INLINE FloatVector addPairProduct(FloatVector sum, FloatVector a, FloatVector b) {
-  asm("vdpbf16ps %2, %1, %0" : "+v"(sum.raw) : "v"(a.raw), "v"(b.raw));
-  return sum;
-}
-
-HWY_INLINE hn::Vec<Halves> rounded(FloatVector v) {
-  hn::Vec<Halves> bits;
-  asm("vcvtneps2bf16 %1, %0" : "=v"(bits.raw) : "v"(v.raw));
-  return bits;
-}
+HWY_INLINE hn::Vec<Halves> rounded(FloatVector v) { return hn::Vec<Halves>{roundToHalves(v)}; }
 
 // 32 neighbours.
 HWY_INLINE void storeNarrow(FloatVector v0, FloatVector v1, BFloat16* to) {
-  __m512i bits;
-  asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(bits) : "v"(v0.raw), "v"(v1.raw));
-  _mm512_storeu_si512(to, bits);
+  _mm512_storeu_si512(to, roundToHalves(v0, v1));
 }
 
 // --- neighbours along k on different rows of memory ------------------------------------------------------------------

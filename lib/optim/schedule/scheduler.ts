@@ -10,7 +10,7 @@ export interface SchedulerState {
   lastLr: number[]
 }
 
-/** @internal */
+/** @internal @throws ArgumentError for what is no optimizer */
 export function expectOptimizer(op: string, optimizer: unknown): void {
   if (optimizer instanceof Optimizer) return
   throw new ArgumentError(op, {
