@@ -12,7 +12,7 @@ import { median } from './timing'
 
 interface Options {
   config?: string
-  dtype: string
+  dtype?: string
   dropout: string
   steps?: number
   rounds: number
@@ -74,7 +74,8 @@ const relative = (a: number, b: number): number => Math.abs(a - b) / Math.abs(b)
 
 function compareSteps(config: string, options: Options, folder: string): Comparison[] {
   const file = join(folder, `${config}.safetensors`)
-  const common = ['--config', config, '--dtype', options.dtype, '--dropout', options.dropout]
+  const dtype = options.dtype ?? 'fp32'
+  const common = ['--config', config, '--dtype', dtype, '--dropout', options.dropout]
   common.push('--steps', String(options.steps ?? defaultSteps(config)), '--threads', String(options.threads))
   if (options.gatherLogits && config === 'bert') common.push('--gather-logits')
   const ours: Row[] = []
@@ -97,17 +98,18 @@ function compareSteps(config: string, options: Options, folder: string): Compari
   const memory = (rows: Row[]): number => median(rows.map((row) => Number(row.peak_rss_mb) - Number(row.base_rss_mb)))
   return [
     {
-      what: `${config} ${options.dtype} step`,
+      what: `${config} ${dtype} step`,
       gradus: middle(ours, 'median_ms'),
       pytorch: middle(theirs, 'median_ms'),
       unit: 'ms',
     },
-    { what: `${config} ${options.dtype} memory`, gradus: memory(ours), pytorch: memory(theirs), unit: 'MB' },
+    { what: `${config} ${dtype} memory`, gradus: memory(ours), pytorch: memory(theirs), unit: 'MB' },
   ]
 }
 
 function compareOperators(options: Options): Comparison[] {
   const args = ['--only', options.only!, '--seconds', options.seconds, '--threads', String(options.threads)]
+  if (options.dtype !== undefined) args.push('--dtype', options.dtype)
   const key = ({ op, shape, dtype }: Row): string => `${op} ${shape} ${dtype}`
   const runs = Array.from({ length: options.rounds }, () => [
     gradus('ops.ts', args),
@@ -148,7 +150,9 @@ function main(options: Options): void {
 new Command('bench:compare')
   .description('Runs gradus and PyTorch alternately on the same work and prints the ratios of their medians.')
   .addOption(new Option('--config <name>', 'one model instead of all').choices(Object.keys(configs)))
-  .addOption(new Option('--dtype <name>', 'precision').choices(['fp32', 'bf16', 'fp16']).default('fp32'))
+  .addOption(
+    new Option('--dtype <name>', 'precision (default: fp32; of operators: all)').choices(['fp32', 'bf16', 'fp16']),
+  )
   .option('--dropout <p>', 'dropout', '0')
   .option('--steps <n>', 'timed steps a run (default: 4000 of tiny, else 10)', wholeNumber)
   .option('--rounds <n>', 'runs of each side', wholeNumber, 3)

@@ -24,6 +24,7 @@ import { timed } from './timing'
 
 interface Options {
   only: string
+  dtype: string
   seconds: number
   threads: number
 }
@@ -49,7 +50,7 @@ function both(
   makeInputs: () => Tensor[],
   flop?: number,
 ): void {
-  if (!wanted(op)) return
+  if (!wanted(op) || !dtype.includes(options.dtype)) return
   const inputs = makeInputs()
   const forward = timed(() => noGrad(() => fn(...inputs).dispose()), options.seconds)
   const leaves = inputs.map((x) => (isFloatingPoint(x.dtype) ? x.detach().requiresGrad_() : x))
@@ -257,6 +258,7 @@ function overhead(): void {
 new Command('bench:ops')
   .description('Times single operators; one JSON line each, with the keys of bench/pytorch/ops.py.')
   .option('--only <text>', 'rows whose op contains the text', '')
+  .option('--dtype <text>', 'rows whose dtype contains the text', '')
   .option('--seconds <s>', 'time for each measurement', positiveNumber, 0.6)
   .option('--threads <n>', 'kernel threads', wholeNumber, 2)
   .option('--json', 'accepted for symmetry; the output is always JSON lines')
