@@ -91,6 +91,9 @@ describe('matmul', () => {
     [200, 300, 1],
     [1, 300, 200],
     [40, 1100, 50],
+    [130, 1100, 150],
+    [300, 140, 33],
+    [1030, 130, 70],
   ]
   for (const [m, k, n] of sizes) {
     it(`[${m}, ${k}] @ [${k}, ${n}] in any layout and floating dtype`, async () => {
