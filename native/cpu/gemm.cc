@@ -103,9 +103,6 @@ class Product {
           if (j == 0) fetchPanelOfA(source);
           computeTile(source, m0 + r, height, n + j, static_cast<int>(std::min(nr, cols - j)), step == 0);
         }
-        const bool blockEnds = (r + mr) % plan_.rows == 0 || r + mr >= rows;
-        const int64_t first = r / plan_.rows * plan_.rows;
-        if (step == count - 1 && blockEnds) finishBlock(m0 + first, std::min(plan_.rows, rows - first), n, cols);
       }
     }
   }

@@ -21,7 +21,7 @@ struct Plan {
   // B is packed in super-blocks of at most 8 MB, which L3 keeps while every block of rows of A passes.
   static constexpr int64_t kPackedB = (8 << 20) / sizeof(E);
   static constexpr int64_t kMostK = 8192, kMostCols = 768, kMostRows = 112, kUnpackedRows = 512;
-  static constexpr int64_t kStripRows = 1024, kStripDepth = 128;
+  static constexpr int64_t kStripRows = 512, kStripDepth = 128;
 
   int64_t k;               // elements along k
   int64_t superK, superN;  // extent of a packed super-block
@@ -34,7 +34,7 @@ struct Plan {
   // Columns of B that a thread packs for itself, into a buffer that stays in its L2, and multiplies with stripRows of
   // A; 0: threads share a packed B, and a block of A stays in L2. Of few rows packing is what takes the time, and a
   // strip does half of it: a shared B is written to the cache of one core and fetched from there by the other. (128
-  // rows of 768 x 768: 1.5 times as fast; 1024: the same; 2048: 3 % slower.)
+  // rows of 768 x 768: 1.5 times as fast; 512: 1.04; 1024: the same; 2048: 0.97.)
   int64_t strip = 0, stripRows = 0;
 
   static constexpr DType own = sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
@@ -61,7 +61,10 @@ struct Plan {
     readsA = g.a.activation == Activation::kNone && !pageApart &&
              (pairs ? g.a.dtype == DType::kBFloat16 && g.a.colStride == 1 && g.k % 2 == 0 && g.a.rowStride % 2 == 0
                     : g.a.dtype == own && (rowMajorA || g.a.rowStride == 1));
-    if (readsA && packsB && direct && g.m <= kStripRows && g.k >= kStripDepth) chooseStrip(g, threads);
+    // What a block is finished with is read in rows, which a strip would cut into two lines each.
+    const bool finishes = g.gradientAt || g.activated;
+    if (readsA && packsB && direct && !finishes && g.m <= kStripRows && g.k >= kStripDepth)
+      chooseStrip(g.m, g.n, threads);
   }
 
   int64_t packedB() const { return strip > 0 ? 0 : roundUp(superK * superN, 16); }
@@ -76,13 +79,12 @@ struct Plan {
   }
 
  private:
-  void chooseStrip(const Gemm& g, int threads) {
+  void chooseStrip(int64_t m, int64_t n, int threads) {
     constexpr int64_t mr = Tile<E>::kRows;
     strip = 2 * Tile<E>::kCols;
-    const int64_t columns = (g.n + strip - 1) / strip;
+    const int64_t columns = (n + strip - 1) / strip;
     const int64_t chunks = (6 * threads + columns - 1) / columns;  // tasks enough for the threads to end together
-    rows = kMostRows / mr * mr;
-    stripRows = std::max(roundUp((g.m + chunks - 1) / chunks, mr), rows);
+    stripRows = std::max(roundUp((m + chunks - 1) / chunks, mr), kMostRows / mr * mr);
   }
 
   // The largest block whose tasks leave no thread idle at the end.
