@@ -87,7 +87,7 @@ void interleavePanels(const S* source, int64_t stride, int64_t depth, int64_t pa
 // does not look ahead.
 template <Activation kind, class S>
 void interleaveColumns(const S* source, int64_t stride, int64_t depth, int64_t panels, Pair* to) {
-  constexpr int64_t height = Tile<Pair>::kRows, rowsAhead = 16;
+  constexpr int64_t height = Tile<Pair>::kRows, rowsAhead = 48;
   static_assert(height <= Tile<Pair>::kLanes);
   for (int64_t k = 0; k < depth; ++k) {
     const S *first = source + 2 * k * stride, *second = first + stride;
