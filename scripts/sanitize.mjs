@@ -3,10 +3,12 @@
 //
 //   npm run test:sanitize [-- suites...]             AddressSanitizer and UndefinedBehaviorSanitizer
 //   npm run test:sanitize -- --thread [suites...]    ThreadSanitizer: what JavaScript threads and the executor share
+//   npm run test:sanitize:quick                      the first, on the suites that reach every kernel: a few minutes
 //
 // Fuzz tests make fewer rounds here than under npm test; GRADUS_FUZZ_ROUNDS sets another number.
+// The sanitizers' libraries come with g++.
 
-import { execFileSync, spawn } from 'node:child_process'
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
@@ -16,7 +18,11 @@ const modes = {
   memory: {
     flags: 'address,undefined',
     runtimes: ['libasan.so', 'libubsan.so'],
-    suites: ['test/ops', 'test/tensor', 'test/autograd', 'test/nn', 'test/optim', 'test/native', 'test/fuzz'],
+    suites: [
+      ...['test/ops', 'test/tensor', 'test/autograd', 'test/nn', 'test/amp'],
+      ...['test/optim', 'test/native', 'test/fuzz'],
+    ],
+    quick: ['test/ops', 'test/optim', 'test/fuzz/native.test.ts', 'test/amp/gradScaler.test.ts'],
     env: {
       // Node itself never frees what it keeps until it ends, so leaks are measured by the soak instead.
       ASAN_OPTIONS: 'detect_leaks=0:abort_on_error=1:allocator_may_return_null=1',
@@ -61,19 +67,31 @@ function run(command, args, env = {}) {
 }
 
 const given = process.argv.slice(2)
-const { flags, runtimes, suites, env } = modes[given.includes('--thread') ? 'thread' : 'memory']
-const wanted = given.filter((argument) => argument !== '--thread')
+const { flags, runtimes, env, suites, quick = suites } = modes[given.includes('--thread') ? 'thread' : 'memory']
+const named = given.filter((argument) => !argument.startsWith('--'))
+const wanted = named.length > 0 ? named : given.includes('--quick') ? quick : suites
+const began = performance.now()
+
+const preload = runtimes.map((name) => execFileSync('g++', [`-print-file-name=${name}`], { encoding: 'utf8' }).trim())
+const absent = runtimes.filter((name, i) => preload[i] === name) // g++ repeats the name of what it has not got
+if (absent.length > 0) {
+  process.stderr.write(`sanitize: g++ lacks ${absent.join(' and ')}; install the sanitizers of your g++\n`)
+  process.exit(1)
+}
 
 const build = join(root, 'build', `sanitize-${flags.split(',')[0]}`)
 mkdirSync(build, { recursive: true })
-await run('cmake', ['-S', root, '-B', build, '-DCMAKE_BUILD_TYPE=RelWithDebInfo', `-DGRADUS_SANITIZE=${flags}`])
+const generator = spawnSync('ninja', ['--version']).status === 0 ? ['-G', 'Ninja'] : []
+const settings = ['-DCMAKE_BUILD_TYPE=RelWithDebInfo', `-DGRADUS_SANITIZE=${flags}`]
+await run('cmake', ['-S', root, '-B', build, ...generator, ...settings])
 await run('cmake', ['--build', build, '--parallel', String(availableParallelism())])
 
-const preload = runtimes.map((name) => execFileSync('g++', [`-print-file-name=${name}`], { encoding: 'utf8' }).trim())
 const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs') // not through npx, which libtsan does not survive
-await run(process.execPath, [vitest, 'run', '--testTimeout', '180000', ...(wanted.length > 0 ? wanted : suites)], {
+await run(process.execPath, [vitest, 'run', '--testTimeout', '180000', ...wanted], {
   GRADUS_FUZZ_ROUNDS: process.env.GRADUS_FUZZ_ROUNDS ?? '20',
   GRADUS_ADDON: join(build, 'Release', 'gradus.node'),
   LD_PRELOAD: preload.join(':'),
   ...env,
 })
+const seconds = Math.round((performance.now() - began) / 1000)
+process.stdout.write(`sanitize: ${flags.replace(',', ' and ')} found nothing in ${wanted.join(', ')} (${seconds} s)\n`)

@@ -27,6 +27,8 @@ const smallest = [0, 1, 1, 2, 3, 4, 5]
 const small = [...smallest, 8, 15, 16, 17, 31, 33]
 const wide = [1, 2, 7, 16, 63, 64, 65, 130]
 const size = (r: Random): number => r.pick(r.chance(0.1) ? wide : small)
+/** Of a sum: kernels take long ones in another way, and in several steps. */
+const depth = (r: Random): number => (r.chance(0.15) ? r.pick([128, 131, 1030, 2050]) : size(r))
 
 function shape(r: Random, least = 0): number[] {
   const rank = Math.max(least, r.chance(0.05) ? r.below(9) : r.below(5))
@@ -181,7 +183,7 @@ const drawn =
   }
 
 const matmul: Make = (r) => {
-  const [m, k, n] = [size(r), size(r), size(r)]
+  const [m, k, n] = [size(r), depth(r), size(r)]
   const batch = Array.from({ length: r.below(3) }, () => r.pick(smallest))
   const dtype = r.pick([...floating, 4, 5, 6])
   const integral = dtype >= i64
@@ -212,14 +214,14 @@ const dropout =
 
 const linear: Make = (r) => {
   const lead = shape(r).slice(0, 2)
-  const [k, n, type] = [size(r), size(r), mixed(r)]
+  const [k, n, type] = [depth(r), size(r), mixed(r)]
   const out: Spec = [[...lead, n], type()]
   const bias: Spec[] = r.chance(0.5) ? [] : [r.chance(0.2) ? null : [[n], type()]]
   return { inputs: [[[...lead, k], type()], [[n, k], type()], ...bias], outputs: [out], attributes: [] }
 }
 
 const linearBackwardWeight: Make = (r) => {
-  const lead = shape(r).slice(0, 2)
+  const lead = r.chance(0.3) ? [depth(r)] : shape(r).slice(0, 2)
   const [k, n, type, bias] = [size(r), size(r), mixed(r), flag(r)]
   return {
     inputs: [
@@ -336,7 +338,8 @@ const crossEntropy =
   }
 
 const linearCrossEntropy: Make = (r) => {
-  const [n, k, classes, dtype, gradients] = [size(r), size(r), 1 + size(r), r.pick(floating), flag(r)]
+  const classes = r.chance(0.1) ? 1024 + r.below(3) : 1 + size(r) // the kernel takes them in blocks of 1024
+  const [n, k, dtype, gradients] = [size(r), depth(r), r.pick(floating), flag(r)]
   const x: Spec = [[n, k], dtype]
   const weight: Spec = [[classes, k], mixedWith(dtype, r)]
   const scalar: Spec = [[], statistics(dtype)]

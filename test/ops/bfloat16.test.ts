@@ -42,6 +42,8 @@ describe('products in bfloat16', () => {
     [130, 65, 201],
     [64, 800, 64],
     [33, 40, 4099],
+    [130, 70, 300],
+    [17, 70, 4098],
   ] as const
 
   it('agree with float64 in every layout, mixed with float32, in both dtypes of the result', async () => {
