@@ -211,8 +211,8 @@ export class GradScaler {
     progress.stage = 'stepped'
     const step = new ScaledStep(foundInf, clipped ?? norm, moveOn)
     if (scheduler !== undefined) {
-      step.stepped().catch(() => {}) // heard of it at the latest when it settles below
-      optimizer._decideLater(() => void step.steppedSync())
+      void step._follow()
+      optimizer._decideLater(() => step._settle())
     }
     return step
   }
