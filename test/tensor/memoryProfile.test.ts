@@ -114,7 +114,25 @@ describe('memory.profile', () => {
     )
     await expect(memory.profile(() => Promise.reject(new RangeError('mine')))).rejects.toThrow('mine')
     await expect(memory.profile(3 as never)).rejects.toThrow('memory.profile: not a function: got 3')
+    const both = await Promise.allSettled([memory.profile(() => ones([4])), memory.profile(() => ones([4]))])
+    expect(both.map(({ status }) => status)).toEqual(['fulfilled', 'rejected'])
+    await expect(memory.profile(() => {}, { model: 5 as never })).rejects.toThrow(
+      'memory.profile: model is no module: got 5',
+    )
+    await expect(memory.profile(() => {}, { optimizer: {} as never })).rejects.toThrow(
+      'memory.profile: optimizer is no optimizer: got an object',
+    )
     expect((await memory.profile(() => ones([4]))).phases).toHaveLength(1)
+  })
+})
+
+describe('memory.setLimit', () => {
+  it('refuses what is no number of bytes', () => {
+    const before = memory.limit()
+    for (const bytes of [-1, 0.5, Number.NaN, Number.POSITIVE_INFINITY, '1', undefined]) {
+      expect(() => memory.setLimit(bytes as never)).toThrow('memory.setLimit: not a number of bytes')
+    }
+    expect(memory.limit()).toBe(before)
   })
 })
 
