@@ -139,6 +139,27 @@ describe('memory.setLimit', () => {
 describe('out of memory', () => {
   afterEach(() => memory.setLimit(0))
 
+  it('names what is in use, not the unused rest of blocks of small tensors', async () => {
+    // each size takes a block of its own, most of which stays unused
+    const small = [1, 8, 16, 40, 100, 200, 500, 1000, 2000, 4000, 8000].map((size) => ones([size]))
+    await small[0]!.data()
+    const large = ones([1 << 20])
+    await large.data()
+    memory.setLimit(memory.allocated())
+    const error: Error = await ones([1 << 20])
+      .data()
+      .then(
+        () => new Error('enough'),
+        (thrown) => thrown,
+      )
+    const [, inUse, list] = /with ([\d.]+) MiB in use .*\(largest: (.*)\)/.exec(error.message)!
+    const named = [...list!.matchAll(/([\d.]+) MiB/g)].reduce((sum, [, mib]) => sum + Number(mib), 0)
+    expect(named).toBeGreaterThanOrEqual(4)
+    // a block keeps a remainder of less than 64 KiB, which counts here
+    expect(named).toBeLessThanOrEqual(1.5 * Number(inUse))
+    for (const each of [...small, large]) each.dispose()
+  })
+
   it('says what a step of the model needs and what would be less', async () => {
     const { model, step } = trained()
     await settled()
