@@ -172,14 +172,14 @@ void dispatchCall(Environment& environment) {
       out[i] = environment.find(kind, info.name);
       existing[i] = true;
       checkTarget(info, out[i]->view);
+      outViews[i] = out[i]->view;
     } else {
       const DType dtype = readDType(cursor.next());
-      out[i] = newTensor();
-      TensorView& view = out[i]->view;
+      TensorView& view = outViews[i] = {};
       if (kind < 0) {
         const int like = countIn(-kind - 1, nIn - 1, "output");
         GRADUS_CHECK(in[like], ErrorCode::kNative, "%s: an output is shaped like an absent input", info.name);
-        const TensorView& source = in[like]->view;
+        const TensorView& source = inViews[like];
         view.rank = source.rank;
         view.numel = source.numel;
         view.dtype = dtype;
@@ -194,9 +194,11 @@ void dispatchCall(Environment& environment) {
         const int rank = rankOf(cursor.next());
         setLayout(view, dtype, rank, cursor.take(rank));
       }
+      // Written whole and not read back: its memory is still in the cache of the thread that ended the tensor before.
+      out[i] = newTensor();
+      out[i]->view = view;
       out[i]->storage->bytes = view.bytes();
     }
-    outViews[i] = out[i]->view;
   }
   double attributes[kMaxAttrs];
   std::copy_n(cursor.take(nAttr), nAttr, attributes);

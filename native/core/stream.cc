@@ -9,8 +9,10 @@ namespace gradus {
 
 namespace {
 
-constexpr size_t kAlign = 32;  // of commands: also what is left at the end of the ring has room for a header
+constexpr size_t kAlign = 32;   // of commands: also what is left at the end of the ring has room for a header
+constexpr size_t kAhead = 512;  // bytes of the ring, four commands
 constexpr auto kSpin = std::chrono::microseconds(20);  // a producer queues small operations 0.3 us apart
+constexpr auto kLook = std::chrono::microseconds(2);   // between two looks at the ring while it is empty
 constexpr auto kIdle = std::chrono::seconds(10);       // then unused memory goes back to the system
 
 inline void pause() {
@@ -75,6 +77,7 @@ char* Stream::reserve(size_t bytes) {
   producer_.lock();
   uint64_t tail = tail_.load(std::memory_order_relaxed);
   const size_t at = tail % kRing;
+  fetchForWriting(ring_.get() + (tail + kAhead) % kRing, 128);
   const size_t pad = at + bytes > kRing ? kRing - at : 0;
   static_assert(sizeof(Header) <= kAlign && kRing % kAlign == 0);
   if (tail + pad + bytes - head_.load(std::memory_order_acquire) > kRing) {
@@ -171,14 +174,15 @@ void Stream::loop() {
   for (;;) {
     uint64_t head = head_.load(std::memory_order_relaxed);
     if (tail_.load(std::memory_order_acquire) == head) {
-      const auto until = std::chrono::steady_clock::now() + kSpin;
+      // Every look takes the line away from the producer, who is about to write it: so looks are rare, and commands
+      // come several at a time.
+      auto now = std::chrono::steady_clock::now();
+      const auto until = now + kSpin;
       bool ready = false;
-      do {
-        for (int i = 0; i < 64 && !ready; ++i) {
-          ready = tail_.load(std::memory_order_acquire) != head;
-          if (!ready) pause();
-        }
-      } while (!ready && std::chrono::steady_clock::now() < until);
+      while (!ready && now < until) {
+        for (const auto next = now + kLook; now < next; now = std::chrono::steady_clock::now()) pause();
+        ready = tail_.load(std::memory_order_acquire) != head;
+      }
       if (!ready) {
         std::unique_lock lock(sleep_);
         sleeping_.store(true, std::memory_order_seq_cst);

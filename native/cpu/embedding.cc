@@ -49,55 +49,58 @@ void zeroBytes(char* to, int64_t bytes) {
   std::memset(to, 0, bytes);
 }
 
-void zeroMissedRows(const TableGradient& of, const Runs& runs) {
+// Of the rows [begin, end) of the table those that no position hits.
+void zeroMissedRows(const TableGradient& of, const Runs& runs, int64_t begin, int64_t end) {
   const int64_t bytes = of.width * static_cast<int64_t>(itemSize(of.tableDtype));
   char* table = static_cast<char*>(of.table);
-  parallelFor(of.rows, std::max<int64_t>(1, 32768 / bytes), [&](int64_t begin, int64_t end) {
-    int64_t run = std::lower_bound(runs.rows, runs.rows + runs.count, begin) - runs.rows;
-    for (int64_t row = begin; row < end; ++run) {
-      const int64_t hit = run < runs.count ? std::min<int64_t>(end, runs.rows[run]) : end;
-      zeroBytes(table + row * bytes, (hit - row) * bytes);
-      row = hit + 1;
-    }
+  int64_t run = std::lower_bound(runs.rows, runs.rows + runs.count, begin) - runs.rows;
+  for (int64_t row = begin; row < end; ++run) {
+    const int64_t hit = run < runs.count ? std::min<int64_t>(end, runs.rows[run]) : end;
+    zeroBytes(table + row * bytes, (hit - row) * bytes);
+    row = hit + 1;
+  }
+}
+
+// Columns [first, last) of the rows that positions hit.
+template <class T, class G>
+void sumRuns(const TableGradient& of, const Runs& runs, int64_t first, int64_t last) {
+  using C = Compute<T>;
+  const hn::ScalableTag<C> d;
+  const bool stream = !of.accumulate && streamsRows(of.table, of.rows, of.width, sizeof(T));
+  for (int64_t r = 0; r < runs.count; ++r) {
+    T* to = static_cast<T*>(of.table) + runs.rows[r] * of.width + first;
+    const auto at = [&](int64_t i) { return static_cast<const G*>(of.g) + runs.order[i] * of.width + first; };
+    forVectors(d, last - first, [&](int64_t j, int64_t count) GRADUS_INLINE_BODY {
+      auto sum = loadSome(d, at(runs.starts[r]) + j, count);
+      for (int64_t i = runs.starts[r] + 1; i < runs.starts[r + 1]; ++i) {
+        sum = hn::Add(sum, loadSome(d, at(i) + j, count));
+      }
+      if (of.accumulate) sum = hn::Add(sum, loadSome(d, to + j, count));
+      putSome(d, sum, to + j, count, stream);
+    });
+  }
+}
+
+// A thread has a share of the rows that are filled with zeros and a share of the columns of those that are summed. Not
+// of the runs: one index (padding, a frequent word) may have most of the positions.
+template <class T, class G>
+void writeTable(const TableGradient& of, const Runs& runs) {
+  constexpr int64_t kColumns = 64 / sizeof(T);  // a cache line: no two threads write one
+  const int64_t blocks = (of.width + kColumns - 1) / kColumns;
+  const int64_t work = ((of.accumulate ? 0 : of.rows) + runs.starts[runs.count]) * of.width;
+  const int64_t parts = std::clamp<int64_t>(work / 16384, 1, numThreads());
+  parallelFor(parts, 1, [&](int64_t begin, int64_t end) {
+    if (!of.accumulate) zeroMissedRows(of, runs, of.rows * begin / parts, of.rows * end / parts);
+    sumRuns<T, G>(of, runs, blocks * begin / parts * kColumns, std::min(of.width, blocks * end / parts * kColumns));
     hwy::FlushStream();
   });
 }
 
-template <class T, class G>
-void sumRuns(const TableGradient& of, const Runs& runs) {
-  using C = Compute<T>;
-  const hn::ScalableTag<C> d;
-  constexpr int64_t kLanes = hn::MaxLanes(hn::ScalableTag<C>());
-  // Columns are split, not runs: one index (padding, a frequent word) may have most of the positions.
-  constexpr int64_t kColumns = 4 * kLanes;
-  const int64_t blocks = (of.width + kColumns - 1) / kColumns;
-  const int64_t cost = std::max<int64_t>(1, runs.starts[runs.count] * kColumns);
-  parallelFor(blocks, std::max<int64_t>(1, 16384 / cost), [&](int64_t begin, int64_t end) {
-    const int64_t first = begin * kColumns, last = std::min(of.width, end * kColumns);
-    for (int64_t r = 0; r < runs.count; ++r) {
-      T* to = static_cast<T*>(of.table) + runs.rows[r] * of.width;
-      for (int64_t c = first; c < last; c += kColumns) {
-        const int64_t width = std::min(kColumns, last - c);
-        const auto at = [&](int64_t i) { return static_cast<const G*>(of.g) + runs.order[i] * of.width + c; };
-        forVectors(d, width, [&](int64_t j, int64_t count) GRADUS_INLINE_BODY {
-          auto sum = loadSome(d, at(runs.starts[r]) + j, count);
-          for (int64_t i = runs.starts[r] + 1; i < runs.starts[r + 1]; ++i) {
-            sum = hn::Add(sum, loadSome(d, at(i) + j, count));
-          }
-          if (of.accumulate) sum = hn::Add(sum, loadSome(d, to + c + j, count));
-          storeSome(d, sum, to + c + j, count);
-        });
-      }
-    }
-  });
-}
-
-void writeTable(const TableGradient& of, const Runs& runs) {
-  if (!of.accumulate) zeroMissedRows(of, runs);
-  if (of.tableDtype == DType::kFloat64) return sumRuns<double, double>(of, runs);
+void tableGradient(const TableGradient& of, const Runs& runs) {
+  if (of.tableDtype == DType::kFloat64) return writeTable<double, double>(of, runs);
   visitFloating(of.tableDtype, [&](auto table) {
     visitFloating(of.gDtype, [&](auto g) {
-      if constexpr (sizeof table < 8 && sizeof g < 8) sumRuns<decltype(table), decltype(g)>(of, runs);
+      if constexpr (sizeof table < 8 && sizeof g < 8) writeTable<decltype(table), decltype(g)>(of, runs);
     });
   });
 }
@@ -108,7 +111,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace gradus::cpu {
 
-HWY_EXPORT(writeTable);
+HWY_EXPORT(tableGradient);
 
 namespace {
 
@@ -148,7 +151,7 @@ void run_embeddingBackward(const OpCall& call) {
   if (out.numel == 0) return;
   const TensorView g = contiguousOf(call, call.in[0]);
   const Runs runs = sortPositions(call, index, call.in[1].numel, rows, call.integer(0));
-  HWY_DYNAMIC_DISPATCH(writeTable)({g.data, out.data, rows, width, call.flag(1), g.dtype, out.dtype}, runs);
+  HWY_DYNAMIC_DISPATCH(tableGradient)({g.data, out.data, rows, width, call.flag(1), g.dtype, out.dtype}, runs);
 }
 
 }  // namespace gradus::cpu

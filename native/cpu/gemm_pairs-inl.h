@@ -87,7 +87,7 @@ void interleavePanels(const S* source, int64_t stride, int64_t depth, int64_t pa
 // does not look ahead.
 template <Activation kind, class S>
 void interleaveColumns(const S* source, int64_t stride, int64_t depth, int64_t panels, Pair* to) {
-  constexpr int64_t height = Tile<Pair>::kRows, rowsAhead = 16;
+  constexpr int64_t height = Tile<Pair>::kRows, rowsAhead = 48;
   static_assert(height <= Tile<Pair>::kLanes);
   for (int64_t k = 0; k < depth; ++k) {
     const S *first = source + 2 * k * stride, *second = first + stride;
@@ -231,27 +231,40 @@ HWY_NOINLINE void packA<Pair>(const GemmOperand& a, int64_t m, int64_t k, int64_
   });
 }
 
+// By multiplying with ones: sums of pairs are what the instruction makes.
 HWY_NOINLINE inline void addRowSums(const Pair* panel, int64_t stride, int64_t depth, bool rowMajor, int64_t count,
                                     float* sums) {
-  const auto first = [](Pair pair) { return widen(BFloat16{pair.first}); };
-  const auto second = [](Pair pair) { return widen(BFloat16{pair.second}); };
-  float total[Tile<Pair>::kRows] = {};
+  constexpr int64_t lanes = Tile<Pair>::kLanes, rows = Tile<Pair>::kRows;
+  const Floats d;
+  const auto load = [](const Pair* p) HWY_ATTR {
+    return hn::BitCast(Floats(), hn::LoadU(Words(), reinterpret_cast<const uint32_t*>(p)));
+  };
+  const auto loadSome = [](const Pair* p, int64_t n) HWY_ATTR {
+    return hn::BitCast(Floats(), hn::MaskedLoad(hn::FirstN(Words(), n), Words(), reinterpret_cast<const uint32_t*>(p)));
+  };
+  const auto ones = hn::BitCast(d, hn::Set(Words(), 0x3f803f80u));
   if (!rowMajor) {
-    for (int64_t k = 0; k < depth; ++k) {
-      for (int64_t r = 0; r < count; ++r) {
-        total[r] += first(panel[k * stride + r]) + second(panel[k * stride + r]);
-      }
+    auto even = hn::Zero(d), odd = hn::Zero(d);
+    int64_t k = 0;
+    for (; k + 2 <= depth; k += 2) {
+      even = addPairProduct(even, loadSome(panel + k * stride, count), ones);
+      odd = addPairProduct(odd, loadSome(panel + (k + 1) * stride, count), ones);
     }
-  } else {
-    constexpr int64_t lanes = Tile<Pair>::kLanes;
-    for (int64_t r = 0; r < count; ++r) {
-      const Pair* row = panel + r * stride;
-      float lane[lanes] = {};
-      for (int64_t k = 0; k < depth; ++k) lane[k % lanes] += first(row[k]) + second(row[k]);
-      for (const float part : lane) total[r] += part;
-    }
+    if (k < depth) even = addPairProduct(even, loadSome(panel + k * stride, count), ones);
+    static_assert(rows <= lanes);
+    alignas(64) float total[lanes];
+    hn::Store(hn::Add(even, odd), d, total);
+    for (int64_t r = 0; r < count; ++r) sums[r] += total[r];
+    return;
   }
-  for (int64_t r = 0; r < count; ++r) sums[r] += total[r];
+  for (int64_t r = 0; r < count; ++r) {
+    const Pair* row = panel + r * stride;
+    auto sum = hn::Zero(d);
+    int64_t k = 0;
+    for (; k + lanes <= depth; k += lanes) sum = addPairProduct(sum, load(row + k), ones);
+    if (k < depth) sum = addPairProduct(sum, loadSome(row + k, depth - k), ones);
+    sums[r] += vec::sumLanes(d, sum);
+  }
 }
 
 }  // namespace gradus::cpu::HWY_NAMESPACE

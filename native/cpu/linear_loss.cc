@@ -176,6 +176,8 @@ class LinearCrossEntropy {
     return g;
   }
 
+  bool isIgnored(int64_t i) const { return targets_[kept_[i]] == kIgnored; }
+
   int64_t rowGrain(int64_t n) const { return std::max<int64_t>(1, 16384 / n); }
 
   double chunk(int64_t first, int64_t count) {
@@ -185,11 +187,11 @@ class LinearCrossEntropy {
       for (int64_t c0 = 0; c0 < classes_; c0 += block_) {
         const int64_t n = std::min(block_, classes_ - c0);
         multiply(logitsProduct(count, c0, n));
-        sumUp(count, c0, n, logits);
+        sumUp(first, count, c0, n, logits);
       }
       for (int64_t i = 0; i < count; ++i) {
+        if (isIgnored(first + i)) continue;
         const int64_t y = targets_[kept_[first + i]];
-        if (y == kIgnored) continue;
         const T atTarget = widen(logits[i * classes_ + y]);
         total += sums_[i].loss(options_, weights_, classes_, y, atTarget);
       }
@@ -199,10 +201,11 @@ class LinearCrossEntropy {
   }
 
   template <class L>
-  void sumUp(int64_t count, int64_t c0, int64_t n, const L* logits) {
+  void sumUp(int64_t first, int64_t count, int64_t c0, int64_t n, const L* logits) {
     const T* weights = weights_.data() ? weights_.data() + c0 : nullptr;
     parallelFor(count, rowGrain(n), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
+        if (isIgnored(first + i)) continue;
         if (c0 == 0) sums_[i] = RowSums<T>();
         addToRow(sums_[i], logits + i * classes_ + c0, n, options_.smoothing > 0, weights);
       }
@@ -233,8 +236,8 @@ class LinearCrossEntropy {
         const int64_t y = targets_[kept_[first + i]];
         const L* from = logits + i * classes_;
         L* to = gradients + i * stride_;
-        if (y == kIgnored) {
-          std::memset(static_cast<void*>(to), 0, n * sizeof(L));
+        if (y == kIgnored) {  // the chunk's further blocks find the zeros of the first
+          if (c0 == 0) std::memset(static_cast<void*>(to), 0, block_ * sizeof(L));
           continue;
         }
         const RowGradient<T> gradient(options_, weights_, classes_, y, incoming_);
