@@ -4,8 +4,7 @@
 // whether it will be taken; the optimizer's kernel looks at the flag that the check left.
 
 import { type Device, type DeviceName, device } from '../device'
-import { ArgumentError, describeShape, describeValue, StateError } from '../errors'
-import { nameOf } from '../nn/parameter'
+import { ArgumentError, describeValue, StateError } from '../errors'
 import {
   type Check,
   checkTensors,
@@ -23,6 +22,7 @@ import { readOptions } from '../options'
 import { full } from '../tensor/create'
 import { unscoped } from '../tensor/scope'
 import type { Tensor } from '../tensor/tensor'
+import { CollapseWatch } from './collapseWatch'
 import { ScaledStep } from './scaledStep'
 import { expectNumber, gradientsOf, isScale, multiplied, type Scalable, setNumber } from './scalerArguments'
 
@@ -74,7 +74,6 @@ interface DeviceState {
 }
 
 const optionNames = ['device', 'initScale', 'growthFactor', 'backoffFactor', 'growthInterval', 'enabled'] as const
-const collapsed = 1 // below it the scaler shrinks gradients, and something else is wrong; as PyTorch's notes say
 
 /** Scales losses so that gradients fit float16, and gradients back before they are used.
  *
@@ -94,9 +93,7 @@ export class GradScaler {
   #initial: { scale: number; tracker: number }
   #state: DeviceState | null = null
   #progress = new Map<Optimizer, Progress>()
-  #untilWatch = 1
-  #watching = false
-  #warned = false
+  readonly #watch = new CollapseWatch()
 
   constructor(options: GradScalerOptions = {}) {
     const given = readOptions('GradScaler', options, optionNames)
@@ -250,7 +247,7 @@ export class GradScaler {
     const { scale, tracker, status } = this.#begun(op)
     if (newScale !== undefined) {
       setNumber(op, 'newScale', scale, newScale, isScale, 'a finite number above 0')
-      this.#untilWatch = 1
+      this.#watch.reset()
     } else {
       const checks = [...this.#progress.values()].flatMap((each) => each.checks)
       if (checks.length === 0) {
@@ -260,32 +257,9 @@ export class GradScaler {
         })
       }
       updateScale(checks, [scale, tracker, status], [this.#growthFactor, this.#backoffFactor, this.#growthInterval])
-      if (--this.#untilWatch <= 0 && !this.#watching) void this.#watch(checks, status)
+      this.#watch.afterUpdate(checks, this.#progress.keys(), status, () => this.#backoffFactor)
     }
     this.#progress.clear()
-  }
-
-  // Nothing waits for this: the scale is read behind what is queued, and only as often as it could have collapsed.
-  async #watch(checks: readonly Check[], status: Tensor): Promise<void> {
-    this.#watching = true
-    const params = [...this.#progress.keys()].flatMap((each) => each.paramGroups.flatMap((group) => group.params))
-    const owners = new Map(params.map((param) => [param.grad, param]))
-    try {
-      const [scale, pair, first] = (await status.data()) as Float32Array as unknown as [number, number, number]
-      if (scale < 0) return // no update ran yet: the operations that gradients came from failed
-      this.#untilWatch = Math.max(1, Math.ceil(Math.log(scale / collapsed) / -Math.log(this.#backoffFactor)))
-      const fallen = scale < collapsed && pair >= 0
-      if (fallen && !this.#warned) {
-        const grad = checks[pair]?.tensors[first]
-        const param = grad && owners.get(grad)
-        warnOfCollapse(scale, param ? (nameOf(param) ?? `a parameter of shape ${describeShape(param.shape)}`) : '')
-      }
-      this.#warned = fallen || (this.#warned && scale < collapsed)
-    } catch {
-      // a worker that ends; the scale itself cannot fail
-    } finally {
-      this.#watching = false
-    }
   }
 
   /** The scale; 1 when disabled. Waits without blocking the event loop.
@@ -326,7 +300,7 @@ export class GradScaler {
   setBackoffFactor(factor: number): void {
     expectNumber('GradScaler', 'backoffFactor', factor, (x) => x > 0 && x < 1, 'a number between 0 and 1')
     this.#backoffFactor = factor
-    this.#untilWatch = 1
+    this.#watch.reset()
   }
 
   /** Good updates in a row after which the scale grows. */
@@ -411,12 +385,4 @@ export class GradScaler {
     }
     return progress
   }
-}
-
-function warnOfCollapse(scale: number, culprit: string): void {
-  process.emitWarning(
-    `the loss scale fell to ${scale}: the gradient of ${culprit || 'a parameter'} is infinite or NaN however small the ` +
-      'scale is. Look for NaN in the loss and the inputs, lower the learning rate, or train in bfloat16.',
-    { type: 'GradScalerWarning', code: 'GRADUS_SCALE_COLLAPSED' },
-  )
 }

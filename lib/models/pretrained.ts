@@ -5,7 +5,8 @@ import { join } from 'node:path'
 import { FileError, StateError } from '../errors'
 import { writeAtomically, writeFully } from '../io/atomic'
 import { loadFile, saveFile } from '../io/safetensors'
-import type { Module, StateDict } from '../nn/module'
+import type { Module } from '../nn/module'
+import type { StateDict } from '../nn/stateDict'
 
 /** What a config.json holds. */
 export type JsonConfig = Record<string, unknown>

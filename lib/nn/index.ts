@@ -22,6 +22,7 @@ import './checkpointing'
 export { ModuleDict, ModuleList, Sequential } from './containers'
 export { Dropout } from './dropout'
 export { Embedding, type EmbeddingOptions } from './embedding'
+export type { BackwardHook, ForwardHook, ForwardPreHook } from './hooks'
 export * as init from './init/index'
 export { Identity, Linear, type LinearOptions } from './linear'
 export {
@@ -35,16 +36,10 @@ export {
   type Reduction,
   SmoothL1Loss,
 } from './losses'
-export {
-  type BackwardHook,
-  type ForwardHook,
-  type ForwardPreHook,
-  type IncompatibleKeys,
-  Module,
-  type StateDict,
-} from './module'
+export { Module } from './module'
 export { LayerNorm, type LayerNormOptions, RMSNorm, type RMSNormOptions } from './norm'
 export { isParameter, Parameter, parameter } from './parameter'
+export type { IncompatibleKeys, StateDict } from './stateDict'
 export {
   type EncoderActivation,
   type EncoderCall,

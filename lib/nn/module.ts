@@ -8,38 +8,17 @@ import { runCheckpointed, type SaveOps } from '../autograd/checkpoint'
 import { withoutGrad } from '../autograd/mode'
 import type { Device, DeviceName } from '../device'
 import { type DType, isFloatingCode } from '../dtype'
-import { ArgumentError, DTypeError, describeShape, describeValue, GradusError, ShapeError, StateError } from '../errors'
+import { ArgumentError, DTypeError, describeValue, GradusError, StateError } from '../errors'
 import { to } from '../ops/shape'
 import { expectFunction, readOptions } from '../options'
 import { currentContext, setContext } from '../tensor/dispatch'
 import { adopt } from '../tensor/memory'
-import { forEachTensor, scoped, tidy } from '../tensor/scope'
-import { type HookHandle, hookHandle, Tensor } from '../tensor/tensor'
+import { forEachTensor, scoped } from '../tensor/scope'
+import { type HookHandle, Tensor } from '../tensor/tensor'
 import { newContext, pathOf } from './context'
+import { addHook, type BackwardHook, type ForwardHook, type ForwardPreHook, ModuleHooks } from './hooks'
 import { clearGradients, isParameter, parameter, rememberName } from './parameter'
-
-/** Names and tensors: parameters and persistent buffers. */
-export type StateDict = Record<string, Tensor>
-
-interface StateEntry {
-  path: string
-  tensor: Tensor
-  /** From the tensor as kernels use it to how the state dict shows it. */
-  layout: (tensor: Tensor) => Tensor
-}
-
-/** Called before forward with its arguments; may return other ones in an array, or another first one. */
-export type ForwardPreHook = (module: Module, inputs: unknown[]) => unknown
-/** Called after forward; may return another output. */
-export type ForwardHook = (module: Module, inputs: unknown[], output: unknown) => unknown
-/** Called in backward with the gradient of the module's (first) output; may return another one. */
-export type BackwardHook = (module: Module, gradOutput: Tensor) => Tensor | undefined
-
-/** Names that did not fit in `loadStateDict`. */
-export interface IncompatibleKeys {
-  missingKeys: string[]
-  unexpectedKeys: string[]
-}
+import { type IncompatibleKeys, loadInto, type StateDict, type StateEntry } from './stateDict'
 
 const wholeDTypes: ReadonlySet<string> = new Set<DType>(['int64', 'int32', 'uint8', 'bool'])
 
@@ -78,9 +57,7 @@ export class Module {
   training = true
   readonly #wrapper: (...inputs: unknown[]) => unknown
   readonly #buffers = new Map<string, boolean>() // name -> persistent
-  readonly #preHooks = new Set<ForwardPreHook>()
-  readonly #hooks = new Set<ForwardHook>()
-  readonly #backwardHooks = new Set<BackwardHook>()
+  readonly #hooks = new ModuleHooks()
   readonly #label: string
   #context = 0
   /** @internal How its calls are checkpointed while it trains, or null; see gradientCheckpointing */
@@ -116,19 +93,15 @@ export class Module {
     let output: unknown
     try {
       output = scoped(this.#label, this, () => {
-        let inputs = given
-        for (const hook of this.#preHooks) {
-          const others = hook(this, inputs) ?? inputs
-          inputs = Array.isArray(others) ? others : [others]
-        }
+        const inputs = this.#hooks.before(this, given)
         const policy = this._checkpointing
         const result =
           policy === null || !this.training
             ? forward.apply(this, inputs)
             : runCheckpointed('checkpoint', forward.bind(this), inputs, policy.save, this)
         return result instanceof Promise
-          ? result.then((value) => this.#afterForward(inputs, value))
-          : this.#afterForward(inputs, result)
+          ? result.then((value) => this.#hooks.after(this, inputs, value))
+          : this.#hooks.after(this, inputs, result)
       })
     } catch (error) {
       if (error instanceof GradusError) error.modulePath ??= pathOf(this.#context)
@@ -144,49 +117,24 @@ export class Module {
     return output
   }
 
-  #afterForward(inputs: unknown[], result: unknown): unknown {
-    let output = result
-    for (const hook of this.#hooks) {
-      forEachTensor([inputs, output], (tensor) => tensor.keep())
-      output = hook(this, inputs, output) ?? output
-    }
-    if (this.#backwardHooks.size > 0) {
-      const first = firstTensor(output)
-      if (first?.requiresGrad) {
-        first.registerHook((grad) => {
-          let current = grad
-          for (const hook of this.#backwardHooks) current = hook(this, current) ?? current
-          return current
-        })
-      }
-    }
-    return output
-  }
-
   /** Calls `hook` before every forward; returns what takes it off. */
   registerForwardPreHook(hook: ForwardPreHook): HookHandle {
-    expectFunction('registerForwardPreHook', hook)
-    this.#preHooks.add(hook)
-    return hookHandle(() => this.#preHooks.delete(hook))
+    return addHook('registerForwardPreHook', this.#hooks.pre, hook)
   }
 
   /** Calls `hook` after every forward; what it is handed stays alive beyond the call. Returns what takes it off. */
   registerForwardHook(hook: ForwardHook): HookHandle {
-    expectFunction('registerForwardHook', hook)
-    this.#hooks.add(hook)
-    return hookHandle(() => this.#hooks.delete(hook))
+    return addHook('registerForwardHook', this.#hooks.forward, hook)
   }
 
   /** Calls `hook` with the gradient of the module's first output tensor when backward reaches it. */
   registerBackwardHook(hook: BackwardHook): HookHandle {
-    expectFunction('registerBackwardHook', hook)
-    this.#backwardHooks.add(hook)
-    return hookHandle(() => this.#backwardHooks.delete(hook))
+    return addHook('registerBackwardHook', this.#hooks.backward, hook)
   }
 
   /** Whether someone watches or changes its calls: then it must not be fused with others. */
   get hasHooks(): boolean {
-    return this.#preHooks.size + this.#hooks.size + this.#backwardHooks.size > 0
+    return this.#hooks.size > 0
   }
 
   /** Makes a tensor a buffer: part of the state, not trained. Not saved when `persistent` is false. */
@@ -336,44 +284,7 @@ export class Module {
    *  @throws StateError when `strict` (the default) and names are missing or unknown; ShapeError when a shape differs */
   loadStateDict(state: StateDict, options: { strict?: boolean } = {}): IncompatibleKeys {
     const { strict = true } = readOptions('loadStateDict', options, ['strict'])
-    if (state === null || typeof state !== 'object') {
-      throw new ArgumentError('loadStateDict', {
-        problem: 'not a state dict',
-        got: describeValue(state),
-        expected: 'an object of tensors by name',
-      })
-    }
-    const targets = this.#state()
-    const names = new Set(targets.map(({ path }) => path))
-    const missingKeys = [...names].filter((name) => !(name in state))
-    const unexpectedKeys = Object.keys(state).filter((name) => !names.has(name))
-    if (strict && missingKeys.length + unexpectedKeys.length > 0) {
-      throw new StateError('loadStateDict', {
-        problem: 'the names do not fit the module',
-        got: `missing ${JSON.stringify(missingKeys)}, unexpected ${JSON.stringify(unexpectedKeys)}`,
-        action: 'load the state of the same configuration, or pass { strict: false }',
-      })
-    }
-    tidy(() => {
-      const pairs = targets
-        .filter(({ path }) => path in state)
-        .map(({ path, tensor, layout }) => [path, layout(tensor.detach())] as const)
-      for (const [path, target] of pairs) {
-        const source = state[path]
-        if (!(source instanceof Tensor) || describeShape(source.shape) !== describeShape(target.shape)) {
-          throw new ShapeError('loadStateDict', {
-            problem: `${path} has another shape`,
-            got: source instanceof Tensor ? describeShape(source.shape) : describeValue(source),
-            expected: describeShape(target.shape),
-          })
-        }
-        source._alive('loadStateDict')
-      }
-      withoutGrad(() => {
-        for (const [path, target] of pairs) target.copy_(state[path]!)
-      })
-    })
-    return { missingKeys, unexpectedKeys }
+    return loadInto(this.#state(), state, strict)
   }
 
   /** Sets training mode for this module and all below it. */
@@ -499,14 +410,6 @@ function hiddenIn(value: unknown, depth = 0): 'modules' | 'parameters' | null {
 }
 
 const join = (prefix: string, name: string): string => (prefix === '' ? name : `${prefix}.${name}`)
-
-function firstTensor(value: unknown): Tensor | undefined {
-  let first: Tensor | undefined
-  forEachTensor(value, (tensor) => {
-    first ??= tensor
-  })
-  return first
-}
 
 function markTensorOutermost(tensor: Tensor): void {
   tensor._outermost = true

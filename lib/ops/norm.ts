@@ -88,6 +88,25 @@ function expectEps(op: string, eps: unknown): number {
   return eps
 }
 
+/** The two operators that normalize rows; `centers`: one takes the mean away and has a bias. */
+interface Norm {
+  readonly name: string
+  readonly forward: NativeOp
+  readonly backward: NativeOp
+  readonly centers: boolean
+}
+
+const layer: Norm = { name: 'layerNorm', forward: layerNormOp, backward: layerNormBackwardOp, centers: true }
+const rootMeanSquare: Norm = { name: 'rmsNorm', forward: rmsNormOp, backward: rmsNormBackwardOp, centers: false }
+
+/** Puts values, in order, in the places of what is there, and null in those of what is not. */
+function inPlaces<T>(present: readonly boolean[], value: (i: number) => T): (T | null)[] {
+  let next = 0
+  return present.map((there) => (there ? value(next++) : null))
+}
+
+const isThere = (each: Tensor | null): each is Tensor => each !== null
+
 /** dx (added to what the input's other uses gave, when that is there already) and the gradients of the parameters. */
 function gradients(
   context: BackwardContext,
@@ -110,6 +129,57 @@ function gradients(
   ]
 }
 
+/** Under autocast backward reads the normalized x in 16 bits, and x itself is free to go: as the residual stream of a
+ *  transformer it would be the largest of all that is kept. The 16 bits are float16 whatever autocast computes in:
+ *  normalized values need no range, and with bfloat16's 8 bits of precision a run left its curve 7 times as far. */
+function normalize(
+  norm: Norm,
+  x: Tensor,
+  sizes: Shape,
+  parameters: readonly [weight: Tensor | null, ...bias: (Tensor | null)[]],
+  eps: number,
+): Tensor {
+  const inputs = [x, ...parameters]
+  const needsBackward = needsGrad(inputs)
+  const narrow = autocasting && needsBackward && autocastNarrows(x)
+  const normDims = sizes.length
+  const rows = x.shape.slice(0, x.ndim - normDims).reduce((n, size) => n * size, 1)
+  const statistic: Output = [[rows], x._dtype === FLOAT64 ? FLOAT64 : FLOAT32]
+  const outputs: Output[] = [
+    [x.shape, x._dtype],
+    ...(norm.centers ? [statistic, statistic] : [statistic]),
+    narrow ? [x.shape, FLOAT16] : [[0], x._dtype],
+  ]
+  const forward = (operands: readonly (Tensor | null)[]): Tensor[] =>
+    runMany(norm.forward, operands, outputs, [eps, normDims])
+
+  const [y, ...kept] = forward(inputs) as [Tensor, ...Tensor[]]
+  if (needsBackward) {
+    const [means, rstd, normalized] = norm.centers ? kept : [null, ...kept]
+    const [weight] = parameters
+    const source = narrow ? normalized! : x
+    const operands = [source, ...(norm.centers ? [narrow ? null : means!] : []), rstd!, weight]
+    const present = operands.map(isThere)
+    const backward: Backward = (context, g) => {
+      const saved = inPlaces(present, (i) => context.saved(i))
+      return gradients(context, norm.backward, [g, ...saved], parameters, normDims, narrow)
+    }
+    record({ name: norm.name, autocast: 'float32', backward }, y, inputs, operands.filter(isThere))
+    const given = [true, ...parameters.map(isThere)]
+    const { shape, _dtype: dtype } = y
+    y._recipe = {
+      inputs: [source, ...parameters.filter(isThere)],
+      rounds: narrow,
+      compute: (again) => {
+        const all = inPlaces(given, (i) => again[i]!)
+        return narrow ? run(scaleShiftOp, all, shape, dtype, [normDims]) : forward(all)[0]!
+      },
+    }
+  }
+  for (const each of kept) each.dispose() // the tape's from here on
+  return y
+}
+
 /** Layer normalization: (x - mean) / sqrt(variance + eps) * weight + bias over the dims of `normalizedShape`, the last
  *  ones of x. Statistics in float32 (float64 for float64), the variance from differences to the mean.
  *  x [..., *normalizedShape], weight and bias of normalizedShape (or null) -> x's shape and dtype. Default eps 1e-5.
@@ -126,78 +196,7 @@ export function layerNorm(
   if (autocasting) x = autocast('layerNorm', x)
   const sizes = readNormalized('layerNorm', x, normalizedShape, weight, bias)
   for (const parameter of [weight, bias]) if (parameter !== null) expectWideEnough('layerNorm', x, parameter)
-  const normDims = sizes.length
-  const rows = x.shape.slice(0, x.ndim - normDims).reduce((n, size) => n * size, 1)
-  const statistic = x._dtype === FLOAT64 ? FLOAT64 : FLOAT32
-  const attrs = [expectEps('layerNorm', eps), normDims]
-  const inputs = [x, weight, bias]
-  const narrow = autocasting && needsGrad(inputs) && autocastNarrows(x)
-  const forward = (input: Tensor, w: Tensor | null, b: Tensor | null): [Tensor, Tensor, Tensor, Tensor] =>
-    runMany(
-      layerNormOp,
-      [input, w, b],
-      [
-        [x.shape, x._dtype],
-        [[rows], statistic],
-        [[rows], statistic],
-        [narrow ? x.shape : [0], narrow ? FLOAT16 : x._dtype],
-      ],
-      attrs,
-    ) as [Tensor, Tensor, Tensor, Tensor]
-  const [y, mean, rstd, normalized] = forward(x, weight, bias)
-  if (narrow) {
-    const backward: Backward = (context, g) => {
-      const operands = [g, context.saved(0), null, context.saved(1), weight === null ? null : context.saved(2)]
-      return gradients(context, layerNormBackwardOp, operands, [weight, bias], normDims, true)
-    }
-    recordNarrow('layerNorm', y, x, [normalized, rstd], weight, bias, normDims, backward)
-  } else if (needsGrad(inputs)) {
-    const parameters = [weight, bias].filter((each): each is Tensor => each !== null)
-    const backward: Backward = (context, g) => {
-      const [input, means, rstds] = [context.saved(0), context.saved(1), context.saved(2)]
-      const operands = [g, input, means, rstds, weight === null ? null : context.saved(3)]
-      return gradients(context, layerNormBackwardOp, operands, [weight, bias], normDims, false)
-    }
-    const saved = weight === null ? [x, mean, rstd] : [x, mean, rstd, weight]
-    record({ name: 'layerNorm', autocast: 'float32', backward }, y, inputs, saved)
-    y._recipe = {
-      inputs: [x, ...parameters],
-      compute: ([again, ...rest]) => {
-        const w = weight === null ? null : rest[0]!
-        const b = bias === null ? null : rest[weight === null ? 0 : 1]!
-        return forward(again!, w, b)[0]
-      },
-    }
-  }
-  for (const each of [mean, rstd, normalized]) each.dispose() // the tape's from here on
-  return y
-}
-
-/** Under autocast backward reads the normalized x in 16 bits, and x itself is free to go: as the residual stream of a
- *  transformer it would be the largest of all that is kept. The 16 bits are float16 whatever autocast computes in:
- *  normalized values need no range, and with bfloat16's 8 bits of precision a run left its curve 7 times as far. */
-function recordNarrow(
-  name: string,
-  y: Tensor,
-  x: Tensor,
-  [normalized, rstd]: readonly [Tensor, Tensor],
-  weight: Tensor | null,
-  bias: Tensor | null,
-  normDims: number,
-  backward: Backward,
-): void {
-  const parameters = [weight, bias].filter((each): each is Tensor => each !== null)
-  const saved = weight === null ? [normalized, rstd] : [normalized, rstd, weight]
-  record({ name, autocast: 'float32', backward }, y, bias === null ? [x, weight] : [x, weight, bias], saved)
-  y._recipe = {
-    inputs: [normalized, ...parameters],
-    rounds: true,
-    compute: ([again, ...rest]) => {
-      const w = weight === null ? null : rest[0]!
-      const b = bias === null ? null : rest[weight === null ? 0 : 1]!
-      return run(scaleShiftOp, [again, w, b], y.shape, y._dtype, [normDims])
-    },
-  }
+  return normalize(layer, x, sizes, [weight, bias], expectEps('layerNorm', eps))
 }
 
 /** Root-mean-square normalization over the dims of `normalizedShape`: x / sqrt(mean(x²) + eps) * weight, statistics in
@@ -214,43 +213,7 @@ export function rmsNorm(
   if (autocasting) x = autocast('rmsNorm', x)
   const sizes = readNormalized('rmsNorm', x, normalizedShape, weight, null)
   if (weight !== null) expectWideEnough('rmsNorm', x, weight)
-  const normDims = sizes.length
-  const rows = x.shape.slice(0, x.ndim - normDims).reduce((n, size) => n * size, 1)
-  const attrs = [eps === null ? epsilons[x._dtype]! : expectEps('rmsNorm', eps), normDims]
-  const inputs = [x, weight]
-  const narrow = autocasting && needsGrad(inputs) && autocastNarrows(x)
-  const forward = (input: Tensor, w: Tensor | null): [Tensor, Tensor, Tensor] =>
-    runMany(
-      rmsNormOp,
-      [input, w],
-      [
-        [x.shape, x._dtype],
-        [[rows], x._dtype === FLOAT64 ? FLOAT64 : FLOAT32],
-        [narrow ? x.shape : [0], narrow ? FLOAT16 : x._dtype],
-      ],
-      attrs,
-    ) as [Tensor, Tensor, Tensor]
-  const [y, rstd, normalized] = forward(x, weight)
-  if (narrow) {
-    const backward: Backward = (context, g) => {
-      const operands = [g, context.saved(0), context.saved(1), weight === null ? null : context.saved(2)]
-      return gradients(context, rmsNormBackwardOp, operands, [weight], normDims, true)
-    }
-    recordNarrow('rmsNorm', y, x, [normalized, rstd], weight, null, normDims, backward)
-  } else if (needsGrad(inputs)) {
-    const backward: Backward = (context, g) => {
-      const operands = [g, context.saved(0), context.saved(1), weight === null ? null : context.saved(2)]
-      return gradients(context, rmsNormBackwardOp, operands, [weight], normDims, false)
-    }
-    const saved = weight === null ? [x, rstd] : [x, rstd, weight]
-    record({ name: 'rmsNorm', autocast: 'float32', backward }, y, inputs, saved)
-    y._recipe = {
-      inputs: weight === null ? [x] : [x, weight],
-      compute: ([again, w]) => forward(again!, w ?? null)[0],
-    }
-  }
-  for (const each of [rstd, normalized]) each.dispose()
-  return y
+  return normalize(rootMeanSquare, x, sizes, [weight], eps === null ? epsilons[x._dtype]! : expectEps('rmsNorm', eps))
 }
 
 /** Normalization of groups of channels: each of `groups` equal parts of x's channels, with all that lies behind them, is

@@ -269,7 +269,8 @@ void Allocator::outOfMemory(size_t bytes, const char* why) {
   std::sort(largest.rbegin(), largest.rend());
   std::string list;
   for (size_t i = 0; i < std::min<size_t>(5, largest.size()); ++i) {
-    list += (i ? "," : "") + std::to_string(largest[i].second) + ":" + std::to_string(largest[i].first);
+    if (i > 0) list += ',';
+    list.append(std::to_string(largest[i].second)).append(":").append(std::to_string(largest[i].first));
   }
   fail(ErrorCode::kOutOfMemory, "%s|%zu|%llu|%llu|%llu|%s", why, bytes, static_cast<unsigned long long>(allocated_),
        static_cast<unsigned long long>(reserved_), static_cast<unsigned long long>(limit_), list.c_str());

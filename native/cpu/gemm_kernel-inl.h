@@ -175,8 +175,7 @@ HWY_INLINE void tileOfRows(const TileSource<E>& from, const TileTarget<Sum<E>>& 
   return tile<E, 2, rowMajor>(from, to);
 }
 
-// --- before a block leaves the cache
-// -----------------------------------------------------------------------------------
+// --- before a block leaves the cache ---------------------------------------------------------------------------------
 
 // c *= activation'(x) over [rows, cols]; activated: activation(x), or null where it is not wanted.
 template <Activation kind, class C, class S>

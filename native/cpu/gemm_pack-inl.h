@@ -6,6 +6,8 @@
 #define GRADUS_CPU_GEMM_PACK_INL_H_
 #endif
 
+#include <algorithm>
+
 #include "gelu-inl.h"
 #include "gemm.h"
 #include "simd.h"
@@ -75,25 +77,24 @@ HWY_INLINE void packRow(const S* source, int64_t count, T* to) {
 
 // [k][width] from a source whose elements along the panel's width are neighbours.
 template <int width, Activation kind, class T, class S>
-void packSteps(const S* source, int64_t kStride, int64_t depth, int64_t count, T* to) {
+void packSteps(const S* source, int64_t stepStride, int64_t depth, int64_t count, T* to) {
   const hn::ScalableTag<T> d;
   constexpr int lanes = Tile<T>::kLanes;
   if (count == width && width % lanes == 0) {
     for (int64_t k = 0; k < depth; ++k) {
       for (int v = 0; v < width; v += lanes) {
-        hn::StoreU(activate<kind>(d, vec::load(d, source + k * kStride + v)), d, to + k * width + v);
+        hn::StoreU(activate<kind>(d, vec::load(d, source + k * stepStride + v)), d, to + k * width + v);
       }
     }
     return;
   }
   for (int64_t k = 0; k < depth; ++k) {
-    packRow<kind>(source + k * kStride, count, to + k * width);
+    packRow<kind>(source + k * stepStride, count, to + k * width);
     for (int64_t i = count; i < width; ++i) to[k * width + i] = T(0);
   }
 }
 
-// --- transposed
-// -------------------------------------------------------------------------------------------------------
+// --- transposed -----------------------------------------------------------------------------------------------------
 
 // 4 x 4 elements, rows to columns.
 template <class V, class D>
@@ -152,16 +153,15 @@ void packTransposed(const S* source, int64_t stride, int64_t depth, int64_t coun
 }
 
 template <int width, Activation kind, class T, class S>
-void packAny(const S* source, int64_t stride, int64_t kStride, int64_t depth, int64_t count, T* to) {
+void packAny(const S* source, int64_t stride, int64_t stepStride, int64_t depth, int64_t count, T* to) {
   for (int64_t k = 0; k < depth; ++k) {
     for (int64_t i = 0; i < width; ++i) {
-      to[k * width + i] = i < count ? activateOne<kind>(T(widen(source[i * stride + k * kStride]))) : T(0);
+      to[k * width + i] = i < count ? activateOne<kind>(T(widen(source[i * stride + k * stepStride]))) : T(0);
     }
   }
 }
 
-// --- entry
-// -------------------------------------------------------------------------------------------------------------
+// --- entry ----------------------------------------------------------------------------------------------------------
 
 // Calls body(pointer of the source type, std::integral_constant of the activation).
 template <class T, class Body>
@@ -194,11 +194,11 @@ HWY_INLINE void visitOperand(const GemmOperand& operand, const Body& body) {
 // `panels` whole panels side by side, [panels][depth][kCols]. Row by row over all of them: a single panel would read
 // 128 bytes of every row, and each row of a wide matrix is on a page of its own.
 template <Activation kind, class T, class S>
-void packPanels(const S* source, int64_t kStride, int64_t depth, int64_t panels, T* to) {
+void packPanels(const S* source, int64_t stepStride, int64_t depth, int64_t panels, T* to) {
   const hn::ScalableTag<T> d;
   constexpr int lanes = Tile<T>::kLanes, width = Tile<T>::kCols;
   for (int64_t k = 0; k < depth; ++k) {
-    const S* row = source + k * kStride;
+    const S* row = source + k * stepStride;
     for (int64_t p = 0; p < panels; ++p) {
       T* at = to + (p * depth + k) * width;
       hn::StoreU(activate<kind>(d, vec::load(d, row + p * width)), d, at);
@@ -221,7 +221,6 @@ HWY_INLINE void packPanel(const S* source, const GemmOperand& b, int64_t depth, 
 template <class T>
 HWY_NOINLINE void packB(const GemmOperand& b, int64_t k, int64_t k0, int64_t depth, int64_t n0, int64_t count, T* to) {
   constexpr int width = Tile<T>::kCols;
-  (void)k;
   visitOperand<T>(b, [&](auto* data, auto kind) {
     auto* source = data + k0 * b.rowStride + n0 * b.colStride;
     int64_t left = count;
@@ -241,15 +240,15 @@ HWY_NOINLINE void packB(const GemmOperand& b, int64_t k, int64_t k0, int64_t dep
 // rows of a task are neighbours in memory and each k is on a page of its own. The last vector of a step overhangs: what
 // it writes too far the next step overwrites, and what it reads too far is of the matrix but at its end.
 template <Activation kind, class T, class S>
-void packColumnPanels(const S* source, int64_t kStride, int64_t depth, int64_t panels, bool mayOverread, T* to) {
+void packColumnPanels(const S* source, int64_t stepStride, int64_t depth, int64_t panels, bool mayOverread, T* to) {
   const hn::ScalableTag<T> d;
   constexpr int lanes = Tile<T>::kLanes, width = Tile<T>::kRows, vectors = (width + lanes - 1) / lanes;
   const int64_t safe = width % lanes == 0 || mayOverread ? depth
-                       : kStride > 0                     ? std::max<int64_t>(0, depth - lanes)
+                       : stepStride > 0                  ? std::max<int64_t>(0, depth - lanes)
                                                          : 0;
   for (int64_t k = 0; k < safe; ++k) {
     for (int64_t p = 0; p < panels; ++p) {
-      const S* from = source + k * kStride + p * width;
+      const S* from = source + k * stepStride + p * width;
       T* at = to + p * Tile<T>::kPanelA + k * width;
       for (int v = 0; v < vectors; ++v) {
         hn::StoreU(activate<kind>(d, vec::load(d, from + v * lanes)), d, at + v * lanes);
@@ -258,7 +257,7 @@ void packColumnPanels(const S* source, int64_t kStride, int64_t depth, int64_t p
   }
   for (int64_t k = safe; k < depth; ++k) {
     for (int64_t p = 0; p < panels; ++p) {
-      packRow<kind>(source + k * kStride + p * width, width, to + p * Tile<T>::kPanelA + k * width);
+      packRow<kind>(source + k * stepStride + p * width, width, to + p * Tile<T>::kPanelA + k * width);
     }
   }
 }
@@ -270,7 +269,6 @@ template <class T>
 HWY_NOINLINE void packA(const GemmOperand& a, int64_t m, int64_t k, int64_t m0, int64_t count, int64_t k0,
                         int64_t depth, bool rowMajor, T* to) {
   constexpr int rows = Tile<T>::kRows;
-  (void)k;
   visitOperand<T>(a, [&](auto* data, auto kind) {
     auto* source = data + m0 * a.rowStride + k0 * a.colStride;
     int64_t r = 0;

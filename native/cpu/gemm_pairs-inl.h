@@ -8,6 +8,8 @@
 #define GRADUS_CPU_GEMM_PAIRS_INL_H_
 #endif
 
+#include <algorithm>
+
 #include "gemm_pack-inl.h"
 #include "pairs-inl.h"
 
@@ -155,11 +157,11 @@ void transposePairs(const S* source, int64_t stride, int64_t left, int64_t depth
 }
 
 template <Activation kind, class S>
-void packAnyPairs(const S* source, int64_t stride, int64_t kStride, int64_t left, int64_t depth, int64_t count,
+void packAnyPairs(const S* source, int64_t stride, int64_t stepStride, int64_t left, int64_t depth, int64_t count,
                   int64_t width, Pair* to) {
   const auto value = [&](int64_t i, int64_t k) -> uint16_t {
     if (i >= count || k >= left) return 0;
-    return Narrow<BFloat16>::from(activateOne<kind>(float(widen(source[i * stride + k * kStride])))).bits;
+    return Narrow<BFloat16>::from(activateOne<kind>(float(widen(source[i * stride + k * stepStride])))).bits;
   };
   for (int64_t k = 0; k < depth; ++k) {
     for (int64_t i = 0; i < width; ++i) to[k * width + i] = {value(i, 2 * k), value(i, 2 * k + 1)};

@@ -40,7 +40,7 @@ struct Plan {
   static constexpr DType own = sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
 
   Plan(const Gemm& g, int threads) {
-    constexpr int64_t mr = Tile<E>::kRows, nr = Tile<E>::kCols;
+    constexpr int64_t nr = Tile<E>::kCols;
     constexpr bool pairs = kPerElement<E> == 2;
     k = (g.k + kPerElement<E> - 1) / kPerElement<E>;
     const bool unitColumns = g.cColStride == 1 || g.n == 1;
@@ -92,6 +92,8 @@ struct Plan {
     constexpr int64_t mr = Tile<E>::kRows, nr = Tile<E>::kCols;
     const int64_t fewest = (superN + kMostCols - 1) / kMostCols, largest = std::max(mr, kMostRows / mr * mr);
     int64_t best = INT64_MAX;
+    rows = mr;  // the compiler cannot see that the loops below find something
+    cols = nr;
     for (int64_t split = fewest; split <= 2 * fewest; ++split) {
       const int64_t width = roundUp((superN + split - 1) / split, nr), columns = (superN + width - 1) / width;
       for (int64_t r = largest; r >= mr && (r >= largest / 4 || best == INT64_MAX); r -= mr) {

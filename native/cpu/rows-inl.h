@@ -26,9 +26,9 @@ using Lanes = hn::ScalableTag<Compute<T>>;
 template <class D, class Body>
 HWY_INLINE void forVectors(D, int64_t n, const Body& body) {
   constexpr int64_t kLanes = hn::MaxLanes(D());
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) body(i, kLanes);
-  if (i < n) body(i, n - i);
+  for (int64_t i = 0; i + kLanes <= n; i += kLanes) body(i, kLanes);
+  // as a remainder: so the compiler, too, knows that it is less than a vector
+  if (const int64_t rest = n % kLanes; rest > 0) body(n - rest, rest);
 }
 
 template <class D, class T>

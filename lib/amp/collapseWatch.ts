@@ -1,0 +1,67 @@
+// Looks whether a loss scale has collapsed, without making anybody wait.
+
+import { describeShape } from '../errors'
+import { nameOf } from '../nn/parameter'
+import type { Check } from '../ops/multiTensor'
+import type { Optimizer } from '../optim/optimizer'
+import type { Tensor } from '../tensor/tensor'
+
+const collapsed = 1 // below it the scaler shrinks gradients, and something else is wrong; as PyTorch's notes say
+
+/** @internal Warns once when the scale falls below 1, and again when it does so after it had recovered. */
+export class CollapseWatch {
+  #updatesLeft = 1
+  #reading = false
+  #warned = false
+
+  /** Looks after the next update: the scale or what it backs off by was set. */
+  reset(): void {
+    this.#updatesLeft = 1
+  }
+
+  /** An update is queued, by what `checks` found in the gradients of the optimizers. `status` is what it leaves; see
+   *  updateScale. The scale is read behind what is queued, and only as often as it could have collapsed. */
+  afterUpdate(
+    checks: readonly Check[],
+    optimizers: Iterable<Optimizer>,
+    status: Tensor,
+    backoffFactor: () => number,
+  ): void {
+    if (--this.#updatesLeft <= 0 && !this.#reading) void this.#look(checks, optimizers, status, backoffFactor)
+  }
+
+  async #look(
+    checks: readonly Check[],
+    optimizers: Iterable<Optimizer>,
+    status: Tensor,
+    backoffFactor: () => number,
+  ): Promise<void> {
+    this.#reading = true
+    const params = [...optimizers].flatMap((each) => each.paramGroups.flatMap((group) => group.params))
+    const owners = new Map(params.map((param) => [param.grad, param]))
+    try {
+      const [scale, pair, first] = (await status.data()) as Float32Array as unknown as [number, number, number]
+      if (scale < 0) return // no update ran yet: the operations that gradients came from failed
+      this.#updatesLeft = Math.max(1, Math.ceil(Math.log(scale / collapsed) / -Math.log(backoffFactor())))
+      const fallen = scale < collapsed && pair >= 0
+      if (fallen && !this.#warned) {
+        const grad = checks[pair]?.tensors[first]
+        const param = grad && owners.get(grad)
+        warnOfCollapse(scale, param ? (nameOf(param) ?? `a parameter of shape ${describeShape(param.shape)}`) : '')
+      }
+      this.#warned = fallen || (this.#warned && scale < collapsed)
+    } catch {
+      // a worker that ends; the scale itself cannot fail
+    } finally {
+      this.#reading = false
+    }
+  }
+}
+
+function warnOfCollapse(scale: number, culprit: string): void {
+  process.emitWarning(
+    `the loss scale fell to ${scale}: the gradient of ${culprit || 'a parameter'} is infinite or NaN however small the ` +
+      'scale is. Look for NaN in the loss and the inputs, lower the learning rate, or train in bfloat16.',
+    { type: 'GradScalerWarning', code: 'GRADUS_SCALE_COLLAPSED' },
+  )
+}
