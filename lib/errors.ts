@@ -28,6 +28,8 @@ function buildMessage(op: string, { problem, got, expected, action }: ErrorParts
   return `${op}: ${problem}${facts ? `: ${facts}` : ''}${action ? `; ${action}` : ''}.`
 }
 
+const enoughFrames = 50
+
 /** Base of every error that the library throws on purpose.
  *  @example
  *  new ShapeError('bmm', { problem: 'not batches', got: '[2]' }).message // 'bmm: not batches: got [2].' */
@@ -46,6 +48,12 @@ export abstract class GradusError extends Error {
     )
     this.op = op
     this.name = new.target.name
+    // V8 keeps ten frames; between the engine and the line of the caller there may be more of the library's own
+    const limit = Error.stackTraceLimit
+    if (!(limit > 0 && limit < enoughFrames)) return
+    Error.stackTraceLimit = enoughFrames
+    Error.captureStackTrace(this, new.target)
+    Error.stackTraceLimit = limit
   }
 }
 

@@ -16,8 +16,7 @@ function unknownOption(op: string, name: string, names: readonly string[]): Argu
   })
 }
 
-function expectObject(op: string, options: unknown, names: readonly string[]): void {
-  if (options !== null && typeof options === 'object' && !Array.isArray(options)) return
+function refuseOptions(op: string, options: unknown, names: readonly string[]): never {
   throw new ArgumentError(op, {
     problem: 'the options are not an object',
     got: describeValue(options),
@@ -29,8 +28,13 @@ function expectObject(op: string, options: unknown, names: readonly string[]): v
  *  @throws ArgumentError naming the one that does not exist, or what stands in the options' place
  *  @example readOptions('Linear', { bias: false }, ['bias']).bias // false */
 export function readOptions<T extends object>(op: string, options: T, names: readonly (keyof T & string)[]): T {
-  expectObject(op, options, names)
-  for (const name in options) if (!names.includes(name)) throw unknownOption(op, name, names)
+  if (options === null || typeof options !== 'object' || Array.isArray(options)) refuseOptions(op, options, names)
+  for (const name in options) {
+    if (names.includes(name)) continue
+    // a tensor, say, that another library takes in this place
+    if ((options.constructor?.name ?? 'Object') !== 'Object') refuseOptions(op, options, names)
+    throw unknownOption(op, name, names)
+  }
   return options
 }
 

@@ -150,7 +150,7 @@ export class GradScaler {
    *  awaited.
    *
    *  A `scheduler` moves on when the step is known to be taken: at the latest before the optimizer's next step, its state,
-   *  or the schedule's rates are asked for, which waits if it must.
+   *  or the schedule's rates are asked for, which blocks if it must: not where the loop awaits its loss or this step.
    *  Optimizers of your own whose `update` computes with tensors are decided on the host, so `step` waits.
    *  @throws StateError when it was called since the last update, when no parameter has a gradient, and when gradients
    *  were clipped while they were scaled; DTypeError for float16 gradients; ArgumentError for options out of range
@@ -208,8 +208,8 @@ export class GradScaler {
     progress.stage = 'stepped'
     const step = new ScaledStep(foundInf, clipped ?? norm, moveOn)
     if (scheduler !== undefined) {
-      step.stepped().catch(() => {}) // heard of it at the latest when it settles below
-      optimizer._decideLater(() => void step.steppedSync())
+      void step._follow()
+      optimizer._decideLater(() => step._settle())
     }
     return step
   }

@@ -13,6 +13,7 @@ export class ScaledStep implements PromiseLike<boolean> {
   readonly #foundInf: Tensor | null
   readonly #onKnown: (stepped: boolean) => void
   #outcome: boolean | undefined
+  #thrown: { readonly error: unknown; isHeard: boolean } | undefined
   #reading: Promise<boolean> | undefined
 
   /** @internal `foundInf` is null when the outcome is known: the step was taken unless told otherwise. */
@@ -25,20 +26,48 @@ export class ScaledStep implements PromiseLike<boolean> {
     this.#foundInf = foundInf
     this.norm = norm
     this.#onKnown = onKnown
-    if (foundInf === null) this.#know(outcome)
+    if (foundInf !== null) return
+    this.#know(outcome)
+    this._settle()
   }
 
   #know(outcome: boolean): boolean {
     if (this.#outcome === undefined) {
       this.#outcome = outcome
-      this.#onKnown(outcome)
+      try {
+        this.#onKnown(outcome)
+      } catch (error) {
+        this.#thrown = { error, isHeard: false }
+      }
     }
     return this.#outcome
   }
 
+  /** What the schedule threw reaches whoever asks. */
+  #answer(): boolean {
+    if (this.#thrown !== undefined) {
+      this.#thrown.isHeard = true
+      throw this.#thrown.error
+    }
+    return this.#outcome!
+  }
+
+  /** @internal Knows, waiting if it must; throws what the schedule threw unless somebody heard of that. */
+  _settle(): void {
+    this.#outcome ?? unscoped(() => this.#know(this.#foundInf!.itemSync() === 0))
+    if (this.#thrown?.isHeard === false) this.#answer()
+  }
+
+  /** @internal Knows as soon as the device has decided; errors are left to whoever asks, or to `_settle`. */
+  async _follow(): Promise<void> {
+    try {
+      if (this.#outcome === undefined) this.#know((await this.#foundInf!.item()) === 0)
+    } catch {}
+  }
+
   async #read(): Promise<boolean> {
-    if (this.#outcome !== undefined) return this.#outcome
-    return this.#know((await this.#foundInf!.item()) === 0)
+    if (this.#outcome === undefined) this.#know((await this.#foundInf!.item()) === 0)
+    return this.#answer()
   }
 
   /** Whether the step was taken; waits without blocking the event loop. Awaiting the object does the same.
@@ -50,7 +79,8 @@ export class ScaledStep implements PromiseLike<boolean> {
 
   /** Like `stepped()`, but blocks. */
   steppedSync(): boolean {
-    return this.#outcome ?? unscoped(() => this.#know(this.#foundInf!.itemSync() === 0))
+    if (this.#outcome === undefined) unscoped(() => this.#know(this.#foundInf!.itemSync() === 0))
+    return this.#answer()
   }
 
   // biome-ignore lint/suspicious/noThenProperty: it is a promise on purpose, so that nothing waits unless it is awaited

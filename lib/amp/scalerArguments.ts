@@ -22,8 +22,8 @@ export function multiplied(outputs: Scalable, scale: Tensor): Scalable {
   })
 }
 
-/** @internal Whether a number can be a scale. */
-export const isScale = (x: number): boolean => x > 0 && x < Number.POSITIVE_INFINITY
+/** @internal Whether a number can be a scale, which the device keeps in float32. */
+export const isScale = (x: number): boolean => Math.fround(x) > 0 && Math.fround(x) < Number.POSITIVE_INFINITY
 
 /** @internal Throws unless the value is a number that fits. */
 export function expectNumber(

@@ -2,6 +2,7 @@
 
 import { ArgumentError, describeValue } from '../errors'
 import { expectFunction } from '../options'
+import { isNativeOp } from '../tensor/dispatch'
 import { setObserver } from '../tensor/observer'
 import { forEachTensor, scoped } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
@@ -30,6 +31,7 @@ function expectTensors(op: string, output: unknown): void {
           : [output]
   for (const value of values) {
     if (value instanceof Tensor) continue
+    if (value instanceof Promise) value.catch(() => {}) // what is thrown here says what to do first
     throw new ArgumentError(op, {
       problem: 'the function did not return tensors',
       got: describeValue(value),
@@ -42,8 +44,20 @@ function expectTensors(op: string, output: unknown): void {
   }
 }
 
+/** @internal Throws unless it chooses operations that exist. */
+export function expectSaveOps(op: string, save: unknown): asserts save is SaveOps {
+  if (!Array.isArray(save)) return expectFunction(op, save)
+  const wrong = save.find((name) => !isNativeOp(name))
+  if (wrong === undefined && !save.includes(undefined)) return
+  throw new ArgumentError(op, {
+    problem: 'no such operation to save',
+    got: describeValue(wrong),
+    expected: `names of native/ops.def such as ${expensiveOps.join(', ')}`,
+  })
+}
+
 function readPolicy(op: string, save: SaveOps): SavePolicy {
-  if (!Array.isArray(save)) expectFunction(op, save)
+  expectSaveOps(op, save)
   const wanted = Array.isArray(save) ? (name: string) => save.includes(name) : (save as SavePolicy)
   const decided = new Map<string, boolean>() // once an operation, so that both runs agree
   return (name) => {
@@ -115,7 +129,7 @@ export function checkpoint<Args extends readonly unknown[], Output extends Check
 
 /** Like `checkpoint`, but stores the results of some operations, which then do not run again: a middle way between
  *  memory and time. `save` lists them by name; `expensiveOps` leaves only cheap ones to run twice.
- *  @throws as `checkpoint`; StateError in backward when a stored result was changed in place
+ *  @throws as `checkpoint`; ArgumentError for an operation that does not exist; StateError in backward when a stored result was changed in place
  *  @see https://docs.pytorch.org/docs/stable/checkpoint.html#torch.utils.checkpoint.create_selective_checkpoint_contexts
  *  @example autograd.selectiveCheckpoint(autograd.expensiveOps, (x) => x.mul(2).exp(), tensor([0])) // [1] */
 export function selectiveCheckpoint<Args extends readonly unknown[], Output extends CheckpointOutput>(

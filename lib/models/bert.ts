@@ -210,7 +210,8 @@ export class BERT extends Module {
 
   /** What the loss of a batch is the mean over, of rank 0: masked tokens, or texts.
    *  @example new models.BERT({ vocabSize: 9, hiddenSize: 4, numHiddenLayers: 1, numAttentionHeads: 1 }).countTargets(batch) // 16 */
-  countTargets({ inputIds, attentionMask, labels }: BERTBatch): Tensor {
+  countTargets(batch: BERTBatch): Tensor {
+    const { inputIds, attentionMask, labels } = readBatch('BERT', batch, ['tokenTypeIds'])
     return tidy(() => {
       expectTensor('BERT', 'labels', labels)
       if (this.cls === null && isFloatingCode(labels._dtype)) return full([], labels.size(0), { dtype: 'int64' })

@@ -179,7 +179,8 @@ export class GPT extends Module implements CausalLM {
 
   /** How many tokens of a batch are foretold: what its loss is the mean over, int64 of rank 0.
    *  @example model.countTargets({ inputIds, labels: inputIds }) // 14 */
-  countTargets({ inputIds, attentionMask, labels }: GPTBatch): Tensor {
+  countTargets(batch: GPTBatch): Tensor {
+    const { inputIds, attentionMask, labels } = readBatch('GPT', batch)
     return tidy(() => {
       const real = attentionMask ? readAttentionMask('GPT', attentionMask, inputIds.shape) : null
       expectIndices('GPT', 'labels', labels as Tensor, inputIds.shape)

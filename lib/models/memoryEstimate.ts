@@ -1,8 +1,8 @@
 // What a training step of a model will need, computed from its configuration: the course of a step is gone through, and
 // the point where most is in use at once is the answer. Every term is a tensor that lib/ops saves or makes.
 
-import { type DType, dtypeCode, itemSizes } from '../dtype'
-import { ArgumentError, describeValue } from '../errors'
+import { type DType, dtypeCode, isFloatingCode, itemSizes } from '../dtype'
+import { ArgumentError, DTypeError, describeValue } from '../errors'
 import { expectCount } from '../nn/arguments'
 import { readOptions } from '../options'
 import { type BERTConfig, bertParameterCount, completeBERTConfig } from './bertConfig'
@@ -236,6 +236,18 @@ function bertCourse(config: BERTConfig, shared: Shared): Course {
   }
 }
 
+function readEvery(op: string, checkpoint: unknown): number {
+  if (typeof checkpoint === 'boolean') return checkpoint ? 1 : 0
+  if (checkpoint !== null && typeof checkpoint === 'object') {
+    return expectCount(op, 'every', readOptions(op, checkpoint as { every: number }, ['every']).every)
+  }
+  throw new ArgumentError(op, {
+    problem: 'checkpoint is no choice of layers',
+    got: describeValue(checkpoint),
+    expected: 'true, false or { every }',
+  })
+}
+
 const isBert = (config: object): config is BERTConfig =>
   ['hiddenSize', 'numHiddenLayers', 'numAttentionHeads', 'intermediateSize', 'head'].some((name) => name in config)
 
@@ -271,15 +283,30 @@ export function estimateMemory(
   const batch = expectCount(op, 'batchSize', batchSize)
   const longest = isBert(own) ? completeBERTConfig(own).maxPositionEmbeddings : completeGPTConfig(own).blockSize
   const length = expectCount(op, 'sequenceLength', options.sequenceLength ?? longest)
-  if (optimizer !== null && !(optimizer in stateBytes)) {
+  if (length > longest) {
+    throw new ArgumentError(op, {
+      problem: 'sequenceLength is longer than the model takes',
+      got: String(length),
+      expected: `at most ${longest}`,
+    })
+  }
+  if (optimizer !== null && !Object.hasOwn(stateBytes, optimizer)) {
     throw new ArgumentError(op, {
       problem: 'unknown optimizer',
       got: describeValue(optimizer),
       expected: `${Object.keys(stateBytes).join(', ')}, or null`,
     })
   }
-  const every = checkpoint === true ? 1 : checkpoint === false ? 0 : expectCount(op, 'every', checkpoint.every)
-  const itemSize = itemSizes[dtypeCode(dtype as DType, op)]!
+  const every = readEvery(op, checkpoint)
+  const code = dtypeCode(dtype as DType, op)
+  if (!isFloatingCode(code)) {
+    throw new DTypeError(op, {
+      problem: 'parameters have no gradients in this dtype',
+      got: describeValue(dtype),
+      expected: 'float32, float64, float16 or bfloat16',
+    })
+  }
+  const itemSize = itemSizes[code]!
   const shared: Shared = {
     itemSize,
     tokens: batch * length,

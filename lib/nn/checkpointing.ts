@@ -1,6 +1,6 @@
 // Which layers of a model are recomputed in backward instead of stored.
 
-import type { SaveOps } from '../autograd/checkpoint'
+import { expectSaveOps, type SaveOps } from '../autograd/checkpoint'
 import { ArgumentError, describeValue, StateError } from '../errors'
 import { expectFunction, readOptions } from '../options'
 import { ModuleList, Sequential } from './containers'
@@ -22,7 +22,8 @@ declare module './module' {
      *  and gradients stay equal to the bit. Layers are the members of the outermost `ModuleList`s (the blocks of a
      *  transformer), unless `layers` chooses others. A later call replaces the choice; `false` ends it. Returns the
      *  module.
-     *  @throws StateError when no layer is found; ArgumentError when `every` is not a whole number of at least 1
+     *  @throws StateError when no layer is found; ArgumentError when `every` is not a whole number of at least 1, or
+     *  `save` names an operation that does not exist
      *  @see https://huggingface.co/docs/transformers/main_classes/model#transformers.PreTrainedModel.gradient_checkpointing_enable
      *  @example model.gradientCheckpointing({ every: 2 }).isGradientCheckpointing // true */
     gradientCheckpointing(options?: GradientCheckpointingOptions | false): this
@@ -68,8 +69,9 @@ function choose(module: Module, { every = 1, layers }: GradientCheckpointingOpti
 Module.prototype.gradientCheckpointing = function (this: Module, options: GradientCheckpointingOptions | false = {}) {
   const chosen =
     options === false ? [] : choose(this, readOptions('gradientCheckpointing', options, ['every', 'save', 'layers']))
-  for (const each of this.modules()) each._checkpointing = null
   const save = options === false ? null : (options.save ?? null)
+  if (save !== null) expectSaveOps('gradientCheckpointing', save)
+  for (const each of this.modules()) each._checkpointing = null
   for (const each of chosen) each._checkpointing = { save }
   return this
 }

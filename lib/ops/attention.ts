@@ -22,7 +22,7 @@ import { type Backward, native, needsGrad, type OpRecord, record, run, runMany }
 import { reshape } from './shape'
 
 const attentionOp = native('attention', attentionAttributes)
-const attentionBackwardOp = native('attentionBackward', `${attentionAttributes},fused`)
+const attentionBackwardOp = native('attentionBackward', `${attentionAttributes},layout`)
 const attentionWeightsOp = native('attentionWeights', attentionAttributes)
 const copyOp = native('copy')
 const matmulOp = native('matmul', 'alpha,beta')
@@ -72,10 +72,21 @@ function isFused(q: Tensor, k: Tensor, v: Tensor): boolean {
   )
 }
 
+// How the gradients of query, key and value lie in memory: [B, T, H, D] each, as heads are cut from a projection;
+// [B, T, 3, H, D], as all three are cut from one; [B, H, T, D] each.
+const layouts = { merged: 0, fused: 1, byHeads: 2 } as const
+type Layout = (typeof layouts)[keyof typeof layouts]
+
+// As their operands: then what they are accumulated into has nothing to copy.
+function layoutOf(q: Tensor, k: Tensor, v: Tensor): Layout {
+  if (isFused(q, k, v)) return layouts.fused
+  return [q, k, v].every((x) => x.isContiguous) ? layouts.byHeads : layouts.merged
+}
+
 function fusedGradients(inputs: (Tensor | null)[], q: Tensor, attrs: readonly number[]): Tensor[] {
   const [B, H, T, D] = q.shape as [number, number, number, number]
   const outputs = [[B, T, 3, H, D], [0], [0]].map((shape): [Shape, number] => [shape, q._dtype])
-  const whole = runMany(attentionBackwardOp, inputs, outputs, [...attrs, 1])[0]!
+  const whole = runMany(attentionBackwardOp, inputs, outputs, [...attrs, layouts.fused])[0]!
   return [0, 1, 2].map((i) => Tensor._view(whole, [B, H, T, D], [3 * T * H * D, D, 3 * H * D, 1], i * H * D))
 }
 
@@ -116,7 +127,21 @@ function maskGradient(saved: readonly Tensor[], g: Tensor, call: AttentionCall):
   return toMask(scoreGradient(weights, dweights, rowDot(g, out)), call.masks[0]!)
 }
 
-function backwardOf(attrs: readonly number[], fused: boolean, present: readonly boolean[]): Backward {
+function separateGradients(
+  inputs: (Tensor | null)[],
+  operands: Tensor[],
+  attrs: readonly number[],
+  layout: Layout,
+): Tensor[] {
+  const merged = layout === layouts.merged
+  const outputs = operands.map(({ shape: [B, H, T, D], _dtype }): [Shape, number] => {
+    return [merged ? [B!, T!, H!, D!] : [B!, H!, T!, D!], _dtype]
+  })
+  const made = runMany(attentionBackwardOp, inputs, outputs, [...attrs, layout])
+  return merged ? made.map(byHeads) : made
+}
+
+function backwardOf(attrs: readonly number[], layout: Layout, present: readonly boolean[]): Backward {
   return (context, g) => {
     const saved = [0, 1, 2, 3, 4].map((i) => context.saved(i))
     let next = 5
@@ -124,11 +149,11 @@ function backwardOf(attrs: readonly number[], fused: boolean, present: readonly 
     const [q] = saved as [Tensor]
     const inputs = [g, ...saved, ...masks]
     const dmask = context.needs(3) ? maskGradient(saved, g, { masks, attrs, made: [] }) : null
-    if (fused) return [...fusedGradients(inputs, q, attrs), dmask]
-    const outputs = saved.slice(0, 3).map(({ shape: [B, H, T, D], _dtype }): [Shape, number] => {
-      return [[B!, T!, H!, D!], _dtype]
-    })
-    return [...runMany(attentionBackwardOp, inputs, outputs, [...attrs, 0]).map(byHeads), dmask]
+    const gradients =
+      layout === layouts.fused
+        ? fusedGradients(inputs, q, attrs)
+        : separateGradients(inputs, saved.slice(0, 3), attrs, layout)
+    return [...gradients, dmask]
   }
 }
 
@@ -155,7 +180,7 @@ export function attend(query: Tensor, key: Tensor, value: Tensor, call: Attentio
   if (needsGrad(operands)) {
     const saved = [query, key, value, out, logsumexp, ...masks.filter((mask) => mask !== null)]
     const present = masks.map((mask) => mask !== null)
-    record(attentionRecord, out, operands, saved, backwardOf(attrs, isFused(query, key, value), present))
+    record(attentionRecord, out, operands, saved, backwardOf(attrs, layoutOf(query, key, value), present))
   }
   merged.dispose() // the result's from here on
   return [out, logsumexp]

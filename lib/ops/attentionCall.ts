@@ -104,6 +104,7 @@ export function expectOperands(op: string, q: Tensor, k: Tensor, v: Tensor, enab
 
 /** @internal */
 export function expectHeads(op: string, heads: number, kvHeads: number, enableGqa: boolean): void {
+  expectFlag(op, 'enableGqa', enableGqa)
   if (kvHeads === heads || (enableGqa && kvHeads > 0 && heads % kvHeads === 0)) return
   throw new ShapeError(op, {
     problem: 'numbers of heads differ',
@@ -229,8 +230,18 @@ function expectBlockMask(op: string, given: BlockMask, [B, H, L, S]: Shape): voi
 }
 
 /** @internal */
+export function expectFlag(op: string, name: string, value: unknown): boolean {
+  if (typeof value === 'boolean') return value
+  throw new ArgumentError(op, {
+    problem: `${name} is neither true nor false`,
+    got: describeValue(value),
+    expected: 'a boolean',
+  })
+}
+
+/** @internal */
 export function readDropout(op: string, p: number): number {
-  if (p >= 0 && p <= 1) return p
+  if (typeof p === 'number' && p >= 0 && p <= 1) return p
   throw new ArgumentError(op, { problem: 'not a probability', got: describeValue(p), expected: '0 to 1' })
 }
 
@@ -259,7 +270,7 @@ export function readCall(
     masks: [attnMask, null, lengths, blockMask?.blocks ?? null],
     attrs: [
       scale,
-      isCausal ? 1 : 0,
+      expectFlag(op, 'isCausal', isCausal) ? 1 : 0,
       random.seed,
       random.offset,
       dropoutP,

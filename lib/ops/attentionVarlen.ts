@@ -9,6 +9,7 @@ import { attend, release } from './attention'
 import {
   type AttentionCall,
   describeOperands,
+  expectFlag,
   expectHeads,
   inOneDtype,
   readDropout,
@@ -114,7 +115,16 @@ export function scaledDotProductAttentionVarlen(
     const { seed, offset } = dropoutP > 0 ? defaultGenerator.take(H * tokens * k.shape[0]!) : { seed: 0, offset: 0 }
     const call: AttentionCall = {
       masks: [null, offsetsQ, offsetsK, null],
-      attrs: [readScale(op, given.scale, D), isCausal ? 1 : 0, seed, offset, dropoutP, ...window, 1, 1],
+      attrs: [
+        readScale(op, given.scale, D),
+        expectFlag(op, 'isCausal', isCausal) ? 1 : 0,
+        seed,
+        offset,
+        dropoutP,
+        ...window,
+        1,
+        1,
+      ],
       made,
     }
     const [heads, keys, values] = [q, k, v].map((x) => x.transpose(0, 1).unsqueeze(0)) as [Tensor, Tensor, Tensor]

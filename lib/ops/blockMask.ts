@@ -52,6 +52,8 @@ function readGrid(op: string, length: number, given: BlockMaskOptions): Grid {
   }
 }
 
+const mostBlocks = 2 ** 31 - 1 // a typed array of Node 20
+
 interface Grid {
   readonly queryLength: number
   readonly keyLength: number
@@ -60,7 +62,15 @@ interface Grid {
   readonly columns: number
 }
 
-function bitsOf({ rows, columns }: Grid, sees: (query: number, key: number) => boolean): Tensor {
+function bitsOf(op: string, { rows, columns }: Grid, sees: (query: number, key: number) => boolean): Tensor {
+  if (rows * columns > mostBlocks) {
+    throw new ArgumentError(op, {
+      problem: 'too many blocks',
+      got: `${rows} by ${columns}`,
+      expected: `at most ${mostBlocks} in all`,
+      action: 'take larger blocks with { blockSize }',
+    })
+  }
   const bits = new Uint8Array(rows * columns)
   for (let i = 0; i < rows; i++) {
     for (let j = 0; j < columns; j++) if (sees(i, j)) bits[i * columns + j] = 1
@@ -100,7 +110,7 @@ export class BlockMask {
   ): BlockMask {
     const op = 'BlockMask.from'
     const grid = readGrid(op, length, options)
-    if (typeof blocks === 'function') return new BlockMask(bitsOf(grid, blocks), grid)
+    if (typeof blocks === 'function') return new BlockMask(bitsOf(op, grid, blocks), grid)
     expectTensor(op, 'blocks', blocks)
     if (blocks._dtype !== BOOL) {
       throw new DTypeError(op, {
@@ -109,7 +119,7 @@ export class BlockMask {
         action: "convert with .to('bool')",
       })
     }
-    const fits = blocks.size(-2) === grid.rows && blocks.size(-1) === grid.columns
+    const fits = blocks.shape.at(-2) === grid.rows && blocks.shape.at(-1) === grid.columns
     if (blocks.ndim < 2 || blocks.ndim > 4 || !fits) {
       throw new ShapeError(op, {
         problem: 'the blocks do not cover the scores',
@@ -127,7 +137,7 @@ export class BlockMask {
     visible: (query: number, key: number) => boolean,
   ): BlockMask {
     const grid = readGrid(op, length, options)
-    return new BlockMask(bitsOf(grid, visible), grid)
+    return new BlockMask(bitsOf(op, grid, visible), grid)
   }
 
   /** Local window: a block sees itself and `neighbours` blocks to either side.
@@ -161,10 +171,11 @@ export class BlockMask {
    *  wanted.
    *  @example BlockMask.causal(256).density // 0.625 */
   static causal(length: number, options: BlockMaskOptions = {}): BlockMask {
-    const grid = readGrid('BlockMask.causal', length, options)
+    const op = 'BlockMask.causal'
+    const grid = readGrid(op, length, options)
     const [ofQueries, ofKeys] = grid.blockSize
     const sees = (i: number, j: number): boolean => j * ofKeys < (i + 1) * ofQueries
-    return new BlockMask(bitsOf(grid, sees), grid)
+    return new BlockMask(bitsOf(op, grid, sees), grid)
   }
 
   /** Blocks that are visible in one of two masks of the same lengths. */

@@ -4,7 +4,7 @@
 import { device } from '../device'
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
 import { where } from '../ops/compare'
-import { readOptions } from '../options'
+import { expectFunction, readOptions } from '../options'
 import { zeros } from '../tensor/create'
 import { tidy, unscoped } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
@@ -60,6 +60,7 @@ const names = ['optimizer', 'scaler', 'maxNorm', 'scheduler', 'loss', 'targets']
 
 function expectScalar(what: string, value: unknown): Tensor {
   if (!(value instanceof Tensor)) {
+    if (value instanceof Promise) value.catch(() => {}) // what is thrown here says what to do first
     throw new ArgumentError(op, {
       problem: `no ${what}`,
       got: value instanceof Promise ? 'a promise' : describeValue(value),
@@ -90,7 +91,13 @@ function countOf<Batch>(
     })
   }
   const count = targets === undefined ? model.countTargets!(batch) : targets(batch)
-  return typeof count === 'number' ? zeros([]).add(count) : expectScalar('number of targets', count)
+  if (typeof count !== 'number') return expectScalar('number of targets', count)
+  if (count >= 0 && Number.isFinite(count)) return zeros([]).add(count)
+  throw new ArgumentError(op, {
+    problem: 'no number of targets',
+    got: String(count),
+    expected: 'a finite number of at least 0',
+  })
 }
 
 function check<Batch>(model: unknown, group: readonly Batch[], options: AccumulateOptions<Batch, never>): void {
@@ -113,7 +120,24 @@ function check<Batch>(model: unknown, group: readonly Batch[], options: Accumula
       expected: 'an optimizer in { optimizer }',
     })
   }
-  if (options.maxNorm !== undefined && !(options.maxNorm >= 0)) {
+  const { scaler, scheduler, loss, targets } = options as Partial<AccumulateOptions<Batch, unknown>>
+  for (const fn of [loss, targets]) if (fn !== undefined) expectFunction(op, fn)
+  const methods = ['scale', 'step', 'update'] as const
+  if (scaler !== undefined && !methods.every((each) => typeof scaler?.[each] === 'function')) {
+    throw new ArgumentError(op, {
+      problem: 'scaler is no scaler',
+      got: describeValue(scaler),
+      expected: 'an amp.GradScaler',
+    })
+  }
+  if (scheduler !== undefined && typeof scheduler?.step !== 'function') {
+    throw new ArgumentError(op, {
+      problem: 'scheduler is no schedule',
+      got: describeValue(scheduler),
+      expected: 'an object with a step method',
+    })
+  }
+  if (options.maxNorm !== undefined && !(typeof options.maxNorm === 'number' && options.maxNorm >= 0)) {
     throw new ArgumentError(op, {
       problem: 'maxNorm is out of range',
       got: describeValue(options.maxNorm),

@@ -14,6 +14,9 @@ export interface NativeOp {
 
 const rows = new Map<string, { id: number; row: OpRow }>(binding.opTable().map((row, id) => [row.name, { id, row }]))
 
+/** @internal Whether native/ops.def has an operator of this name. */
+export const isNativeOp = (name: unknown): boolean => rows.has(name as string)
+
 /** Looks up an operator of native/ops.def.
  *  @throws NativeError when the addon has no such operator or other attributes: it was built from other sources */
 export function native(name: string, attributes = ''): NativeOp {

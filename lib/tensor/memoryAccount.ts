@@ -1,5 +1,6 @@
 // What a user can ask of the memory of a device, and do about it.
 
+import { ArgumentError, describeValue } from '../errors'
 import { formatTable } from '../memoryReport'
 import { binding, check } from '../native'
 import { memoryStats } from './memory'
@@ -27,8 +28,16 @@ export const memory = {
   trim(): void {
     check(binding.memoryControl(1, 0))
   },
-  /** Sets what may be allocated, in bytes; 0 restores the default (95 % of what this process may use). */
+  /** Sets what may be allocated, in bytes; 0 restores the default (95 % of what this process may use).
+   *  @throws ArgumentError for anything but a whole number of at least 0 */
   setLimit(bytes: number): void {
+    if (!Number.isSafeInteger(bytes) || bytes < 0) {
+      throw new ArgumentError('memory.setLimit', {
+        problem: 'not a number of bytes',
+        got: describeValue(bytes),
+        expected: 'a whole number of at least 0',
+      })
+    }
     check(binding.memoryControl(2, bytes))
   },
   /** The account as a table, in MiB.

@@ -1,6 +1,6 @@
 // Where memory goes: the peak of each phase of a step by kind, and the largest peak by module.
 
-import { StateError } from '../errors'
+import { ArgumentError, describeValue, StateError } from '../errors'
 import {
   formatTable,
   type MemoryKind,
@@ -12,7 +12,7 @@ import {
 import { binding, check, describeContext, nativeError, scratch } from '../native'
 import { expectFunction, readOptions } from '../options'
 import { flushReleases } from './memory'
-import { isListening, notes, noteTensor, setListening } from './memoryNotes'
+import { notes, noteTensor, setListening } from './memoryNotes'
 import type { Tensor } from './tensor'
 
 /** Whose tensors are told apart. */
@@ -153,6 +153,20 @@ function noteAll({ model, optimizer }: MemoryProfileOptions): void {
   }
 }
 
+function expectOwners(op: string, options: MemoryProfileOptions): void {
+  const { model, optimizer } = readOptions(op, options, ['model', 'optimizer'])
+  const parts = [
+    ['model', 'module', model, typeof model?.parameters === 'function'],
+    ['optimizer', 'optimizer', optimizer, optimizer?.state instanceof Map],
+  ] as const
+  for (const [name, kind, given, fits] of parts) {
+    if (given === undefined || fits) continue
+    throw new ArgumentError(op, { problem: `${name} is no ${kind}`, got: describeValue(given) })
+  }
+}
+
+let isProfiling = false // from the call on: it waits before it listens
+
 async function settled(): Promise<void> {
   flushReleases()
   const passed = binding.passed()
@@ -164,16 +178,17 @@ async function settled(): Promise<void> {
 export async function profile(fn: () => unknown, options: MemoryProfileOptions = {}): Promise<MemoryProfile> {
   const op = 'memory.profile'
   expectFunction(op, fn)
-  readOptions(op, options, ['model', 'optimizer'])
-  if (isListening()) {
+  expectOwners(op, options)
+  if (isProfiling) {
     throw new StateError(op, { problem: 'a profile is under way', action: 'await it before the next one' })
   }
-  await settled()
-  binding.memoryStats()
-  const baseline = scratch[0]!
-  check(binding.memoryControl(4, 1))
-  setListening(true)
+  isProfiling = true
   try {
+    await settled()
+    binding.memoryStats()
+    const baseline = scratch[0]!
+    check(binding.memoryControl(4, 1))
+    setListening(true)
     noteAll(options)
     await fn()
     await settled()
@@ -181,6 +196,7 @@ export async function profile(fn: () => unknown, options: MemoryProfileOptions =
     if (Array.isArray(events)) throw nativeError(events)
     return new MemoryProfile(follow(events, baseline))
   } finally {
+    isProfiling = false
     setListening(false)
     check(binding.memoryControl(4, 0))
   }

@@ -35,7 +35,8 @@ constexpr size_t kHugePage = 2 << 20;
 constexpr size_t kSplit = 64 << 10;  // a smaller remainder stays with its block
 constexpr size_t kFirstSegment = 32 << 20;
 constexpr size_t kLargestSegment = 256 << 20;
-constexpr size_t kSlab = 1 << 20;  // small classes are cut from blocks of this size
+constexpr size_t kSlab = 1 << 20;         // small classes are cut from blocks of this size
+constexpr uint32_t kOfSlab = UINT32_MAX;  // in place of a module: a slab belongs to none, and much of it may be unused
 
 // Classes: four steps between powers of two, from 64 bytes on.
 int classOf(size_t bytes) {
@@ -154,7 +155,7 @@ void* Allocator::takeSmall(int sizeClass) {
   if (list.empty()) {
     const size_t each = bytesOf(sizeClass);
     Block* slab = takeLarge(kSlab);
-    slab->context = 0;
+    slab->context = kOfSlab;
     for (size_t at = kSlab / each; at-- > 0;) list.push_back(slab->data + at * each);
   }
   void* data = list.back();
@@ -260,7 +261,7 @@ void Allocator::outOfMemory(size_t bytes, const char* why) {
   std::map<uint32_t, uint64_t> live;
   for (const Segment& segment : segments_) {
     for (Block* block = segment.first; block; block = block->next) {
-      if (!block->free) live[block->context] += block->bytes;
+      if (!block->free && block->context != kOfSlab) live[block->context] += block->bytes;
     }
   }
   std::vector<std::pair<uint64_t, uint32_t>> largest;

@@ -155,7 +155,10 @@ void run_attentionBackward(const OpCall& call) {
   a.out = &call.in[4];
   a.logsumexp = &call.in[5];
   TensorView gradients[3];
-  for (int i = 0; i < 3; ++i) gradients[i] = call.flag(9) ? byHeads(third(call.out[0], i)) : byHeads(call.out[i]);
+  const int64_t layout = call.integer(9);  // 0: [B, T, H, D] each, 1: [B, T, 3, H, D], 2: [B, H, T, D] each
+  for (int i = 0; i < 3; ++i) {
+    gradients[i] = layout == 2 ? call.out[i] : byHeads(layout == 1 ? third(call.out[0], i) : call.out[i]);
+  }
   a.dq = &gradients[0];
   a.dk = &gradients[1];
   a.dv = &gradients[2];
@@ -171,7 +174,8 @@ void run_attentionBackward(const OpCall& call) {
   const int64_t most = std::min<int64_t>(8, ceilDiv(a.longestKeys, 2 * kAttentionBlock));
   const int64_t ofRange = ceilDiv(a.longestKeys, rangesFor(kvHeads, most));
   // Where a query sees few keys of a panel, loading the queries again for each would take longer than their tiles.
-  const int64_t panelKeys = isSparse(a) ? a.longestKeys : kPanelKeys;
+  plan.sparse = isSparse(a);
+  const int64_t panelKeys = plan.sparse ? a.longestKeys : kPanelKeys;
   plan.panelKeys = roundUp(std::min(panelKeys, ofRange), kAttentionBlock);
   plan.rangeSize = ceilDiv(ofRange, plan.panelKeys);
   plan.ranges = ceilDiv(ceilDiv(a.longestKeys, plan.panelKeys), plan.rangeSize);

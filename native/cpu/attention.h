@@ -84,16 +84,41 @@ struct AttentionPlan {
   int64_t ranges;     // of queries (forward) or key panels (backward) a head of a segment is cut into
   int64_t rangeSize;  // in queries, or in key panels
   int64_t panelKeys;  // backward: keys of a panel
+  bool sparse;        // backward: queries see few keys, so all keys are one panel
   void* partials;     // backward with several ranges: dQ of each, [ranges][H, paddedQueries, dimPad]
 };
 
-// Whether a tile meets visible blocks of the block mask only, hidden ones only, or both.
-enum class Blocks { kHidden, kVisible, kMixed };
-Blocks blocksOf(const Attention& a, const TileAt& tile);
+// The visible tiles of a block of queries of a head, from the left.
+class TileWalk {
+ public:
+  TileWalk(const Attention& a, const Segment& segment, int64_t head, int64_t firstQuery);
+  // The first one whose keys begin in [firstKey, endKey), firstKey a multiple of kAttentionBlock; false without any.
+  bool find(int64_t firstKey, int64_t endKey, TileAt& tile) const;
 
-// The tile of a segment, or false when nothing in it is visible.
-bool tileAt(const Attention& a, const Segment& segment, int64_t head, int64_t firstQuery, int64_t firstKey,
-            TileAt& tile);
+ private:
+  // Whether the blocks of the block mask that a tile meets are visible, hidden, or both.
+  enum class Blocks { kHidden, kVisible, kMixed };
+  Blocks blocksOf(int64_t firstKey, int64_t keys) const;
+
+  const Attention& a_;
+  const Segment& segment_;
+  int64_t head_, firstQuery_, queries_;
+  int64_t beginKey_, endKey_;  // what causality, windows and lengths leave
+  const uint8_t* blocks_;      // of the block mask, from the first row that the queries meet; null without one
+  int64_t blockRows_;          // how many they meet
+};
+
+// A block of keys of a panel. It takes a slot of the scratch memory from the first block of queries that sees it to
+// the last one: what is in use at a time stays in the cache, as far as the mask allows.
+struct KeyBlock {
+  int32_t last;  // position of the last block of queries that sees it; -1 without any
+  int32_t slot;  // -1 before the first one
+};
+
+// In which order the blocks of queries of a group of heads (a.heads / a.kvHeads from firstHead on) visit the keys
+// [key0, endKey), and what that means for these. `byKeys` brings those together that see the same keys.
+void orderBlocks(const Attention& a, const Segment& segment, int64_t firstHead, int64_t key0, int64_t endKey,
+                 bool byKeys, int32_t* order, KeyBlock* keyBlocks);
 
 // Hands out parts of a thread's scratch memory; on a null base it only counts.
 class Carver {

@@ -20,14 +20,16 @@ enum class RowTerms : uint8_t { kMissing, kPlain, kScaled };
 
 template <bool kPairs, class T>
 struct BackwardScratch {
-  T *keys, *keysAsRight, *values, *dkeys, *dvalues;  // a panel; both forms of the keys are one with floats
+  T *keys, *keysAsRight, *values, *dkeys, *dvalues;  // by slot; both forms of the keys are one with floats
   // a block of queries: Q and dO as right operands of sums over queries, and transposed
   T *queryRows, *queries, *gradRows, *grads, *row, *zeros;
   T *scores, *dprobs, *weights, *dscores, *dscoresByKey, *keep;
   T* dqueries;                      // of a block of queries, or over several panels of all of a group of heads
   T *logsumexp, *delta, *rowScale;  // of all queries of a group of heads
   RowTerms* terms;                  // and of their blocks
-  uint8_t* touched;                 // which blocks of keys of the panel some query has seen
+  int32_t* order;                   // of the blocks of queries of a group
+  KeyBlock* keyBlocks;              // of the panel
+  int32_t* freeSlots;
   size_t bytes;
 
   BackwardScratch(const Attention& a, const AttentionPlan& plan, char* base) {
@@ -58,7 +60,9 @@ struct BackwardScratch {
     delta = carve.take<T>(queriesOfGroup);
     rowScale = carve.take<T>(queriesOfGroup);
     terms = carve.take<RowTerms>(queriesOfGroup / kAttentionBlock);
-    touched = carve.take<uint8_t>(panel / kAttentionBlock);
+    order = carve.take<int32_t>(queriesOfGroup / kAttentionBlock);
+    keyBlocks = carve.take<KeyBlock>(panel / kAttentionBlock);
+    freeSlots = carve.take<int32_t>(panel / kAttentionBlock);
     bytes = carve.used();
   }
 };
@@ -133,49 +137,82 @@ void loadQueryBlock(const Attention& a, const BackwardScratch<kPairs, T>& s, con
   }
 }
 
-// Keys and values of a block of a panel, when the first query sees them.
+// Has what loadQueryBlock() reads fetched, for block number `block` of the heads from firstHead on.
+template <class E, class Scratch>
+void fetchQueryBlock(const Attention& a, const Scratch& s, const Segment& segment, int64_t firstHead, int64_t block,
+                     Ahead& ahead) {
+  const int64_t ofHead = ceilDiv(segment.queries, kAttentionBlock), i0 = block % ofHead * kAttentionBlock;
+  const int64_t h = firstHead + block / ofHead, b = segment.batch, first = segment.firstQuery + i0;
+  const int64_t rows = std::min<int64_t>(kAttentionBlock, segment.queries - i0);
+  ahead.add(Matrix<E>(*a.q, b, h), first, rows, a.dim);
+  ahead.add(Matrix<E>(*a.g, b, h), first, rows, a.valueDim);
+  if (s.terms[block] == RowTerms::kMissing) ahead.add(Matrix<E>(*a.out, b, h), first, rows, a.valueDim);
+}
+
+// Keys and values of a tile, and the sums of their gradients.
+template <class T>
+struct KeyOperands {
+  const T *keys, *keysAsRight, *values;
+  T *dkeys, *dvalues;
+};
+
+// Those of a block of keys in a slot; `load` when the first queries see it. What lies packed already stays where it is.
 template <bool kPairs, class E, class T>
-void loadKeyBlock(const Attention& a, const BackwardScratch<kPairs, T>& s, const Segment& segment, int64_t kvHead,
-                  int64_t j0, int64_t inPanel) {
+KeyOperands<T> keyOperands(const Attention& a, const BackwardScratch<kPairs, T>& s, const Segment& segment,
+                           int64_t kvHead, int64_t j0, int64_t slot, bool load) {
   const Matrix<E> k(*a.k, segment.batch, kvHead), v(*a.v, segment.batch, kvHead);
-  const int64_t first = segment.firstKey + j0, keys = std::min<int64_t>(kAttentionBlock, segment.keys - j0);
-  const int64_t ofKeys = inFloats<kPairs>(inPanel * a.dimPad);
-  packLeft<kPairs>(k, first, keys, a.dim, s.keys + ofKeys, a.dimPad);
-  packLeft<kPairs>(v, first, keys, a.valueDim, s.values + inFloats<kPairs>(inPanel * a.valuePad), a.valuePad);
-  if constexpr (kPairs) packRight<kPairs>(k, first, keys, a.dim, s.keysAsRight + ofKeys, a.dimPad);
-  std::fill_n(s.dkeys + inPanel * a.dimPad, kAttentionBlock * a.dimPad, T(0));
-  std::fill_n(s.dvalues + inPanel * a.valuePad, kAttentionBlock * a.valuePad, T(0));
+  const int64_t first = segment.firstKey + j0, count = std::min<int64_t>(kAttentionBlock, segment.keys - j0);
+  const int64_t ofKeys = slot * kAttentionBlock * a.dimPad, ofValues = slot * kAttentionBlock * a.valuePad;
+  T* left = s.keys + inFloats<kPairs>(ofKeys);
+  T* right = s.keysAsRight + inFloats<kPairs>(ofKeys);
+  T* values = s.values + inFloats<kPairs>(ofValues);
+  KeyOperands<T> block{leftAlready<kPairs, T>(k, first, count, a.dim, a.dimPad), right,
+                       leftAlready<kPairs, T>(v, first, count, a.valueDim, a.valuePad), s.dkeys + ofKeys,
+                       s.dvalues + ofValues};
+  if (load) {
+    if (!block.keys) packLeft<kPairs>(k, first, count, a.dim, left, a.dimPad);
+    if (!block.values) packLeft<kPairs>(v, first, count, a.valueDim, values, a.valuePad);
+    if constexpr (kPairs) packRight<kPairs>(k, first, count, a.dim, right, a.dimPad);
+    std::fill_n(block.dkeys, kAttentionBlock * a.dimPad, T(0));
+    std::fill_n(block.dvalues, kAttentionBlock * a.valuePad, T(0));
+  }
+  if (!block.keys) block.keys = left;
+  if (!block.values) block.values = values;
+  if (!kPairs) block.keysAsRight = block.keys;
+  return block;
 }
 
 template <bool kPairs, class T>
-void backwardTile(const Attention& a, const BackwardScratch<kPairs, T>& s, const TileAt& tile, int64_t keyInPanel,
-                  int64_t rowTerms, bool scaled, T* dqueries) {
+void backwardTile(const Attention& a, const BackwardScratch<kPairs, T>& s, const TileAt& tile,
+                  const KeyOperands<T>& block, int64_t rowTerms, bool scaled, T* dqueries, Ahead& ahead) {
   const int lanes = static_cast<int>(hn::Lanes(hn::ScalableTag<T>()));
   const int columns = static_cast<int>(roundUp(tile.queries, lanes));
   const int keyRows = static_cast<int>(roundUp(tile.keys, kTileRows));
   const int queryRows = static_cast<int>(roundUp(tile.queries, kTileRows));
   const int dimPad = static_cast<int>(a.dimPad), valuePad = static_cast<int>(a.valuePad);
-  const T* keys = s.keys + inFloats<kPairs>(keyInPanel * a.dimPad);
-  const T* values = s.values + inFloats<kPairs>(keyInPanel * a.valuePad);
   if (s.keep) dropoutTile(a, tile, s.keep);
   for (int c = 0; c < columns; c += kStrip<kPairs>) {
     const Columns strip{c, std::min(c + kStrip<kPairs>, columns)};
-    scoreStrip<kPairs>(a, tile, strip, keys, s.queries, s.scores);
-    product<kPairs, false, Store::kSet>(keyRows, strip.begin, strip.end, values, inFloats<kPairs>(valuePad),
+    scoreStrip<kPairs>(a, tile, strip, block.keys, s.queries, s.scores);
+    product<kPairs, false, Store::kSet>(keyRows, strip.begin, strip.end, block.values, inFloats<kPairs>(valuePad),
                                         s.grads + strip.begin, kAttentionBlock, s.dprobs, kStrip<kPairs>,
                                         ScoreSpan{static_cast<int>(a.valueDim), tile});
+    ahead.some();
     softmaxGradient<kPairs>(tile, strip, s.scores, s.dprobs, Weights<T>{kPairs ? nullptr : s.weights, s.weights},
                             Weights<T>{s.dscoresByKey, s.dscores}, s.logsumexp + rowTerms, s.delta + rowTerms,
                             scaled ? s.rowScale + rowTerms : nullptr, s.keep);
+    ahead.some();
   }
   constexpr int kRow = inFloats<kPairs>(kAttentionBlock);
-  product<kPairs, false, Store::kAdd>(keyRows, 0, valuePad, s.weights, kRow, s.gradRows, valuePad,
-                                      s.dvalues + keyInPanel * a.valuePad, valuePad, QuerySpan{tile});
-  product<kPairs, false, Store::kAdd>(keyRows, 0, dimPad, s.dscores, kRow, s.queryRows, dimPad,
-                                      s.dkeys + keyInPanel * a.dimPad, dimPad, QuerySpan{tile});
-  product<kPairs, true, Store::kAdd>(queryRows, 0, dimPad, s.dscoresByKey, kAttentionBlock,
-                                     s.keysAsRight + inFloats<kPairs>(keyInPanel * a.dimPad), dimPad, dqueries, dimPad,
-                                     KeySpan{tile});
+  product<kPairs, false, Store::kAdd>(keyRows, 0, valuePad, s.weights, kRow, s.gradRows, valuePad, block.dvalues,
+                                      valuePad, QuerySpan{tile});
+  ahead.some();
+  product<kPairs, false, Store::kAdd>(keyRows, 0, dimPad, s.dscores, kRow, s.queryRows, dimPad, block.dkeys, dimPad,
+                                      QuerySpan{tile});
+  ahead.some();
+  product<kPairs, true, Store::kAdd>(queryRows, 0, dimPad, s.dscoresByKey, kAttentionBlock, block.keysAsRight, dimPad,
+                                     dqueries, dimPad, KeySpan{tile});
+  ahead.some();
 }
 
 // dQ of a block of queries, from the sums over its tiles.
@@ -188,6 +225,19 @@ void storeQueryGradient(const Attention& a, const Segment& segment, int64_t h, i
   }
 }
 
+// dK and dV of a block of keys; floats of Q were packed with the scale, so dK has it already.
+template <bool kPairs, class E, class T>
+void storeKeyGradients(const Attention& a, const Segment& segment, int64_t kvHead, int64_t j0, const T* dkeys,
+                       int64_t keyStride, const T* dvalues, int64_t valueStride) {
+  const Matrix<E> dk(*a.dk, segment.batch, kvHead), dv(*a.dv, segment.batch, kvHead);
+  const T scale = kPairs ? static_cast<T>(a.scale) : T(1);
+  const int64_t end = std::min(segment.keys, j0 + kAttentionBlock);
+  for (int64_t j = j0; j < end; ++j, dkeys += keyStride, dvalues += valueStride) {
+    storeRow(dkeys, a.dim, scale, dk.row(segment.firstKey + j), dk.columnStride);
+    storeRow(dvalues, a.valueDim, T(1), dv.row(segment.firstKey + j), dv.columnStride);
+  }
+}
+
 template <bool kPairs, class E>
 void backwardTask(const Attention& a, const AttentionPlan& plan, int64_t task, char* memory) {
   using T = Compute<E>;
@@ -195,7 +245,6 @@ void backwardTask(const Attention& a, const AttentionPlan& plan, int64_t task, c
   const int64_t kvHeads = a.kvHeads * static_cast<int64_t>(a.segments.size());
   const Segment& segment = a.segments[task % kvHeads / a.kvHeads];
   const int64_t b = segment.batch, kvHead = task % a.kvHeads, range = task / kvHeads, group = a.heads / a.kvHeads;
-  const Matrix<E> dk(*a.dk, b, kvHead), dv(*a.dv, b, kvHead);
   const int64_t firstPanel = range * plan.rangeSize;
   const int64_t endPanel = std::min(firstPanel + plan.rangeSize, ceilDiv(segment.keys, plan.panelKeys));
   const int64_t padded = roundUp(segment.queries, kAttentionBlock);
@@ -212,34 +261,51 @@ void backwardTask(const Attention& a, const AttentionPlan& plan, int64_t task, c
   std::fill_n(s.terms, group * padded / kAttentionBlock, RowTerms::kMissing);
   std::fill_n(s.zeros, std::max(a.dimPad, a.valuePad), T(0));
 
+  const Matrix<E> k(*a.k, b, kvHead), v(*a.v, b, kvHead);
+  const auto keysAt = [&](int64_t j0) { return std::min<int64_t>(kAttentionBlock, segment.keys - j0); };
+  const int64_t blocks = group * padded / kAttentionBlock;
+  Ahead ahead;
   // at least once, for the dQ of queries that have no keys
   for (int64_t panel = firstPanel; panel < std::max(endPanel, onePanel ? firstPanel + 1 : 0); ++panel) {
-    const int64_t key0 = panel * plan.panelKeys, keys = std::min(plan.panelKeys, segment.keys - key0);
-    std::memset(s.touched, 0, ceilDiv(keys, kAttentionBlock));
-    for (int64_t block = 0; block < group * padded; block += kAttentionBlock) {
-      const int64_t h = kvHead * group + block / padded, i0 = block % padded;
-      const int64_t end = std::min(a.endKey(segment, i0), key0 + keys);
+    const int64_t key0 = panel * plan.panelKeys, endKey = std::min(key0 + plan.panelKeys, segment.keys);
+    orderBlocks(a, segment, kvHead * group, key0, endKey, plan.sparse, s.order, s.keyBlocks);
+    int64_t free = ceilDiv(endKey - key0, kAttentionBlock);
+    for (int64_t slot = 0; slot < free; ++slot) s.freeSlots[slot] = static_cast<int32_t>(free - 1 - slot);
+    const auto keyBlock = [&](int64_t j0) -> KeyBlock& { return s.keyBlocks[(j0 - key0) / kAttentionBlock]; };
+    for (int64_t position = 0; position < blocks; ++position) {
+      const int64_t block = int64_t{s.order[position]} * kAttentionBlock, i0 = block % padded;
+      const int64_t h = kvHead * group + block / padded;
       T* sums = dqueries + block / padded * ofHead + i0 * ofBlock;
       if (onePanel) std::fill_n(sums, kAttentionBlock * a.dimPad, T(0));
-      bool loaded = false;
-      for (int64_t j0 = std::max(a.firstKey(segment, i0), key0); j0 < end; j0 += kAttentionBlock) {
-        TileAt tile;
-        if (!tileAt(a, segment, h, i0, j0, tile)) continue;
-        if (!loaded) loadQueryBlock<kPairs, E>(a, s, segment, h, i0, block);
-        loaded = true;
-        uint8_t& touched = s.touched[(j0 - key0) / kAttentionBlock];
-        if (!touched) loadKeyBlock<kPairs, E>(a, s, segment, kvHead, j0, j0 - key0);
-        touched = 1;
-        backwardTile<kPairs>(a, s, tile, j0 - key0, block, s.terms[block / kAttentionBlock] == RowTerms::kScaled, sums);
+      const TileWalk walk(a, segment, h, i0);
+      TileAt tile, next;
+      bool more = walk.find(key0, endKey, next);
+      if (more) {
+        loadQueryBlock<kPairs, E>(a, s, segment, h, i0, block);
+        if (position + 1 < blocks) fetchQueryBlock<E>(a, s, segment, kvHead * group, s.order[position + 1], ahead);
+      }
+      const bool scaled = s.terms[block / kAttentionBlock] == RowTerms::kScaled;
+      while (more) {
+        tile = next;
+        more = walk.find(tile.firstKey + kAttentionBlock, endKey, next);
+        const int64_t j0 = tile.firstKey;
+        KeyBlock& at = keyBlock(j0);
+        const bool isNew = at.slot < 0;
+        if (isNew) at.slot = s.freeSlots[--free];
+        const KeyOperands<T> operands = keyOperands<kPairs, E>(a, s, segment, kvHead, j0, at.slot, isNew);
+        if (more && keyBlock(next.firstKey).slot < 0) {
+          ahead.add(k, segment.firstKey + next.firstKey, keysAt(next.firstKey), a.dim);
+          ahead.add(v, segment.firstKey + next.firstKey, keysAt(next.firstKey), a.valueDim);
+        }
+        backwardTile<kPairs>(a, s, tile, operands, block, scaled, sums, ahead);
+        if (at.last != position) continue;
+        storeKeyGradients<kPairs, E>(a, segment, kvHead, j0, operands.dkeys, a.dimPad, operands.dvalues, a.valuePad);
+        s.freeSlots[free++] = at.slot;
       }
       if (onePanel) storeQueryGradient<E>(a, segment, h, i0, sums);
     }
-    for (int64_t r = 0; r < keys; ++r) {  // floats of Q were packed with the scale, so dK has it already
-      const bool touched = s.touched[r / kAttentionBlock];
-      const T scale = kPairs ? static_cast<T>(a.scale) : T(1);
-      const int64_t key = segment.firstKey + key0 + r;
-      storeRow(touched ? s.dkeys + r * a.dimPad : s.zeros, a.dim, scale, dk.row(key), dk.columnStride);
-      storeRow(touched ? s.dvalues + r * a.valuePad : s.zeros, a.valueDim, T(1), dv.row(key), dv.columnStride);
+    for (int64_t j0 = key0; j0 < endKey; j0 += kAttentionBlock) {
+      if (keyBlock(j0).last < 0) storeKeyGradients<kPairs, E>(a, segment, kvHead, j0, s.zeros, 0, s.zeros, 0);
     }
   }
   if (plan.ranges > 1 || onePanel) return;

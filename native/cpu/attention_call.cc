@@ -1,6 +1,9 @@
 // Scaled dot-product attention: what a call asks for, and which tiles of its scores are visible.
 #include "attention_call.h"
 
+#include <numeric>
+#include <tuple>
+
 #include "../core/error.h"
 #include "gemm.h"
 
@@ -112,16 +115,30 @@ Attention describeAttention(const OpCall& call, const TensorView* q, const Tenso
   return a;
 }
 
-Blocks blocksOf(const Attention& a, const TileAt& tile) {
-  if (!a.blockMask) return Blocks::kVisible;
-  const auto* blocks =
-      a.blockMask->as<uint8_t>() + tile.segment->batch * a.blockStrides[0] + tile.head * a.blockStrides[1];
+TileWalk::TileWalk(const Attention& a, const Segment& segment, int64_t head, int64_t firstQuery)
+    : a_(a),
+      segment_(segment),
+      head_(head),
+      firstQuery_(firstQuery),
+      queries_(std::min<int64_t>(kAttentionBlock, segment.queries - firstQuery)),
+      beginKey_(a.firstKey(segment, firstQuery)),
+      endKey_(a.endKey(segment, firstQuery)),
+      blocks_(nullptr),
+      blockRows_(0) {
+  if (!a.blockMask) return;
+  const int64_t row = firstQuery / a.blockQueries;
+  blocks_ = a.blockMask->as<uint8_t>() + segment.batch * a.blockStrides[0] + head * a.blockStrides[1] +
+            row * a.blockStrides[2];
+  blockRows_ = (firstQuery + queries_ - 1) / a.blockQueries - row + 1;
+}
+
+TileWalk::Blocks TileWalk::blocksOf(int64_t firstKey, int64_t keys) const {
+  if (!blocks_) return Blocks::kVisible;
   bool some = false, all = true;
-  const int64_t lastQuery = (tile.firstQuery + tile.queries - 1) / a.blockQueries;
-  const int64_t lastKey = (tile.firstKey + tile.keys - 1) / a.blockKeys;
-  for (int64_t i = tile.firstQuery / a.blockQueries; i <= lastQuery; ++i) {
-    for (int64_t j = tile.firstKey / a.blockKeys; j <= lastKey; ++j) {
-      const bool visible = blocks[i * a.blockStrides[2] + j * a.blockStrides[3]];
+  const int64_t first = firstKey / a_.blockKeys, last = (firstKey + keys - 1) / a_.blockKeys;
+  for (int64_t i = 0; i < blockRows_; ++i) {
+    for (int64_t j = first; j <= last; ++j) {
+      const bool visible = blocks_[i * a_.blockStrides[2] + j * a_.blockStrides[3]];
       some |= visible;
       all &= visible;
     }
@@ -129,25 +146,59 @@ Blocks blocksOf(const Attention& a, const TileAt& tile) {
   return all ? Blocks::kVisible : some ? Blocks::kMixed : Blocks::kHidden;
 }
 
-bool tileAt(const Attention& a, const Segment& segment, int64_t head, int64_t firstQuery, int64_t firstKey,
-            TileAt& tile) {
-  tile.segment = &segment;
-  tile.head = head;
-  tile.firstQuery = firstQuery;
-  tile.firstKey = firstKey;
-  tile.queries = static_cast<int>(std::min<int64_t>(kAttentionBlock, segment.queries - firstQuery));
-  tile.keys = static_cast<int>(std::min<int64_t>(kAttentionBlock, a.endKey(segment, firstQuery) - firstKey));
-  if (tile.keys <= 0) return false;
-  const int64_t diagonal = firstQuery + segment.shift - firstKey;
-  // what lies further away than a tile is wide is all the same
-  const auto clamped = [](int64_t x) {
-    return static_cast<int>(std::clamp<int64_t>(x, -2 * kAttentionBlock, 2 * kAttentionBlock));
+bool TileWalk::find(int64_t firstKey, int64_t endKey, TileAt& tile) const {
+  const int64_t end = std::min(endKey, endKey_);
+  for (int64_t j0 = std::max(firstKey, beginKey_); j0 < end; j0 += kAttentionBlock) {
+    const int64_t keys = std::min<int64_t>(kAttentionBlock, endKey_ - j0);
+    const Blocks blocks = blocksOf(j0, keys);
+    if (blocks == Blocks::kHidden) continue;
+    const int64_t diagonal = firstQuery_ + segment_.shift - j0;
+    // what lies further away than a tile is wide is all the same
+    const auto clamped = [](int64_t x) {
+      return static_cast<int>(std::clamp<int64_t>(x, -2 * kAttentionBlock, 2 * kAttentionBlock));
+    };
+    tile.segment = &segment_;
+    tile.head = head_;
+    tile.firstQuery = firstQuery_;
+    tile.firstKey = j0;
+    tile.queries = static_cast<int>(queries_);
+    tile.keys = static_cast<int>(keys);
+    tile.lower = clamped(diagonal - a_.left);
+    tile.upper = clamped(diagonal + a_.right);
+    tile.mixed = blocks == Blocks::kMixed;
+    return true;
+  }
+  return false;
+}
+
+void orderBlocks(const Attention& a, const Segment& segment, int64_t firstHead, int64_t key0, int64_t endKey,
+                 bool byKeys, int32_t* order, KeyBlock* keyBlocks) {
+  const int64_t ofHead = ceilDiv(segment.queries, kAttentionBlock), blocks = a.heads / a.kvHeads * ofHead;
+  const auto walkOf = [&](int64_t block) {
+    return TileWalk(a, segment, firstHead + block / ofHead, block % ofHead * kAttentionBlock);
   };
-  tile.lower = clamped(diagonal - a.left);
-  tile.upper = clamped(diagonal + a.right);
-  const Blocks blocks = blocksOf(a, tile);
-  tile.mixed = blocks == Blocks::kMixed;
-  return blocks != Blocks::kHidden;
+  TileAt tile;
+  std::iota(order, order + blocks, 0);
+  if (byKeys && blocks > 0) {
+    // Keys that all see, such as global tokens, tell nothing.
+    int64_t from = key0;
+    const auto isSeen = [&](int32_t block) { return walkOf(block).find(from, from + kAttentionBlock, tile); };
+    while (from < endKey && std::all_of(order, order + blocks, isSeen)) from += kAttentionBlock;
+    std::vector<int64_t> first(blocks);
+    for (int64_t block = 0; block < blocks; ++block) {
+      first[block] = walkOf(block).find(from, endKey, tile) ? tile.firstKey : endKey;
+    }
+    std::sort(order, order + blocks, [&](int32_t x, int32_t y) {
+      return std::tuple(first[x], x % ofHead, x) < std::tuple(first[y], y % ofHead, y);
+    });
+  }
+  std::fill_n(keyBlocks, ceilDiv(endKey - key0, kAttentionBlock), KeyBlock{-1, -1});
+  for (int64_t position = 0; position < blocks; ++position) {
+    const TileWalk walk = walkOf(order[position]);
+    for (int64_t j0 = key0; walk.find(j0, endKey, tile); j0 = tile.firstKey + kAttentionBlock) {
+      keyBlocks[(tile.firstKey - key0) / kAttentionBlock].last = static_cast<int32_t>(position);
+    }
+  }
 }
 
 }  // namespace gradus::cpu

@@ -67,6 +67,7 @@ void forwardTask(const Attention& a, const AttentionPlan& plan, int64_t task, ch
   std::memset(s.packed, 0, reuse ? ceilDiv(segment.keys, kAttentionBlock) : 0);
 
   const int64_t end = std::min(segment.queries, (range + 1) * plan.rangeSize);
+  Ahead ahead;
   for (int64_t i0 = range * plan.rangeSize; i0 < end; i0 += kAttentionBlock) {
     const int rows = static_cast<int>(std::min<int64_t>(kAttentionBlock, end - i0));
     const int columns = static_cast<int>(roundUp(rows, lanes));
@@ -76,27 +77,44 @@ void forwardTask(const Attention& a, const AttentionPlan& plan, int64_t task, ch
     std::fill(s.maximum, s.maximum + kAttentionBlock, std::numeric_limits<T>::lowest());
     std::fill(s.sum, s.sum + kAttentionBlock, T(0));
 
-    for (int64_t j0 = a.firstKey(segment, i0), visible = a.endKey(segment, i0); j0 < visible; j0 += kAttentionBlock) {
-      TileAt tile;
-      if (!tileAt(a, segment, h, i0, j0, tile)) continue;
-      T* keys = s.keys + (reuse ? inFloats<kPairs>(j0 * a.dimPad) : 0);
-      T* values = s.values + (reuse ? inFloats<kPairs>(j0 * a.valuePad) : 0);
-      if (!reuse || !s.packed[j0 / kAttentionBlock]) {
-        const int64_t count = std::min<int64_t>(kAttentionBlock, segment.keys - j0);
-        packLeft<kPairs>(k, segment.firstKey + j0, count, a.dim, keys, a.dimPad);
-        packRight<kPairs>(v, segment.firstKey + j0, count, a.valueDim, values, a.valuePad);
+    const TileWalk walk(a, segment, h, i0);
+    TileAt tile, next;
+    bool more = walk.find(0, segment.keys, next);
+    ahead.add(q, segment.firstQuery + i0 + kAttentionBlock, std::min<int64_t>(kAttentionBlock, end - i0 - rows), a.dim);
+    while (more) {
+      tile = next;
+      more = walk.find(tile.firstKey + kAttentionBlock, segment.keys, next);
+      const auto isNew = [&](int64_t j0) { return !reuse || !s.packed[j0 / kAttentionBlock]; };
+      const auto keysAt = [&](int64_t j0) { return std::min<int64_t>(kAttentionBlock, segment.keys - j0); };
+      const int64_t j0 = tile.firstKey, key = segment.firstKey + j0, count = keysAt(j0);
+      T* keySpace = s.keys + (reuse ? inFloats<kPairs>(j0 * a.dimPad) : 0);
+      T* valueSpace = s.values + (reuse ? inFloats<kPairs>(j0 * a.valuePad) : 0);
+      const T* keys = leftAlready<kPairs, T>(k, key, count, a.dim, a.dimPad);
+      const T* values = rightAlready<kPairs, T>(v, key, count, a.valueDim, a.valuePad);
+      if (isNew(j0)) {
+        if (!keys) packLeft<kPairs>(k, key, count, a.dim, keySpace, a.dimPad);
+        if (!values) packRight<kPairs>(v, key, count, a.valueDim, valueSpace, a.valuePad);
         if (reuse) s.packed[j0 / kAttentionBlock] = 1;
+      }
+      if (!keys) keys = keySpace;
+      if (!values) values = valueSpace;
+      if (more && isNew(next.firstKey)) {
+        ahead.add(k, segment.firstKey + next.firstKey, keysAt(next.firstKey), a.dim);
+        ahead.add(v, segment.firstKey + next.firstKey, keysAt(next.firstKey), a.valueDim);
       }
       if (s.keep) dropoutTile(a, tile, s.keep);
       for (int c = 0; c < columns; c += kStrip<kPairs>) {
         const Columns strip{c, std::min(c + kStrip<kPairs>, columns)};
         scoreStrip<kPairs>(a, tile, strip, keys, s.queries, s.scores);
+        ahead.some();
         onlineSoftmax<kPairs>(tile, strip, s.scores, Weights<T>{s.weights, nullptr}, s.keep, s.maximum, s.sum,
                               s.rescale);
+        ahead.some();
       }
       product<kPairs, true, Store::kScaleAdd>(static_cast<int>(roundUp(rows, kTileRows)), 0, valuePad, s.weights,
                                               kAttentionBlock, values, valuePad, s.out, valuePad, KeySpan{tile},
                                               s.rescale);
+      ahead.some();
     }
     for (int r = 0; r < rows; ++r) {
       const bool dead = s.sum[r] == 0;  // every key masked: output 0

@@ -48,12 +48,12 @@ void visitScores(const Attention& a, const StatisticsScratch<kPairs, T>& s, cons
     s.rowScale[r] =
         !dead && a.mask && logsumexp[r] < T(-1e30) ? absorbedRowScale(a, segment, h, i0 + r, logsumexp[r]) : T(1);
   }
-  for (int64_t j0 = a.firstKey(segment, i0), end = a.endKey(segment, i0); j0 < end; j0 += kAttentionBlock) {
-    TileAt tile;
-    if (!tileAt(a, segment, h, i0, j0, tile)) continue;
+  const TileWalk walk(a, segment, h, i0);
+  TileAt tile;
+  for (int64_t j0 = 0; walk.find(j0, segment.keys, tile); j0 = tile.firstKey + kAttentionBlock) {
     for (int c = 0; c < columns; c += kStrip<kPairs>) {
       const Columns strip{c, std::min(c + kStrip<kPairs>, columns)};
-      scoreStrip<kPairs>(a, tile, strip, s.keys + inFloats<kPairs>(j0 * a.dimPad), s.queries, s.scores);
+      scoreStrip<kPairs>(a, tile, strip, s.keys + inFloats<kPairs>(tile.firstKey * a.dimPad), s.queries, s.scores);
       use(tile, strip);
     }
   }

@@ -17,6 +17,7 @@
 #include <limits>
 
 #include "attention.h"
+#include "attention_fetch.h"
 #include "exp-inl.h"
 #include "pairs-inl.h"
 
@@ -288,6 +289,28 @@ void packRight(const Matrix<E>& from, int64_t first, int64_t rows, int64_t colum
   } else {
     packRows(from, first, rows, columns, T(1), to, width);
   }
+}
+
+constexpr uintptr_t kAlignment = 64;  // of packed rows: that of the widest vector
+
+// Rows that lie in memory as packing would put them are used where they are. Null for others.
+template <class T, class E>
+const T* packedAlready(const Matrix<E>& from, int64_t first, int64_t rows, int64_t columns, int64_t width) {
+  const auto* at = reinterpret_cast<const T*>(from.row(first));
+  const bool dense = from.columnStride == 1 && from.rowStride == width && columns == width;
+  return dense && rows % kRowMultiple == 0 && reinterpret_cast<uintptr_t>(at) % kAlignment == 0 ? at : nullptr;
+}
+
+template <bool kPairs, class T, class E>
+const T* leftAlready(const Matrix<E>& from, int64_t first, int64_t rows, int64_t columns, int64_t width) {
+  if constexpr (kPairs || std::is_same_v<T, E>) return packedAlready<T>(from, first, rows, columns, width);
+  return nullptr;
+}
+
+template <bool kPairs, class T, class E>
+const T* rightAlready(const Matrix<E>& from, int64_t first, int64_t rows, int64_t columns, int64_t width) {
+  if constexpr (!kPairs && std::is_same_v<T, E>) return packedAlready<T>(from, first, rows, columns, width);
+  return nullptr;
 }
 
 // A block of Q or dO transposed, for the products that have queries on the lanes; `rows` receives what it is made from.

@@ -327,6 +327,26 @@ describe('GradScaler with a schedule', () => {
     }
   })
 
+  it('throws what the schedule threw, to whoever waits or else at the next step', async () => {
+    for (const waits of [true, false]) {
+      const { scaler, param, optimizer } = started([1])
+      param.grad = tensor([4])
+      const broken = {
+        step() {
+          throw new RangeError('mine')
+        },
+      }
+      const step = scaler.step(optimizer, { scheduler: broken })
+      scaler.update()
+      if (waits) await expect(step).rejects.toThrow('mine')
+      await new Promise((resolve) => setTimeout(resolve, 20)) // the decision arrives meanwhile
+      param.grad = tensor([4])
+      const next = (): unknown => scaler.step(optimizer)
+      if (waits) next()
+      else expect(next).toThrow('mine')
+    }
+  })
+
   it('settles before the state of the optimizer is taken', async () => {
     const { scaler, optimizer } = started([1])
     const schedule = new optim.ExponentialLR(optimizer, 0.5)
@@ -547,7 +567,10 @@ describe('GradScaler refuses', () => {
     expect(() => new GradScaler({ growthFactor: 1 })).toThrow('GradScaler: growthFactor is out of range: got 1')
     expect(() => new GradScaler({ backoffFactor: 1 })).toThrow('GradScaler: backoffFactor is out of range: got 1')
     expect(() => new GradScaler({ growthInterval: 0.5 })).toThrow('expected a whole number above 0.')
-    expect(() => new GradScaler({ initScale: -1 })).toThrow('expected a finite number above 0.')
+    // float32 has to hold it
+    for (const initScale of [-1, 1e39, 1e-50]) {
+      expect(() => new GradScaler({ initScale })).toThrow('initScale is out of range')
+    }
     // @ts-expect-error Python's name
     expect(() => new GradScaler({ init_scale: 1 })).toThrow('write initScale')
     const { scaler, optimizer } = started([1])

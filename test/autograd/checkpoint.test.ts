@@ -238,6 +238,10 @@ describe('checkpoint', () => {
     expect(() => checkpoint((async (v: Tensor) => v.mul(2)) as never, w)).toThrow(
       'got a Promise, expected a Tensor, or tensors in an array or a plain object; let it be synchronous',
     )
+    const rejects = async (): Promise<Tensor> => {
+      throw new Error('nobody hears of this one, and it ends no process')
+    }
+    expect(() => checkpoint(rejects as never, w)).toThrow('got a Promise')
     expect(() => checkpoint(((v: Tensor) => [v, null]) as never, w)).toThrow('got null')
     expect(() => checkpoint(3 as never, w)).toThrow('checkpoint: not a function: got 3')
   })
@@ -388,6 +392,22 @@ describe('checkpointSequential', () => {
     expect(() => checkpointSequential(3 as never, 1, x)).toThrow('checkpointSequential: no chain of modules: got 3')
     expect(() => checkpointSequential([3 as never], 1, x)).toThrow('a link of the chain cannot be called: got 3')
   })
+})
+
+it('selectiveCheckpoint and gradientCheckpointing refuse operations that do not exist', () => {
+  const w = tensor([1], { requiresGrad: true })
+  const message =
+    'no such operation to save: got "atention", expected names of native/ops.def such as linear, matmul, mlp, attention'
+  expect(() => autograd.selectiveCheckpoint(['linear', 'atention'], (v) => v.mul(2), w)).toThrow(
+    `selectiveCheckpoint: ${message}`,
+  )
+  expect(() => autograd.selectiveCheckpoint([3 as never], (v) => v.mul(2), w)).toThrow('got 3')
+  const model = new nn.Sequential(new nn.Linear(2, 2))
+  expect(() => model.gradientCheckpointing({ save: ['atention'] })).toThrow(`gradientCheckpointing: ${message}`)
+  expect(() => model.gradientCheckpointing({ save: 'attention' as never })).toThrow(
+    'gradientCheckpointing: not a function',
+  )
+  expect(model.isGradientCheckpointing).toBe(false)
 })
 
 describe('Module.gradientCheckpointing', () => {

@@ -299,10 +299,11 @@ const attention =
     const g: Spec = [[b, heads, length, valueDim], dtype]
     const merged = ([[batch, h, t, width]]: Spec & object): Spec => [[batch!, t!, h!, width!], dtype]
     const empty: Spec = [[0], dtype]
+    const byHeads = r.chance(0.5)
     return {
       inputs: [g, q, k, v, g, logsumexp, ...masks],
-      outputs: fused ? [[[b, length, 3, heads, d], dtype], empty, empty] : [merged(q), merged(k), merged(v)],
-      attributes: [...attributes, fused ? 1 : 0],
+      outputs: fused ? [[[b, length, 3, heads, d], dtype], empty, empty] : byHeads ? [q, k, v] : [q, k, v].map(merged),
+      attributes: [...attributes, fused ? 1 : byHeads ? 2 : 0],
     }
   }
 

@@ -101,6 +101,22 @@ describe('estimateMemory', () => {
     expect(() => models.estimateMemory(gpt, { ...long, optimizer: 'lion' as never })).toThrow(
       'estimateMemory: unknown optimizer: got "lion", expected adamw, adam, adamw8bit, sgd, momentum, rmsprop, adagrad, or null',
     )
+    // a name that objects inherit
+    expect(() => models.estimateMemory(gpt, { ...long, optimizer: 'toString' as never })).toThrow('unknown optimizer')
+    expect(() => models.estimateMemory(gpt, { batchSize: 1, sequenceLength: 4096 })).toThrow(
+      `estimateMemory: sequenceLength is longer than the model takes: got 4096, expected at most ${gpt.blockSize}`,
+    )
+    for (const checkpoint of [3, null, 'all']) {
+      expect(() => models.estimateMemory(gpt, { ...long, checkpoint: checkpoint as never })).toThrow(
+        'estimateMemory: checkpoint is no choice of layers: got',
+      )
+    }
+    expect(() => models.estimateMemory(gpt, { ...long, checkpoint: { every: 0 } })).toThrow(
+      'every is not a size: got 0',
+    )
+    expect(() => models.estimateMemory(gpt, { ...long, dtype: 'int64' as never })).toThrow(
+      'estimateMemory: parameters have no gradients in this dtype: got "int64"',
+    )
     expect(() => models.estimateMemory(3 as never, long)).toThrow('estimateMemory: no configuration: got 3')
     expect(() => models.estimateMemory(gpt, { ...long, batch: 3 } as never)).toThrow('unknown option: got batch')
   })

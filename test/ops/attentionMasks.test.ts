@@ -317,6 +317,12 @@ describe('BlockMask', () => {
     expect(() => BlockMask.from(tensor([[true, false]], { dtype: 'bool' }), 8, { blockSize: 4 })).toThrow(
       'BlockMask.from: the blocks do not cover the scores: got [1, 2], expected [..., 2, 2] for 8 queries and 8 keys in blocks of 4 by 4.',
     )
+    expect(() => BlockMask.from(tensor([true], { dtype: 'bool' }), 8)).toThrow(
+      'BlockMask.from: the blocks do not cover',
+    )
+    expect(() => BlockMask.local(2 ** 40, 1)).toThrow(
+      'BlockMask.local: too many blocks: got 17179869184 by 17179869184, expected at most 2147483647 in all; take larger blocks with { blockSize }.',
+    )
     expect(() => BlockMask.local(8, 1).or(BlockMask.local(9, 1))).toThrow(/BlockMask.or: the masks differ: got 9 by 9/)
   })
 })
@@ -331,6 +337,25 @@ describe('attention: wrong options', () => {
       'scaledDotProductAttention: blockMask is for other lengths: got [1, 1] blocks for 4 queries and 4 keys, expected 3 queries and 3 keys, of 2 batch entries and 1 heads or for all of them.',
     )
     expect(() => attention(q, q, q, { blockMask: [[true]] as never })).toThrow(ArgumentError)
+  })
+
+  it('refuses flags and numbers of another type, which would count as something else', () => {
+    expect(() => attention(q, q, q, { isCausal: 'false' as never })).toThrow(
+      'scaledDotProductAttention: isCausal is neither true nor false: got "false", expected a boolean.',
+    )
+    expect(() => attention(q, q, q, { enableGqa: 1 as never })).toThrow('enableGqa is neither true nor false: got 1')
+    expect(() => attention(q, q, q, { dropoutP: '0.5' as never })).toThrow('not a probability: got "0.5"')
+    expect(() => attention(q, q, q, { dropoutP: null as never })).toThrow('not a probability: got null')
+    const packed = filled([3, 1, 4], 1)
+    expect(() =>
+      ops.scaledDotProductAttentionVarlen(packed, packed, packed, [0, 3], [0, 3], { isCausal: 'yes' as never }),
+    ).toThrow('scaledDotProductAttentionVarlen: isCausal is neither true nor false')
+  })
+
+  it('says what stands in the place of the options', () => {
+    expect(() => attention(q, q, q, filled([3, 3], 1) as never)).toThrow(
+      'scaledDotProductAttention: the options are not an object: got a Tensor, expected { attnMask',
+    )
   })
 
   it('refuses windows that are none', () => {

@@ -197,5 +197,25 @@ describe('accumulate', () => {
     expect(await error(linear, [randn([1, 2])], { optimizer, targets, loss: (x: Tensor) => ops.relu(x) })).toContain(
       'accumulate: the loss is not one number: got [1, 2], expected []',
     )
+    expect(await error(model, micro, { optimizer, scaler: true })).toBe(
+      'accumulate: scaler is no scaler: got true, expected an amp.GradScaler.',
+    )
+    expect(await error(model, micro, { optimizer, scheduler: {} })).toBe(
+      'accumulate: scheduler is no schedule: got an object, expected an object with a step method.',
+    )
+    expect(await error(model, micro, { optimizer, loss: 5 })).toContain('accumulate: not a function: got 5')
+    expect(await error(model, micro, { optimizer, targets: 5 })).toContain('accumulate: not a function: got 5')
+    expect(await error(model, micro, { optimizer, maxNorm: '1' })).toContain('maxNorm is out of range: got "1"')
+    for (const count of [Number.NaN, -3, Number.POSITIVE_INFINITY]) {
+      expect(await error(model, micro, { optimizer, targets: () => count })).toBe(
+        `accumulate: no number of targets: got ${count}, expected a finite number of at least 0.`,
+      )
+    }
+    const rejects = async (): Promise<Tensor> => {
+      throw new Error('nobody hears of this one, and it ends no process')
+    }
+    expect(await error(model, micro, { optimizer, loss: rejects })).toContain('accumulate: no loss: got a promise')
+    expect(await error(model, [null], { optimizer })).toContain('GPT: the batch has no inputIds: got null')
+    expect(() => model.forward(undefined as never)).toThrow('GPT: the batch has no inputIds: got undefined')
   })
 })

@@ -114,12 +114,51 @@ describe('memory.profile', () => {
     )
     await expect(memory.profile(() => Promise.reject(new RangeError('mine')))).rejects.toThrow('mine')
     await expect(memory.profile(3 as never)).rejects.toThrow('memory.profile: not a function: got 3')
+    const both = await Promise.allSettled([memory.profile(() => ones([4])), memory.profile(() => ones([4]))])
+    expect(both.map(({ status }) => status)).toEqual(['fulfilled', 'rejected'])
+    await expect(memory.profile(() => {}, { model: 5 as never })).rejects.toThrow(
+      'memory.profile: model is no module: got 5',
+    )
+    await expect(memory.profile(() => {}, { optimizer: {} as never })).rejects.toThrow(
+      'memory.profile: optimizer is no optimizer: got an object',
+    )
     expect((await memory.profile(() => ones([4]))).phases).toHaveLength(1)
+  })
+})
+
+describe('memory.setLimit', () => {
+  it('refuses what is no number of bytes', () => {
+    const before = memory.limit()
+    for (const bytes of [-1, 0.5, Number.NaN, Number.POSITIVE_INFINITY, '1', undefined]) {
+      expect(() => memory.setLimit(bytes as never)).toThrow('memory.setLimit: not a number of bytes')
+    }
+    expect(memory.limit()).toBe(before)
   })
 })
 
 describe('out of memory', () => {
   afterEach(() => memory.setLimit(0))
+
+  it('names what is in use, not the unused rest of blocks of small tensors', async () => {
+    // each size takes a block of its own, most of which stays unused
+    const small = [1, 8, 16, 40, 100, 200, 500, 1000, 2000, 4000, 8000].map((size) => ones([size]))
+    await small[0]!.data()
+    const large = ones([1 << 20])
+    await large.data()
+    memory.setLimit(memory.allocated())
+    const error: Error = await ones([1 << 20])
+      .data()
+      .then(
+        () => new Error('enough'),
+        (thrown) => thrown,
+      )
+    const [, inUse, list] = /with ([\d.]+) MiB in use .*\(largest: (.*)\)/.exec(error.message)!
+    const named = [...list!.matchAll(/([\d.]+) MiB/g)].reduce((sum, [, mib]) => sum + Number(mib), 0)
+    expect(named).toBeGreaterThanOrEqual(4)
+    // a block keeps a remainder of less than 64 KiB, which counts here
+    expect(named).toBeLessThanOrEqual(1.5 * Number(inUse))
+    for (const each of [...small, large]) each.dispose()
+  })
 
   it('says what a step of the model needs and what would be less', async () => {
     const { model, step } = trained()

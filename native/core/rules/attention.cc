@@ -156,17 +156,26 @@ void rule_attentionBackward(const OpCall& call) {
                "attentionBackward: the saved output does not match query and value");
   GRADUS_CHECK(sameSizes(g, out) && g.dtype == out.dtype, ErrorCode::kShape,
                "attentionBackward: the incoming gradient must have the shape and dtype of the output");
-  if (call.flag(9)) {
+  const double layout = call.attr[9];
+  GRADUS_CHECK(layout == 0 || layout == 1 || layout == 2, ErrorCode::kNative,
+               "attentionBackward: layout: got %g, expected 0, 1 or 2", layout);
+  if (layout == 1) {
     const TensorView& fused = call.out[0];
     GRADUS_CHECK(sameSizes(q, k) && sameSizes(q, v) && fused.rank == 5 && fused.size(0) == q.size(0) &&
                      fused.size(1) == q.size(2) && fused.size(2) == 3 && fused.size(3) == q.size(1) &&
                      fused.size(4) == q.size(3) && fused.dtype == q.dtype && call.out[1].numel == 0 &&
                      call.out[2].numel == 0,
                  ErrorCode::kShape, "attentionBackward: fused gradients must be [B, T, 3, H, D] of equal q, k and v");
-  } else {
-    checkMerged(call, call.out[0], q, q.size(3));
-    checkMerged(call, call.out[1], k, k.size(3));
-    checkMerged(call, call.out[2], v, v.size(3));
+    return;
+  }
+  for (int i = 0; i < 3; ++i) {
+    const TensorView &x = call.in[i + 1], &gradient = call.out[i];
+    if (layout == 0) {
+      checkMerged(call, gradient, x, x.size(3));
+    } else {
+      GRADUS_CHECK(sameSizes(gradient, x) && gradient.dtype == x.dtype, ErrorCode::kShape,
+                   "attentionBackward: gradient %d must be as its operand", i);
+    }
   }
 }
 
