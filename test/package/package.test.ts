@@ -45,7 +45,6 @@ const trainTenSteps = `
 
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), 'gradus-package-'))
-  execFileSync(process.execPath, [join(root, 'scripts/prebuild.mjs')], { stdio: ['ignore', 'ignore', 'inherit'] })
   const packed = JSON.parse(npm(['pack', '--json', '--pack-destination', folder], root))
   writeFileSync(join(folder, 'package.json'), '{ "name": "user", "version": "1.0.0" }')
   npm(['install', '--prefer-offline', '--no-audit', '--no-fund', `./${packed[0].filename}`], folder)
