@@ -2,7 +2,7 @@
 // order: no recursion, and the same order every time.
 
 import { ArgumentError, describeShape, describeValue, ShapeError, StateError } from '../errors'
-import { native, run, runInto, runLike, setContext } from '../tensor/dispatch'
+import { native, type Output, run, runInto, runLike, runMany, setContext } from '../tensor/dispatch'
 import { flushReleases, leaveToCollector, releaseTensor } from '../tensor/memory'
 import { noteTensor } from '../tensor/memoryNotes'
 import { capture } from '../tensor/scope'
@@ -12,6 +12,7 @@ import type { InputGradient, Node } from './node'
 
 const add = native('add', 'scalar,reversed,alpha')
 const copy = native('copy')
+const copyTwice = native('copyTwice')
 
 /** Gradients under way: how many places hold each tensor that the engine owns. */
 class Ledger {
@@ -85,6 +86,7 @@ interface Hooked {
 export class Pass {
   private readonly ledger = new Ledger()
   private readonly hooked = new Map<Tensor, Hooked>()
+  private waiting: { leaf: Tensor; grad: Tensor } | null = null // a copy to make
 
   constructor(
     private readonly retainGraph: boolean,
@@ -107,9 +109,11 @@ export class Pass {
           this.settle(root)
         }
       })
+      this.copyWaiting()
       for (const node of nodes) {
         this.visit(node)
         if (this.hooked.size > 0) for (const next of node.next) this.settle(next)
+        this.copyWaiting()
       }
     } catch (error) {
       for (const node of nodes) node.grads = []
@@ -169,19 +173,48 @@ export class Pass {
       this.ledger.release(grad)
       return
     }
+    if (this.waiting?.leaf === leaf) this.copyWaiting()
     const present = leaf.grad
     if (present !== null && present._released === null) {
       runInto(add, [present, grad], present, [0, 0, 1])
       this.ledger.release(grad)
+      noteTensor(present, 'gradients')
     } else if (this.isOurs(grad) && grad._dtype === leaf._dtype) {
       this.ledger.drop(grad)
       leaveToCollector(grad)
       leaf.grad = grad
+      noteTensor(grad, 'gradients')
     } else {
-      leaf.grad = run(copy, [grad], leaf.shape, leaf._dtype)
-      this.ledger.release(grad)
+      this.copyTo(leaf, grad)
     }
-    noteTensor(leaf.grad ?? grad, 'gradients')
+  }
+
+  /** A gradient that stays somebody else's: its copy waits for a second leaf of the node, as in a + b. */
+  private copyTo(leaf: Tensor, grad: Tensor): void {
+    const first = this.waiting
+    if (first?.grad !== grad || first.leaf._dtype !== leaf._dtype) {
+      this.copyWaiting()
+      this.waiting = { leaf, grad }
+      return
+    }
+    this.waiting = null
+    const output: Output = [leaf.shape, leaf._dtype]
+    const copies = runMany(copyTwice, [grad], [output, output])
+    this.take(first.leaf, copies[0]!, grad)
+    this.take(leaf, copies[1]!, grad)
+  }
+
+  private copyWaiting(): void {
+    if (this.waiting === null) return
+    const { leaf, grad } = this.waiting
+    this.waiting = null
+    this.take(leaf, run(copy, [grad], leaf.shape, leaf._dtype), grad)
+  }
+
+  private take(leaf: Tensor, copied: Tensor, from: Tensor): void {
+    leaf.grad = copied
+    this.ledger.release(from)
+    noteTensor(copied, 'gradients')
   }
 
   /** A gradient under way that nobody else reads: a leaf's `.grad`, or the sum so far for a node's output. */

@@ -8,6 +8,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "convert.cc"
 #include <hwy/foreach_target.h>
+
 #include "simd.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -46,10 +47,26 @@ void streamBytes(const void* from, void* to, int64_t bytes) {
   std::memcpy(target + i, source + i, bytes - i);
 }
 
+void streamBytesTwice(const void* from, void* first, void* second, int64_t bytes) {
+  const hn::ScalableTag<uint8_t> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto* source = static_cast<const uint8_t*>(from);
+  auto *one = static_cast<uint8_t*>(first), *other = static_cast<uint8_t*>(second);
+  int64_t i = 0;
+  for (; i + lanes <= bytes; i += lanes) {
+    const auto v = hn::LoadU(d, source + i);
+    hn::Stream(v, d, one + i);
+    hn::Stream(v, d, other + i);
+  }
+  std::memcpy(one + i, source + i, bytes - i);
+  std::memcpy(other + i, source + i, bytes - i);
+}
+
 }  // namespace
 
 HalfConversions halfConversions() {
-  return {loadHalf<Float16>, loadHalf<BFloat16>, storeHalf<Float16>, storeHalf<BFloat16>, streamBytes};
+  return {loadHalf<Float16>,   loadHalf<BFloat16>, storeHalf<Float16>,
+          storeHalf<BFloat16>, streamBytes,        streamBytesTwice};
 }
 
 }  // namespace gradus::cpu::HWY_NAMESPACE
@@ -103,35 +120,46 @@ const HalfConversions& half() {
 template <class C>
 Loader<C> loaderOf(DType dtype) {
   switch (dtype) {
-    case DType::kFloat32: return load<C, float>;
-    case DType::kFloat64: return load<C, double>;
+    case DType::kFloat32:
+      return load<C, float>;
+    case DType::kFloat64:
+      return load<C, double>;
     case DType::kFloat16:
       if constexpr (std::is_same_v<C, float>) return half().loadFloat16;
       return load<C, Float16>;
     case DType::kBFloat16:
       if constexpr (std::is_same_v<C, float>) return half().loadBFloat16;
       return load<C, BFloat16>;
-    case DType::kInt64: return load<C, int64_t>;
-    case DType::kInt32: return load<C, int32_t>;
-    default: return load<C, uint8_t>;
+    case DType::kInt64:
+      return load<C, int64_t>;
+    case DType::kInt32:
+      return load<C, int32_t>;
+    default:
+      return load<C, uint8_t>;
   }
 }
 
 template <class C>
 Storer<C> storerOf(DType dtype) {
   switch (dtype) {
-    case DType::kFloat32: return store<C, float>;
-    case DType::kFloat64: return store<C, double>;
+    case DType::kFloat32:
+      return store<C, float>;
+    case DType::kFloat64:
+      return store<C, double>;
     case DType::kFloat16:
       if constexpr (std::is_same_v<C, float>) return half().storeFloat16;
       return store<C, Float16>;
     case DType::kBFloat16:
       if constexpr (std::is_same_v<C, float>) return half().storeBFloat16;
       return store<C, BFloat16>;
-    case DType::kInt64: return store<C, int64_t>;
-    case DType::kInt32: return store<C, int32_t>;
-    case DType::kUint8: return store<C, uint8_t>;
-    default: return storeBool<C>;
+    case DType::kInt64:
+      return store<C, int64_t>;
+    case DType::kInt32:
+      return store<C, int32_t>;
+    case DType::kUint8:
+      return store<C, uint8_t>;
+    default:
+      return storeBool<C>;
   }
 }
 
@@ -143,6 +171,9 @@ template Storer<double> storerOf<double>(DType);
 template Storer<int64_t> storerOf<int64_t>(DType);
 
 void streamCopy(const void* from, void* to, int64_t bytes) { half().stream(from, to, bytes); }
+void streamCopyTwice(const void* from, void* first, void* second, int64_t bytes) {
+  half().streamTwice(from, first, second, bytes);
+}
 void streamEnd() { hwy::FlushStream(); }
 
 }  // namespace gradus::cpu

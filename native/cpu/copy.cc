@@ -31,7 +31,8 @@ int transposedDim(const Loop& loop) {
   return -1;
 }
 
-// Columns of the source become rows of the target: rows x columns elements, to[r * toStride + c] = from[c * fromStride + r].
+// Columns of the source become rows of the target: rows x columns elements, to[r * toStride + c] = from[c * fromStride
+// + r].
 template <class T>
 void transposeBlock(const T* from, int64_t fromStride, T* to, int64_t toStride, int64_t rows, int64_t columns) {
   constexpr int64_t kLine = 64 / sizeof(T);
@@ -105,10 +106,14 @@ void copySameType(const TensorView& in, const TensorView& out) {
   const int dim = transposedDim(loop);
   if (dim < 0) return copyRuns(loop, itemSize, in.as<char>(), out.as<char>());
   switch (itemSize) {
-    case 1: return copyTransposed(loop, dim, in.as<const uint8_t>(), out.as<uint8_t>());
-    case 2: return copyTransposed(loop, dim, in.as<const uint16_t>(), out.as<uint16_t>());
-    case 4: return copyTransposed(loop, dim, in.as<const uint32_t>(), out.as<uint32_t>());
-    default: return copyTransposed(loop, dim, in.as<const uint64_t>(), out.as<uint64_t>());
+    case 1:
+      return copyTransposed(loop, dim, in.as<const uint8_t>(), out.as<uint8_t>());
+    case 2:
+      return copyTransposed(loop, dim, in.as<const uint16_t>(), out.as<uint16_t>());
+    case 4:
+      return copyTransposed(loop, dim, in.as<const uint32_t>(), out.as<uint32_t>());
+    default:
+      return copyTransposed(loop, dim, in.as<const uint64_t>(), out.as<uint64_t>());
   }
 }
 
@@ -168,6 +173,30 @@ void run_copy(const OpCall& call) {
   if (in.dtype == out.dtype) return copySameType(in, out);
   if (in.dtype == DType::kFloat64) return castAs<double>(in, out);
   return isFloating(in.dtype) ? castAs<float>(in, out) : castAs<int64_t>(in, out);
+}
+
+// The source is read once, and the caches, which have no room for three such tensors, are gone around.
+void run_copyTwice(const OpCall& call) {
+  constexpr int64_t kLine = 64, kWorthwhile = 8 << 20;
+  const TensorView &in = call.in[0], &first = call.out[0], &second = call.out[1];
+  const auto* from = in.as<const char>();
+  const auto bytes = static_cast<int64_t>(in.bytes());
+  const auto fits = [&](const TensorView& out) {
+    const auto* to = out.as<const char>();
+    return out.dtype == in.dtype && out.contiguous && out.numel == in.numel &&
+           reinterpret_cast<uintptr_t>(to) % kLine == 0 && (from >= to + bytes || to >= from + bytes);
+  };
+  if (in.contiguous && bytes >= kWorthwhile && fits(first) && fits(second)) {
+    return parallelFor((bytes + kLine - 1) / kLine, 1, [&](int64_t begin, int64_t end) {
+      const int64_t at = begin * kLine;
+      streamCopyTwice(from + at, first.as<char>() + at, second.as<char>() + at, std::min(end * kLine, bytes) - at);
+      streamEnd();
+    });
+  }
+  OpCall other = call;
+  other.out = call.out + 1;
+  run_copy(call);
+  run_copy(other);
 }
 
 void run_fill(const OpCall& call) {

@@ -20,16 +20,18 @@ struct SpanSet {
   Span<double> f64;
 };
 
-#define GRADUS_UNARY(X)                                                                                        \
-  X(neg) X(abs) X(sign) X(exp) X(expm1) X(log) X(log1p) X(log2) X(sqrt) X(rsqrt) X(sin) X(cos) X(tanh)         \
-  X(sigmoid) X(erf) X(square) X(cube) X(reciprocal) X(round) X(floor) X(ceil) X(trunc) X(relu) X(silu) X(softplus)     \
-  X(geluErf) X(geluTanh) X(logicalNot) X(isnan) X(isinf) X(isfinite) X(clamp)
+#define GRADUS_UNARY(X)                                                                                           \
+  X(neg)                                                                                                          \
+  X(abs) X(sign) X(exp) X(expm1) X(log) X(log1p) X(log2) X(sqrt) X(rsqrt) X(sin) X(cos) X(tanh) X(sigmoid) X(erf) \
+      X(square) X(cube) X(reciprocal) X(round) X(floor) X(ceil) X(trunc) X(relu) X(silu) X(softplus) X(geluErf)   \
+          X(geluTanh) X(logicalNot) X(isnan) X(isinf) X(isfinite) X(clamp)
 
-#define GRADUS_BINARY(X)                                                                                       \
-  X(add) X(mul) X(div) X(floorDivide) X(truncDivide) X(remainder) X(pow) X(maximum) X(minimum) X(eq) X(ne)     \
-  X(lt) X(le) X(gt) X(ge) X(logicalAnd) X(logicalOr) X(logicalXor) X(where) X(addcmul) X(tanhBackward)         \
-  X(sigmoidBackward) X(reluBackward) X(siluBackward) X(softplusBackward) X(geluErfBackward)                    \
-  X(geluTanhBackward) X(clampBackward) X(signBackwardAbs)
+#define GRADUS_BINARY(X)                                                                                              \
+  X(add)                                                                                                              \
+  X(mul) X(div) X(floorDivide) X(truncDivide) X(remainder) X(pow) X(maximum) X(minimum) X(eq) X(ne) X(lt) X(le) X(gt) \
+      X(ge) X(logicalAnd) X(logicalOr) X(logicalXor) X(where) X(addcmul) X(tanhBackward) X(sigmoidBackward)           \
+          X(reluBackward) X(siluBackward) X(softplusBackward) X(geluErfBackward) X(geluTanhBackward) X(clampBackward) \
+              X(signBackwardAbs)
 
 #define GRADUS_ENUMERATOR(name) name,
 enum class Unary { GRADUS_UNARY(GRADUS_ENUMERATOR) kCount };
@@ -57,11 +59,13 @@ struct HalfConversions {
   Loader<float> loadFloat16, loadBFloat16;
   Storer<float> storeFloat16, storeBFloat16;
   void (*stream)(const void* from, void* to, int64_t bytes);
+  void (*streamTwice)(const void* from, void* first, void* second, int64_t bytes);
 };
 
 // Copies with stores that go around the caches: an output much larger than them would only evict what is in use, and
 // an ordinary store first reads the line that it overwrites.
 void streamCopy(const void* from, void* to, int64_t bytes);
-void streamEnd();  // after the last streamCopy of a thread: makes its stores visible in order
+void streamCopyTwice(const void* from, void* first, void* second, int64_t bytes);  // both of 64-byte alignment
+void streamEnd();  // after the last of a thread: makes its stores visible in order
 
 }  // namespace gradus::cpu

@@ -1,7 +1,9 @@
 import { describe, expect, it } from 'vitest'
 import { ACCUMULATED, Node } from '../../lib/autograd/node'
 import {
+  arange,
   autograd,
+  type DType,
   full,
   memory,
   nn,
@@ -38,6 +40,32 @@ describe('backward', () => {
     noGrad(() => a.grad?.add_(1))
     expect(values(a.grad)).toEqual([2])
     expect(values(b.grad)).toEqual([1])
+  })
+
+  // 2,100,001 floats are more than the 8 MB from which both copies are written around the caches, and no whole lines.
+  it.each([[7], [2_100_001]])('copies a gradient for two leaves at once, each in its own dtype: %i elements', (n) => {
+    const leaf = (dtype: DType): Tensor => zeros([n], { dtype, requiresGrad: true })
+    for (const [one, other] of [
+      ['float32', 'float32'],
+      ['float32', 'float64'],
+    ] as const) {
+      const [a, b] = [leaf(one), leaf(other)]
+      const gradient = arange(0, n)
+      a.add(b).backward({ gradient: gradient.to(a.add(b).dtype) })
+      for (const x of [a, b]) {
+        expect(x.grad?.dtype).toBe(x.dtype)
+        expect(x.grad?.eq(gradient).all().itemSync()).toBe(1)
+      }
+      noGrad(() => a.grad?.mul_(2))
+      expect(b.grad?.eq(gradient).all().itemSync()).toBe(1)
+    }
+  })
+
+  it('copies the gradient of a leaf that is both operands and adds it', () => {
+    const [x, gradient] = [zeros([3], { requiresGrad: true }), tensor([1, 2, 3])]
+    x.add(x).backward({ gradient })
+    expect(values(x.grad)).toEqual([2, 4, 6])
+    expect(values(gradient)).toEqual([1, 2, 3])
   })
 
   it('leaves the gradient that the caller passed alone', () => {

@@ -394,6 +394,10 @@ const each =
   }
 
 const recipes: Record<string, Make> = {
+  copyTwice: (r) => {
+    const { inputs, outputs, attributes } = pointwise(1, 0, every)(r)
+    return { inputs, outputs: [outputs[0]!, [outputs[0]![0], r.pick(every)]], attributes }
+  },
   fill: pointwise(0, 1, every),
   arange: (r) => ({ inputs: [], outputs: [[[size(r)], r.pick(every)]], attributes: [number(r), number(r)] }),
   where: pointwise(3, 0, every, [bool]),

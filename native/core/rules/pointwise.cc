@@ -47,6 +47,13 @@ void checkOperands(const OpCall& call, Result result) {
 
 }  // namespace
 
+void rule_copyTwice(const OpCall& call) {
+  OpCall second = call;
+  second.out = call.out + 1;
+  checkOperands(call, Result::kAny);
+  checkOperands(second, Result::kAny);
+}
+
 #define GRADUS_RULE(name, result) \
   void rule_##name(const OpCall& call) { checkOperands(call, Result::result); }
 
