@@ -2,14 +2,14 @@
 // gradient of 1 are made while a chunk's logits are at hand (the idea of Cut Cross-Entropy, Wijmans et al. 2024,
 // arXiv:2411.09009, but nothing is computed twice).
 //
-// Within a chunk the classes pass in blocks that fit the second-level cache: a block of logits is summed up as soon as
-// it is made, and later turned into a block of gradients that both products read from cache. So the chunk's logits
-// cross the memory bus twice, and dlogits never. Ignored rows are left out of the products.
+// Within a chunk a row of logits is summed up and turned into its gradient in place while it is in the second-level
+// cache, so the three products are large ones and nothing else crosses the memory bus. Ignored rows are left out.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "linear_loss.cc"
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
 
 #include <algorithm>
+#include <numeric>
 
 #include "gemm.h"
 #include "loss-inl.h"
@@ -20,7 +20,6 @@ namespace gradus::cpu::HWY_NAMESPACE {
 
 // Of a chunk: every chunk reads the weight twice and its gradient once.
 constexpr int64_t kLogitBytes = int64_t{256} << 20;
-constexpr int64_t kClassBlock = 1024;  // 2048 took 1.08 of the time, 512 1.05
 
 template <class T>
 constexpr DType dtypeOf() {
@@ -71,17 +70,14 @@ class LinearCrossEntropy {
   static void zero(const TensorView& out) { std::memset(out.data, 0, out.bytes()); }
 
   void takeScratch() {
-    block_ = std::min(kClassBlock, classes_);
-    stride_ = scratchStride(block_);
     narrow_ = inBFloat16_ || x_.dtype == DType::kBFloat16 || weight_.dtype == DType::kBFloat16;
     const int64_t most = std::max<int64_t>(1, kLogitBytes / (classes_ * bytesOfLogit()));
     const int64_t chunks = (count_ + most - 1) / most;
     chunk_ = (count_ + chunks - 1) / chunks;
     logits_ = call_.scratch<char>(chunk_ * classes_ * bytesOfLogit());
-    sums_ = call_.scratch<RowSums<T>>(chunk_);
+    losses_ = call_.scratch<double>(chunk_);
     rowsOfX_ = call_.scratch<T>(chunk_ * width_);
     if (withGradients_) {
-      gradients_ = call_.scratch<char>(chunk_ * stride_ * bytesOfLogit());
       rowsOfDx_ = call_.scratch<T>(chunk_ * width_);
       if (isHalf(weight_.dtype) && chunks > 1) dweightSum_ = call_.scratch<T>(classes_ * width_);
     }
@@ -112,63 +108,48 @@ class LinearCrossEntropy {
   DType logitDType() const { return narrow_ ? DType::kBFloat16 : dtypeOf<T>(); }
   int64_t bytesOfLogit() const { return static_cast<int64_t>(itemSize(logitDType())); }
 
-  // Calls body with the logits as what they are.
-  template <class Body>
-  void visitLogits(const Body& body) const {
-    if constexpr (std::is_same_v<T, float>) {
-      if (narrow_) return body(reinterpret_cast<const BFloat16*>(logits_));
-    }
-    body(reinterpret_cast<const T*>(logits_));
-  }
-
-  const void* weightFrom(int64_t c0) const {
-    return weight_.as<char>() + c0 * weight_.strides[0] * static_cast<int64_t>(itemSize(weight_.dtype));
-  }
-
-  // logits[:, c0 : c0 + n] = x weight[c0 : c0 + n]'
-  Gemm logitsProduct(int64_t count, int64_t c0, int64_t n) const {
+  // logits = x weight'
+  Gemm logitsProduct(int64_t count) const {
     Gemm g;
     g.m = count;
-    g.n = n;
+    g.n = classes_;
     g.k = width_;
     g.inBFloat16 = inBFloat16_;
-    g.a = a_.data ? a_ : GemmOperand{x_.data, x_.dtype, x_.strides[0], x_.strides[1]};
-    g.b = {weightFrom(c0), weight_.dtype, weight_.strides[1], weight_.strides[0]};
-    g.c = logits_ + c0 * bytesOfLogit();
+    g.a = a_;
+    g.b = {weight_.data, weight_.dtype, weight_.strides[1], weight_.strides[0]};
+    g.c = logits_;
     g.cDType = logitDType();
     g.cRowStride = classes_;
     g.cColStride = 1;
     return g;
   }
 
-  // dx += dlogits weight[c0 : c0 + n]
-  Gemm inputGradient(int64_t count, int64_t c0, int64_t n) const {
+  // dx = dlogits weight
+  Gemm inputGradient(int64_t count) const {
     Gemm g;
     g.m = count;
     g.n = width_;
-    g.k = n;
+    g.k = classes_;
     g.inBFloat16 = inBFloat16_;
-    g.a = {gradients_, logitDType(), stride_, 1};
-    g.b = {weightFrom(c0), weight_.dtype, weight_.strides[0], weight_.strides[1]};
+    g.a = {logits_, logitDType(), classes_, 1};
+    g.b = {weight_.data, weight_.dtype, weight_.strides[0], weight_.strides[1]};
     g.c = rowsOfDx_;
     g.cDType = dtypeOf<T>();
     g.cRowStride = width_;
     g.cColStride = 1;
-    g.beta = c0 > 0 ? 1 : 0;
     return g;
   }
 
-  // dweight[c0 : c0 + n] += dlogits' x
-  Gemm weightGradient(int64_t count, int64_t c0, int64_t n, bool accumulate) const {
+  // dweight += dlogits' x
+  Gemm weightGradient(int64_t count, bool accumulate) const {
     Gemm g;
-    g.m = n;
+    g.m = classes_;
     g.n = width_;
     g.k = count;
     g.inBFloat16 = inBFloat16_;
-    g.a = {gradients_, logitDType(), 1, stride_};
-    g.b = a_.data ? a_ : GemmOperand{x_.data, x_.dtype, x_.strides[0], x_.strides[1]};
-    const auto itemOf = static_cast<int64_t>(itemSize(weight_.dtype));
-    g.c = dweightSum_ ? static_cast<void*>(dweightSum_ + c0 * width_) : call_.out[3].as<char>() + c0 * width_ * itemOf;
+    g.a = {logits_, logitDType(), 1, classes_};
+    g.b = a_;
+    g.c = dweightSum_ ? static_cast<void*>(dweightSum_) : call_.out[3].data;
     g.cDType = dweightSum_ ? dtypeOf<T>() : weight_.dtype;
     g.cRowStride = width_;
     g.cColStride = 1;
@@ -176,75 +157,50 @@ class LinearCrossEntropy {
     return g;
   }
 
-  bool isIgnored(int64_t i) const { return targets_[kept_[i]] == kIgnored; }
-
-  int64_t rowGrain(int64_t n) const { return std::max<int64_t>(1, 16384 / n); }
-
   double chunk(int64_t first, int64_t count) {
     gather(first, count);
-    double total = 0;
-    visitLogits([&](const auto* logits) {
-      for (int64_t c0 = 0; c0 < classes_; c0 += block_) {
-        const int64_t n = std::min(block_, classes_ - c0);
-        multiply(logitsProduct(count, c0, n));
-        sumUp(first, count, c0, n, logits);
-      }
-      for (int64_t i = 0; i < count; ++i) {
-        if (isIgnored(first + i)) continue;
-        const int64_t y = targets_[kept_[first + i]];
-        const T atTarget = widen(logits[i * classes_ + y]);
-        total += sums_[i].loss(options_, weights_, classes_, y, atTarget);
-      }
-      if (withGradients_) gradientsOfChunk(first, count, logits);
-    });
-    return total;
-  }
-
-  template <class L>
-  void sumUp(int64_t first, int64_t count, int64_t c0, int64_t n, const L* logits) {
-    const T* weights = weights_.data() ? weights_.data() + c0 : nullptr;
-    parallelFor(count, rowGrain(n), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        if (isIgnored(first + i)) continue;
-        if (c0 == 0) sums_[i] = RowSums<T>();
-        addToRow(sums_[i], logits + i * classes_ + c0, n, options_.smoothing > 0, weights);
-      }
-    });
-  }
-
-  template <class L>
-  void gradientsOfChunk(int64_t first, int64_t count, const L* logits) {
-    for (int64_t c0 = 0; c0 < classes_; c0 += block_) {
-      const int64_t n = std::min(block_, classes_ - c0);
-      gradientsOfBlock(first, count, c0, n, logits + c0, reinterpret_cast<L*>(gradients_));
-      multiply(inputGradient(count, c0, n));
-      multiply(weightGradient(count, c0, n, first > 0));
+    multiply(logitsProduct(count));
+    const auto finish = [&](auto* logits) {
+      parallelFor(count, std::max<int64_t>(1, 16384 / classes_), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          losses_[i] = finishRow(targets_[kept_[first + i]], logits + i * classes_);
+        }
+      });
+    };
+    if constexpr (std::is_same_v<T, float>) {
+      narrow_ ? finish(reinterpret_cast<BFloat16*>(logits_)) : finish(reinterpret_cast<T*>(logits_));
+    } else {
+      finish(reinterpret_cast<T*>(logits_));
     }
+    if (withGradients_) gradientsOfChunk(first, count);
+    return std::accumulate(losses_, losses_ + count, 0.0);
+  }
+
+  // The loss of a row, whose logits become their gradients.
+  template <class L>
+  double finishRow(int64_t y, L* logits) const {
+    if (y == kIgnored) {
+      if (withGradients_) std::memset(static_cast<void*>(logits), 0, classes_ * sizeof(L));
+      return 0;
+    }
+    RowSums<T> sums;
+    addToRow(sums, logits, classes_, options_.smoothing > 0, weights_.data());
+    const L atTarget = logits[y];
+    if (withGradients_) {
+      const RowGradient<T> gradient(options_, weights_, classes_, y, incoming_);
+      const T logsumexp = sums.logsumexp();
+      gradientOfRow(logits, classes_, logsumexp, gradient, weights_.data(), logits);
+      logits[y] = gradientAtTarget<L>(atTarget, logsumexp, gradient, static_cast<T>(weights_.of(y)));
+    }
+    return sums.loss(options_, weights_, classes_, y, widen(atTarget));
+  }
+
+  void gradientsOfChunk(int64_t first, int64_t count) {
+    multiply(inputGradient(count));
+    multiply(weightGradient(count, first > 0));
     parallelFor(count, std::max<int64_t>(1, 32768 / std::max<int64_t>(width_, 1)), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         narrow(rowsOfDx_ + i * width_, width_, call_.out[2].as<E>() + kept_[first + i] * width_);
-      }
-    });
-  }
-
-  // logits: of the block's first class
-  template <class L>
-  void gradientsOfBlock(int64_t first, int64_t count, int64_t c0, int64_t n, const L* logits, L* gradients) {
-    const T* weights = weights_.data() ? weights_.data() + c0 : nullptr;
-    parallelFor(count, rowGrain(n), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t y = targets_[kept_[first + i]];
-        const L* from = logits + i * classes_;
-        L* to = gradients + i * stride_;
-        if (y == kIgnored) {  // the chunk's further blocks find the zeros of the first
-          if (c0 == 0) std::memset(static_cast<void*>(to), 0, block_ * sizeof(L));
-          continue;
-        }
-        const RowGradient<T> gradient(options_, weights_, classes_, y, incoming_);
-        const T logsumexp = sums_[i].logsumexp();
-        gradientOfRow(from, n, logsumexp, gradient, weights, to);
-        if (y < c0 || y >= c0 + n) continue;
-        to[y - c0] = gradientAtTarget<L>(from[y - c0], logsumexp, gradient, static_cast<T>(weights_.of(y)));
       }
     });
   }
@@ -281,12 +237,11 @@ class LinearCrossEntropy {
 
   double incoming_ = 1;
   int64_t *kept_ = nullptr, count_ = 0;  // rows that are computed: those not ignored, or all
-  int64_t chunk_ = 0, block_ = 0;
-  int64_t stride_ = 0;  // of gradients_
+  int64_t chunk_ = 0;
   T *rowsOfX_ = nullptr, *rowsOfDx_ = nullptr;
-  char *logits_ = nullptr, *gradients_ = nullptr;
+  char* logits_ = nullptr;  // of a chunk [chunk, classes]; then their gradients
+  double* losses_ = nullptr;
   T* dweightSum_ = nullptr;  // 16-bit weights: chunks add up in float32
-  RowSums<T>* sums_ = nullptr;
   GemmOperand a_;
   GemmSeries products_;
 };
