@@ -123,8 +123,8 @@ export function customFunction<Inputs extends unknown[], Output extends Tensor |
       operands,
       saved,
     )
+    node.outputs = outputs
     outputs.forEach((each, i) => {
-      node.outputs.push(each)
       if (!isFloatingCode(each._dtype)) return
       each._node = node
       each._output = i

@@ -150,6 +150,18 @@ export function staleView(op: string, view: Tensor): StateError {
   })
 }
 
+// A node lives from forward to backward, so the garbage collector moves it twice: what most have none of is shared.
+const nothing: readonly never[] = []
+const firstOutputs = Array.from({ length: 5 }, (_, n): readonly number[] => new Array<number>(n).fill(0))
+
+/** Which output of its node each input is. */
+function outputsOf(inputs: readonly (Tensor | null | undefined)[]): readonly number[] {
+  const first = firstOutputs[inputs.length]
+  return first !== undefined && inputs.every((input) => input == null || input._output === 0)
+    ? first
+    : inputs.map((input) => input?._output ?? 0)
+}
+
 /** A recorded operation. */
 export class Node implements BackwardContext {
   readonly sequence = sequence++
@@ -157,14 +169,14 @@ export class Node implements BackwardContext {
   readonly context = currentContext
   /** Where the gradient of each input goes: a node, a leaf, or null when it is not wanted. */
   readonly next: (Node | Tensor | null)[]
-  readonly nextOutput: number[]
-  outputs: Tensor[] = []
-  /** @internal gradients that arrived, by output */
-  grads: (Tensor | null)[] = []
+  readonly nextOutput: readonly number[]
+  outputs: readonly Tensor[] = nothing
+  /** @internal gradients that arrived, by output; null: none */
+  grads: (Tensor | null)[] | null = null
   /** @internal module path, and under anomaly detection the stack, of the forward call */
   trace: string | null = null
   freed = false
-  private readonly savedTensors: Saved[]
+  private savedTensors: readonly Saved[] = nothing
 
   constructor(
     readonly name: string,
@@ -174,21 +186,18 @@ export class Node implements BackwardContext {
   ) {
     const n = inputs.length
     this.next = new Array(n)
-    this.nextOutput = new Array(n)
     for (let i = 0; i < n; i++) {
       const input = inputs[i]
       if (input === null || input === undefined || !input._requiresGrad) {
         this.next[i] = null
-        this.nextOutput[i] = 0
       } else {
         if (isStale(input)) throw staleView(name, input)
         this.next[i] = input._node ?? input
-        this.nextOutput[i] = input._output
       }
     }
-    this.savedTensors = new Array(saved.length)
-    for (let i = 0; i < saved.length; i++) {
-      this.savedTensors[i] = keeper === null ? new SavedTensor(saved[i]!) : keeper.keep(saved[i]!)
+    this.nextOutput = outputsOf(inputs)
+    if (saved.length > 0) {
+      this.savedTensors = saved.map((tensor) => (keeper === null ? new SavedTensor(tensor) : keeper.keep(tensor)))
     }
     if (keeper !== null) keeper.nodeDone()
   }
@@ -216,7 +225,7 @@ export class Node implements BackwardContext {
     if (this.freed) return
     this.freed = true
     for (const saved of this.savedTensors) saved.free()
-    this.savedTensors.length = 0
-    this.outputs = []
+    this.savedTensors = nothing
+    this.outputs = nothing
   }
 }

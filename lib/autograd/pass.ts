@@ -116,13 +116,14 @@ export class Pass {
         this.copyWaiting()
       }
     } catch (error) {
-      for (const node of nodes) node.grads = []
+      for (const node of nodes) node.grads = null
       this.ledger.releaseAll(gradients)
       throw error
     }
   }
 
   private arriveAtNode(node: Node, output: number, gradient: Tensor): void {
+    node.grads ??= []
     node.grads[output] = this.plus(node.grads[output] ?? null, gradient)
   }
 
@@ -220,7 +221,7 @@ export class Pass {
   /** A gradient under way that nobody else reads: a leaf's `.grad`, or the sum so far for a node's output. */
   target(next: Node | Tensor, output: number): Tensor | null {
     if (!(next instanceof Tensor)) {
-      const present = next.grads[output] ?? null
+      const present = next.grads?.[output] ?? null
       return present !== null && this.isOurs(present) ? present : null
     }
     const { grad } = next
@@ -269,8 +270,9 @@ export class Pass {
         action: 'pass { retainGraph: true } to the first one, or compute the loss again',
       })
     }
-    const { grads, outputs } = node
-    node.grads = []
+    const { outputs } = node
+    const grads = node.grads ?? []
+    node.grads = null
     let arrived = false
     for (let i = 0; i < outputs.length; i++) {
       const output = outputs[i]!

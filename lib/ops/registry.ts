@@ -55,15 +55,14 @@ export function record<O extends Tensor | Tensor[]>(
   if (isAnomalyEnabled() && !op.asksForInfinity) checkAnomaly(op.name, output, inputs)
   if (isRecorded(inputs)) {
     const node = new Node(op.name, backward, inputs, saved)
-    if (output instanceof Tensor) attach(node, output, 0)
-    else for (let i = 0; i < output.length; i++) attach(node, output[i]!, i)
+    node.outputs = output instanceof Tensor ? [output] : (output as Tensor[]).slice()
+    for (let i = 0; i < node.outputs.length; i++) attach(node, node.outputs[i]!, i)
     if (isAnomalyEnabled()) node.trace = forwardTrace()
   }
   return output
 }
 
 function attach(node: Node, output: Tensor, index: number): void {
-  node.outputs.push(output)
   if (!isFloatingCode(output._dtype)) return // indices and masks have no gradient
   output._node = node
   output._output = index

@@ -14,6 +14,9 @@ enum class OpId : uint16_t {
 };
 constexpr int kNumOps = static_cast<int>(OpId::kCount);
 
+// The first section of ops.def: its work is bounded by the outputs, and small outputs take no second thread.
+constexpr bool isPointwise(int op) { return op <= static_cast<int>(OpId::addcmul); }
+
 struct OpInfo {
   const char* name;
   const char* attributes;

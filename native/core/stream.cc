@@ -1,5 +1,6 @@
 #include "stream.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <new>
@@ -104,6 +105,12 @@ void Stream::publish(size_t bytes) {
 }
 
 namespace {
+constexpr int64_t kSmall = 1024;  // elements: a microsecond, or a few if something transcendental is computed
+
+bool isSmall(int op, Tensor* const* out, int nOut) {
+  return isPointwise(op) && std::all_of(out, out + nOut, [](const Tensor* t) { return t->view.numel <= kSmall; });
+}
+
 constexpr size_t aligned(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
 // Writes an array into a command; an empty one may be null, which memcpy does not allow.
@@ -116,6 +123,12 @@ char* append(char* at, const T* from, size_t count) {
 
 void Stream::run(Account* account, int op, uint32_t context, Tensor* const* in, int nIn, Tensor* const* out,
                  const bool* existing, int nOut, const double* attr, int nAttr) {
+  if (isIdle() && isSmall(op, out, nOut)) {
+    std::lock_guard lock(producer_);
+    if (isIdle()) {
+      return perform({account, op, context, in, out, existing, attr, nIn, nOut, nAttr}, smallViews_, false);
+    }
+  }
   const size_t bytes = aligned(sizeof(Header) + (nIn + nOut) * sizeof(Tensor*) + nAttr * sizeof(double) + nOut);
   char* at = reserve(bytes);
   new (at) Header{static_cast<uint32_t>(bytes),
@@ -134,6 +147,13 @@ void Stream::run(Account* account, int op, uint32_t context, Tensor* const* in, 
 }
 
 void Stream::release(Tensor* const* tensors, size_t count) {
+  if (isIdle()) {
+    std::lock_guard lock(producer_);
+    if (isIdle()) {
+      for (size_t i = 0; i < count; ++i) destroyTensor(tensors[i]);
+      return;
+    }
+  }
   constexpr size_t kChunk = 4096;
   for (size_t from = 0; from < count; from += kChunk) {
     const size_t n = std::min(kChunk, count - from);
@@ -249,46 +269,50 @@ void Stream::executeRun(const Header& header, const char* body) {
   auto out = in + header.nIn;
   auto attr = reinterpret_cast<const double*>(out + header.nOut);
   auto existing = reinterpret_cast<const bool*>(attr + header.nAttr);
+  perform({header.account, header.op, header.context, in, out, existing, attr, header.nIn, header.nOut, header.nAttr},
+          views_, true);
+}
+
+void Stream::perform(const Call& call, Views& views, bool onExecutor) {
   std::shared_ptr<const Failure> failure;
-  if (header.account->cancelled.load(std::memory_order_relaxed)) {
+  if (call.account->cancelled.load(std::memory_order_relaxed)) {
     failure = std::make_shared<Failure>(Failure{ErrorCode::kState, "the environment is shutting down", 0});
   }
-  for (int i = 0; i < header.nIn && !failure; ++i) {
-    if (in[i]) failure = in[i]->storage->failure;
+  for (int i = 0; i < call.nIn && !failure; ++i) {
+    if (call.in[i]) failure = call.in[i]->storage->failure;
   }
-  for (int i = 0; i < header.nOut && !failure; ++i) {
-    if (existing[i]) failure = out[i]->storage->failure;
+  for (int i = 0; i < call.nOut && !failure; ++i) {
+    if (call.existing[i]) failure = call.out[i]->storage->failure;
   }
   if (!failure) {
     try {
-      if (inViews_.size() < header.nIn) inViews_.resize(header.nIn);
-      if (outViews_.size() < header.nOut) outViews_.resize(header.nOut);
-      for (int i = 0; i < header.nIn; ++i) {
-        if (in[i]) {
-          fill(inViews_[i], *in[i]);
+      if (views.in.size() < static_cast<size_t>(call.nIn)) views.in.resize(call.nIn);
+      if (views.out.size() < static_cast<size_t>(call.nOut)) views.out.resize(call.nOut);
+      for (int i = 0; i < call.nIn; ++i) {
+        if (call.in[i]) {
+          fill(views.in[i], *call.in[i]);
         } else {
-          inViews_[i].rank = -1;
+          views.in[i].rank = -1;
         }
       }
-      for (int i = 0; i < header.nOut; ++i) {
-        out[i]->storage->context = header.context;
-        materialize(*out[i]->storage);
-        fill(outViews_[i], *out[i]);
+      for (int i = 0; i < call.nOut; ++i) {
+        call.out[i]->storage->context = call.context;
+        materialize(*call.out[i]->storage);
+        fill(views.out[i], *call.out[i]);
       }
-      CallWorkspace workspace(header.context);
-      const OpCall call{opInfo(header.op).name, inViews_.data(), outViews_.data(), attr, header.nIn, header.nOut,
-                        header.nAttr,           &workspace};
-      cpuBackend().begin();
-      cpuBackend().kernels[header.op](call);
+      CallWorkspace workspace(call.context);
+      if (onExecutor) cpuBackend().begin();
+      cpuBackend().kernels[call.op](OpCall{opInfo(call.op).name, views.in.data(), views.out.data(), call.attr, call.nIn,
+                                           call.nOut, call.nAttr, &workspace});
       return;
     } catch (...) {
-      failure = describeCurrentException(header.context);
-      std::lock_guard lock(header.account->mutex);
-      if (!header.account->unreported) header.account->unreported = failure;
+      failure = describeCurrentException(call.context);
+      std::lock_guard lock(call.account->mutex);
+      if (!call.account->unreported) call.account->unreported = failure;
     }
   }
-  for (int i = 0; i < header.nOut; ++i) {
-    if (!existing[i]) out[i]->storage->failure = failure;
+  for (int i = 0; i < call.nOut; ++i) {
+    if (!call.existing[i]) call.out[i]->storage->failure = failure;
   }
 }
 

@@ -4,6 +4,9 @@
 // allocates, frees or touches tensor memory happens on the executor, in queue order, so peak memory equals that of
 // synchronous execution and no tensor needs counting while it is queued. The ring also bounds run-ahead: a producer
 // that is a whole ring ahead waits for room.
+//
+// While the executor has nothing to do, a producer runs small pointwise operations itself: they take less time than the
+// cache lines of a command on their way to another core and back.
 #pragma once
 
 #include <atomic>
@@ -60,11 +63,30 @@ class Stream {
   };
 
   Stream();
+  // Everything queued has run; for a holder of producer_ it stays so. What the executor wrote is visible.
+  bool isIdle() const {
+    const uint64_t tail = tail_.load(std::memory_order_relaxed);
+    return tail > 0 &&
+           head_.load(std::memory_order_acquire) == tail;  // the executor loads the backend, not a guest's thread
+  }
   char* reserve(size_t bytes);  // holds producer_; publish() lets go
   void publish(size_t bytes);
   void loop();
   void execute(const Header& header, const char* body);
   void executeRun(const Header& header, const char* body);
+  struct Call {
+    Account* account;
+    int op;
+    uint32_t context;
+    Tensor *const *in, *const *out;
+    const bool* existing;
+    const double* attr;
+    int nIn, nOut, nAttr;
+  };
+  struct Views {
+    std::vector<TensorView> in, out;
+  };
+  static void perform(const Call& call, Views& views, bool onExecutor);
   void executeRead(const Header& header, const char* body);
 
   static constexpr size_t kRing = 1 << 20;
@@ -76,7 +98,8 @@ class Stream {
   std::atomic<bool> full_{false};
   std::mutex sleep_;
   std::condition_variable wake_, room_;
-  std::vector<TensorView> inViews_, outViews_;  // the executor's own, reused
+  Views views_;       // the executor's own, reused
+  Views smallViews_;  // of whoever holds producer_
 };
 
 }  // namespace gradus

@@ -222,7 +222,7 @@ describe('backward', () => {
         [x],
         [],
       )
-      node.outputs.push(out)
+      node.outputs = [out]
       out._node = node
       out._requiresGrad = true
       out.backward()
