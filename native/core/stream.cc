@@ -96,6 +96,7 @@ char* Stream::reserve(size_t bytes) {
 }
 
 void Stream::publish(size_t bytes) {
+  performed_ = false;
   tail_.store(tail_.load(std::memory_order_relaxed) + bytes, std::memory_order_seq_cst);
   producer_.unlock();
   if (sleeping_.load(std::memory_order_seq_cst)) {
@@ -126,6 +127,7 @@ void Stream::run(Account* account, int op, uint32_t context, Tensor* const* in, 
   if (isIdle() && isSmall(op, out, nOut)) {
     std::lock_guard lock(producer_);
     if (isIdle()) {
+      performed_ = true;
       return perform({account, op, context, in, out, existing, attr, nIn, nOut, nAttr}, smallViews_, false);
     }
   }
@@ -149,7 +151,7 @@ void Stream::run(Account* account, int op, uint32_t context, Tensor* const* in, 
 void Stream::release(Tensor* const* tensors, size_t count) {
   if (isIdle()) {
     std::lock_guard lock(producer_);
-    if (isIdle()) {
+    if (isIdle() && performed_) {
       for (size_t i = 0; i < count; ++i) destroyTensor(tensors[i]);
       return;
     }

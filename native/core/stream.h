@@ -99,7 +99,9 @@ class Stream {
   std::mutex sleep_;
   std::condition_variable wake_, room_;
   Views views_;       // the executor's own, reused
-  Views smallViews_;  // of whoever holds producer_
+  Views smallViews_;  // of whoever holds producer_, like the next
+  // The last operation ran on a producer's thread: then what is released is likely to lie in its core's cache.
+  bool performed_ = false;
 };
 
 }  // namespace gradus
