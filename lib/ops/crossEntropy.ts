@@ -39,7 +39,7 @@ const crossEntropyOp = native('crossEntropy', 'ignoreIndex,labelSmoothing,reduct
 const crossEntropyBackwardOp = native('crossEntropyBackward', 'ignoreIndex,labelSmoothing,reduction')
 const linearCrossEntropyOp = native(
   'linearCrossEntropy',
-  'ignoreIndex,labelSmoothing,reduction,gradients,skipIgnored,inBFloat16',
+  'ignoreIndex,labelSmoothing,reduction,gradients,skipIgnored,inBFloat16,chunkBytes',
 )
 const scaleOp: NativeOp = native('scaleByScalar')
 const copyOp = native('copy')
@@ -190,13 +190,16 @@ export interface LinearCrossEntropyOptions extends Omit<CrossEntropyOptions, 'we
   classWeight?: Tensor | null
   /** Leaves ignored rows out of the products. Default true. */
   skipIgnored?: boolean
+  /** Logits that are there at once, in bytes; default 256 MB. More of them make fewer, larger products. */
+  chunkBytes?: number
 }
 
-/** crossEntropy(linear(x, weight), target) without the logits: rows pass in chunks of at most 256 MB of logits, and the
- *  gradients are made along with the loss, while a chunk is at hand. Ignored rows cost nothing, unless `skipIgnored` is
- *  false (for measuring).
- *  x [..., K], weight [C, K] of one floating dtype (under autocast of any), target with one class index for each row of x -> float32 [] (float64
- *  for float64). `classWeight`, ignoreIndex, labelSmoothing and reduction ('mean' or 'sum') as in crossEntropy.
+/** crossEntropy(linear(x, weight), target) without the logits: rows pass in chunks of at most `chunkBytes` of them, and
+ *  the gradients are made along with the loss, while a chunk is at hand. Ignored rows cost nothing, unless
+ *  `skipIgnored` is false (for measuring).
+ *  x [..., K], weight [C, K] of one floating dtype (under autocast of any), target with one class index for each row of x
+ *  -> float32 [] (float64 for float64). `classWeight`, ignoreIndex, labelSmoothing and reduction ('mean' or 'sum') as in
+ *  crossEntropy.
  *  backward() can pass once.
  *  @throws ShapeError when shapes do not fit; DTypeError when dtypes do not
  *  @see Wijmans et al. 2024, arXiv:2411.09009
@@ -205,7 +208,7 @@ export function linearCrossEntropy(
   x: Tensor,
   weight: Tensor,
   target: Tensor,
-  { classWeight = null, skipIgnored = true, ...given }: LinearCrossEntropyOptions = {},
+  { classWeight = null, skipIgnored = true, chunkBytes = 256 << 20, ...given }: LinearCrossEntropyOptions = {},
 ): Tensor {
   const op = 'linearCrossEntropy'
   for (const [name, each] of [
@@ -246,6 +249,9 @@ export function linearCrossEntropy(
       action: 'use linear and crossEntropy',
     })
   }
+  if (!(Number.isSafeInteger(chunkBytes) && chunkBytes > 0)) {
+    throw new ArgumentError(op, { problem: 'chunkBytes is not a size', got: describeValue(chunkBytes) })
+  }
   const matrix = x.ndim === 2 ? x : reshape(x, [rows, width])
   const wanted = needsGrad([matrix, weight])
   const statistics = statisticsOf(x._dtype)
@@ -260,7 +266,7 @@ export function linearCrossEntropy(
     linearCrossEntropyOp,
     inputs,
     [[[], statistics], [[], statistics], ...gradients],
-    [ignoreIndex, labelSmoothing, reduction, wanted ? 1 : 0, skipIgnored ? 1 : 0, low === BFLOAT16 ? 1 : 0],
+    [ignoreIndex, labelSmoothing, reduction, wanted ? 1 : 0, skipIgnored ? 1 : 0, low === BFLOAT16 ? 1 : 0, chunkBytes],
   ) as [Tensor, Tensor, Tensor, Tensor]
   divisor.dispose()
   if (labels !== target) labels.dispose()

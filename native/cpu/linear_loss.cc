@@ -18,7 +18,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace gradus::cpu::HWY_NAMESPACE {
 
-// Of a chunk: every chunk reads the weight twice and its gradient once.
+// Of a chunk, unless the call says otherwise: every chunk reads the weight twice and its gradient once.
 constexpr int64_t kLogitBytes = int64_t{256} << 20;
 
 template <class T>
@@ -41,6 +41,7 @@ class LinearCrossEntropy {
         options_{call.integer(0), call.attr[1], static_cast<int>(call.attr[2])},
         withGradients_(call.flag(3)),
         inBFloat16_(call.flag(5)),
+        chunkBytes_(call.integer(6) > 0 ? call.integer(6) : kLogitBytes),
         targets_(call.scratch<int64_t>(rows_)),
         weights_((readTargets(call.name, call.in[2], classes_, options_.ignoreIndex, targets_),
                   call.nIn > 3 && call.in[3].present() ? &call.in[3] : nullptr),
@@ -71,12 +72,12 @@ class LinearCrossEntropy {
 
   void takeScratch() {
     narrow_ = inBFloat16_ || x_.dtype == DType::kBFloat16 || weight_.dtype == DType::kBFloat16;
-    const int64_t most = std::max<int64_t>(1, kLogitBytes / (classes_ * bytesOfLogit()));
+    const int64_t most = std::max<int64_t>(1, chunkBytes_ / (classes_ * bytesOfLogit()));
     const int64_t chunks = (count_ + most - 1) / most;
     chunk_ = (count_ + chunks - 1) / chunks;
     logits_ = call_.scratch<char>(chunk_ * classes_ * bytesOfLogit());
     losses_ = call_.scratch<double>(chunk_);
-    rowsOfX_ = call_.scratch<T>(chunk_ * width_);
+    if (count_ < rows_) rowsOfX_ = call_.scratch<T>(chunk_ * width_);  // else they lie side by side
     if (withGradients_) {
       rowsOfDx_ = call_.scratch<T>(chunk_ * width_);
       if (isHalf(weight_.dtype) && chunks > 1) dweightSum_ = call_.scratch<T>(classes_ * width_);
@@ -231,6 +232,7 @@ class LinearCrossEntropy {
   const int64_t rows_, width_, classes_;
   const LossOptions options_;
   const bool withGradients_, inBFloat16_;
+  const int64_t chunkBytes_;
   bool narrow_ = false;  // see logitDType()
   int64_t* targets_;
   const ClassWeights<T> weights_;  // made after the targets were checked

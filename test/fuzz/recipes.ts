@@ -339,7 +339,7 @@ const crossEntropy =
   }
 
 const linearCrossEntropy: Make = (r) => {
-  const classes = r.chance(0.1) ? 1024 + r.below(3) : 1 + size(r) // the kernel takes them in blocks of 1024
+  const classes = r.chance(0.1) ? 1024 + r.below(3) : 1 + size(r)
   const [n, k, dtype, gradients] = [size(r), depth(r), r.pick(floating), flag(r)]
   const x: Spec = [[n, k], dtype]
   const weight: Spec = [[classes, k], mixedWith(dtype, r)]
@@ -348,7 +348,16 @@ const linearCrossEntropy: Make = (r) => {
   return {
     inputs: [x, weight, [[n], r.pick(indexing)], r.chance(0.6) ? null : [[classes], r.pick(floating)]],
     outputs: [scalar, scalar, gradients ? x : empty, gradients ? weight : empty],
-    attributes: [r.pick([-100, 0, 1]), r.pick([0, 0, 0.1]), 1 + r.below(2), gradients, flag(r), flag(r)],
+    // 0: one chunk
+    attributes: [
+      r.pick([-100, 0, 1]),
+      r.pick([0, 0, 0.1]),
+      1 + r.below(2),
+      gradients,
+      flag(r),
+      flag(r),
+      r.pick([0, 1, 8 * classes, 1 << 12]),
+    ],
   }
 }
 

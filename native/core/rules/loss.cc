@@ -125,6 +125,7 @@ void rule_linearCrossEntropy(const OpCall& call) {
   const DType statistics = statisticsOf(x.dtype);
   GRADUS_CHECK(isScalar(call.out[0], statistics) && isScalar(call.out[1], statistics), ErrorCode::kNative,
                "linearCrossEntropy: loss and divisor must be %s []", dtypeName(statistics));
+  GRADUS_CHECK(call.attr[6] >= 0, ErrorCode::kNative, "linearCrossEntropy: chunkBytes must not be negative");
   if (call.flag(3)) {
     GRADUS_CHECK(isMatrix(call.out[2], x.size(0), x.size(1), x.dtype) &&
                      isMatrix(call.out[3], weight.size(0), weight.size(1), weight.dtype),
