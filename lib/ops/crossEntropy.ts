@@ -1,7 +1,7 @@
 // Cross entropy with class targets, by itself and joined with the linear layer before it.
 
 import { autocasting } from '../autograd/autocast'
-import { BFLOAT16, FLOAT32, FLOAT64, INT32, INT64, UINT8 } from '../dtype'
+import { BFLOAT16, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, UINT8 } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
 import { tidy } from '../tensor/scope'
 import { contiguousStrides, type Shape, Tensor } from '../tensor/tensor'
@@ -184,6 +184,10 @@ function handOver(x: Tensor, shape: Shape): Tensor {
   return owner
 }
 
+// Gradients of float16 stay in float32 until the incoming one is known: by themselves they would leave float16's range,
+// which is what a loss scale is there for.
+const keptIn = (dtype: number): number => (dtype === FLOAT16 ? FLOAT32 : dtype)
+
 /** Options of `linearCrossEntropy`. */
 export interface LinearCrossEntropyOptions extends Omit<CrossEntropyOptions, 'weight'> {
   /** Weight of each class [C]; `weight` is the layer's. */
@@ -256,8 +260,8 @@ export function linearCrossEntropy(
   const wanted = needsGrad([matrix, weight])
   const statistics = statisticsOf(x._dtype)
   const gradients: Output[] = [
-    [wanted ? matrix.shape : [0], x._dtype],
-    [wanted ? weight.shape : [0], weight._dtype],
+    [wanted ? matrix.shape : [0], keptIn(x._dtype)],
+    [wanted ? weight.shape : [0], keptIn(weight._dtype)],
   ]
   const labels = target.ndim === 1 ? target : reshape(target, [rows])
   const inputs = [matrix, weight, labels]
@@ -275,11 +279,15 @@ export function linearCrossEntropy(
     if (matrix !== x) matrix.dispose()
     return loss
   }
+  const dtypes = [x._dtype, weight._dtype]
   record(linearCrossEntropyRecord, loss, [matrix, weight], [dx, dweight], (context, g) => {
     const made = [context.saved(0), context.saved(1)]
     const factor = g._dtype === statistics ? g : run(copyOp, [g], [], statistics)
     runMany(scaleOp, [factor], made)
-    return made.map((each, i) => (context.needs(i) ? handOver(each, each.shape) : null))
+    return made.map((each, i) => {
+      if (!context.needs(i)) return null
+      return each._dtype === dtypes[i] ? handOver(each, each.shape) : run(copyOp, [each], each.shape, dtypes[i]!)
+    })
   })
   for (const each of [dx, dweight]) each.dispose() // the tape's from here on
   if (matrix !== x) matrix.dispose()

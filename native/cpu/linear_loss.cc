@@ -26,10 +26,16 @@ constexpr DType dtypeOf() {
   return sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
 }
 
+// What gradients are kept in until the one that arrives is known. They are divided by the number of rows already, and
+// where that is in float16 a loss scale, which would have kept them in its range, comes too late.
+template <class E>
+using GradientOf = std::conditional_t<std::is_same_v<E, Float16>, float, E>;
+
 template <class E>
 class LinearCrossEntropy {
  public:
   using T = Compute<E>;
+  using G = GradientOf<E>;
 
   explicit LinearCrossEntropy(const OpCall& call)
       : call_(call),
@@ -80,7 +86,7 @@ class LinearCrossEntropy {
     if (count_ < rows_) rowsOfX_ = call_.scratch<T>(chunk_ * width_);  // else they lie side by side
     if (withGradients_) {
       rowsOfDx_ = call_.scratch<T>(chunk_ * width_);
-      if (isHalf(weight_.dtype) && chunks > 1) dweightSum_ = call_.scratch<T>(classes_ * width_);
+      if (isHalf(call_.out[3].dtype) && chunks > 1) dweightSum_ = call_.scratch<T>(classes_ * width_);
     }
   }
 
@@ -151,7 +157,7 @@ class LinearCrossEntropy {
     g.a = {logits_, logitDType(), 1, classes_};
     g.b = a_;
     g.c = dweightSum_ ? static_cast<void*>(dweightSum_) : call_.out[3].data;
-    g.cDType = dweightSum_ ? dtypeOf<T>() : weight_.dtype;
+    g.cDType = dweightSum_ ? dtypeOf<T>() : call_.out[3].dtype;
     g.cRowStride = width_;
     g.cColStride = 1;
     g.beta = accumulate ? 1 : 0;
@@ -201,7 +207,7 @@ class LinearCrossEntropy {
     multiply(weightGradient(count, first > 0));
     parallelFor(count, std::max<int64_t>(1, 32768 / std::max<int64_t>(width_, 1)), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        narrow(rowsOfDx_ + i * width_, width_, call_.out[2].as<E>() + kept_[first + i] * width_);
+        narrow(rowsOfDx_ + i * width_, width_, call_.out[2].as<G>() + kept_[first + i] * width_);
       }
     });
   }
@@ -218,7 +224,7 @@ class LinearCrossEntropy {
   }
 
   void narrowWeightGradient() {
-    visitFloating(weight_.dtype, [&](auto sample) {
+    visitFloating(call_.out[3].dtype, [&](auto sample) {
       auto* to = call_.out[3].as<decltype(sample)>();
       parallelFor(classes_, std::max<int64_t>(1, 32768 / std::max<int64_t>(width_, 1)),
                   [&](int64_t begin, int64_t end) {
@@ -243,7 +249,7 @@ class LinearCrossEntropy {
   T *rowsOfX_ = nullptr, *rowsOfDx_ = nullptr;
   char* logits_ = nullptr;  // of a chunk [chunk, classes]; then their gradients
   double* losses_ = nullptr;
-  T* dweightSum_ = nullptr;  // 16-bit weights: chunks add up in float32
+  T* dweightSum_ = nullptr;  // bfloat16: chunks add up in float32
   GemmOperand a_;
   GemmSeries products_;
 };

@@ -13,6 +13,7 @@ export interface Recipe {
 
 export const f32 = 0
 export const f64 = 1
+const f16 = 2
 export const i64 = 4
 const i32 = 5
 const u8 = 6
@@ -345,9 +346,10 @@ const linearCrossEntropy: Make = (r) => {
   const weight: Spec = [[classes, k], mixedWith(dtype, r)]
   const scalar: Spec = [[], statistics(dtype)]
   const empty: Spec = [[0], dtype]
+  const kept = ([sizes, own]: Spec & object): Spec => [sizes, own === f16 ? f32 : own]
   return {
     inputs: [x, weight, [[n], r.pick(indexing)], r.chance(0.6) ? null : [[classes], r.pick(floating)]],
-    outputs: [scalar, scalar, gradients ? x : empty, gradients ? weight : empty],
+    outputs: [scalar, scalar, gradients ? kept(x) : empty, gradients ? kept(weight) : empty],
     // 0: one chunk
     attributes: [
       r.pick([-100, 0, 1]),

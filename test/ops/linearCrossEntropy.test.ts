@@ -100,3 +100,27 @@ describe('linearCrossEntropy in chunks', () => {
     }
   })
 })
+
+describe('linearCrossEntropy under a loss scale', () => {
+  // By themselves the gradients of a mean over many rows are subnormal in float16, or 0.
+  const [N, K, C] = [4096, 32, 256]
+  const scale = 65_536
+
+  it.each([
+    ['float16', 'float16', 6e-4],
+    ['float16', 'float32', 6e-4],
+    ['bfloat16', 'bfloat16', 6e-3],
+    ['bfloat16', 'float32', 6e-3],
+  ] as const)('%s, weights in %s: gradients are rounded after it', async (dtype, weights, allowed) => {
+    const target = classes(N, C, 9)
+    const [x, weight] = [leaf(filled([N, K], 1), dtype), leaf(filled([C, K], 2, 0.04), weights)]
+    const loss = amp.autocast({ dtype }, () => ops.linearCrossEntropy(x, weight, target))
+    loss.mul(scale).backward()
+    const [a, b] = [leaf(x, 'float64'), leaf(weight.detach().to(dtype), 'float64')]
+    ops.crossEntropy(ops.linear(a, b), target).mul(scale).backward()
+    expect(await distance(x.grad!, a.grad!)).toBeLessThan(allowed)
+    expect(await distance(weight.grad!, b.grad!)).toBeLessThan(allowed)
+    const zeros = async (grad: Tensor): Promise<number> => grad.eq(0).sum().item() as Promise<number>
+    expect((await zeros(x.grad!)) / (N * K)).toBeLessThan(1 / 9 + 1e-3) // those of ignored rows
+  })
+})

@@ -127,9 +127,11 @@ void rule_linearCrossEntropy(const OpCall& call) {
                "linearCrossEntropy: loss and divisor must be %s []", dtypeName(statistics));
   GRADUS_CHECK(call.attr[6] >= 0, ErrorCode::kNative, "linearCrossEntropy: chunkBytes must not be negative");
   if (call.flag(3)) {
-    GRADUS_CHECK(isMatrix(call.out[2], x.size(0), x.size(1), x.dtype) &&
-                     isMatrix(call.out[3], weight.size(0), weight.size(1), weight.dtype),
-                 ErrorCode::kNative, "linearCrossEntropy: gradients must be contiguous, like input and weight");
+    const auto kept = [](DType dtype) { return dtype == DType::kFloat16 ? DType::kFloat32 : dtype; };
+    GRADUS_CHECK(isMatrix(call.out[2], x.size(0), x.size(1), kept(x.dtype)) &&
+                     isMatrix(call.out[3], weight.size(0), weight.size(1), kept(weight.dtype)),
+                 ErrorCode::kNative,
+                 "linearCrossEntropy: gradients must be contiguous, like input and weight, and float32 for float16");
   }
 }
 
