@@ -48,6 +48,7 @@ interface Course {
   parameters: number
   layerParameters: number
   itemSize: number
+  dtype: DType
   /** Tokens of the batch, width inside the feed-forward part, classes of the head (0: none to speak of). */
   tokens: number
   inner: number
@@ -76,8 +77,20 @@ interface Course {
 // The products pack at most 8 MiB of their second operand, and a few hundred KiB of the first.
 const packing = (k: number, n: number): number => Math.min(8 << 20, k * n * 4) + (1 << 18)
 
-const blockOfClasses = 1024
 const mostLogits = 256 << 20
+
+// What linearCrossEntropy takes while it runs, besides its results: rows in chunks, their logits (in 16 bit for bfloat16
+// only), losses, and both operands' rows in the type it computes in; a row index and a target for all. Gradients of
+// bfloat16 weights add up in float32.
+function lossScratch(course: Course): number {
+  const { tokens, classes, width, dtype, itemSize } = course
+  const computed = Math.max(4, itemSize)
+  const ofLogit = dtype === 'bfloat16' ? 2 : computed
+  const chunks = Math.ceil(tokens / Math.max(1, Math.floor(mostLogits / (classes * ofLogit))))
+  const chunk = Math.ceil(tokens / chunks)
+  const sum = chunks > 1 && dtype === 'bfloat16' ? classes * width * computed : 0
+  return 16 * tokens + chunk * (classes * ofLogit + 8 + 2 * width * computed) + sum
+}
 
 class Peak {
   best: MemoryEstimate
@@ -126,10 +139,8 @@ function followStep(course: Course, optimizerBytes: number): MemoryEstimate {
   const classWeight = classes * width * itemSize
   let headGradient = 0
   if (classes > 0 && course.fusedLoss) {
-    const most = Math.max(1, Math.floor(mostLogits / (classes * 4)))
-    const chunk = Math.ceil(tokens / Math.ceil(tokens / most))
-    const workspace = chunk * 4 * (classes + 2 * width + Math.min(classes, blockOfClasses))
-    peak.at('forward', 0, saved + 2 * unit + classWeight, workspace + packing(width, blockOfClasses))
+    const kept = course.dtype === 'float16' ? 2 : 1 // its gradients are in float32 until backward
+    peak.at('forward', 0, saved + unit + kept * (unit + classWeight), lossScratch(course) + packing(width, classes))
     headGradient = classWeight
   } else if (classes > 0) {
     const logits = tokens * classes * itemSize
@@ -175,7 +186,7 @@ function followStep(course: Course, optimizerBytes: number): MemoryEstimate {
   return peak.best
 }
 
-type Shared = Pick<Course, 'itemSize' | 'tokens' | 'isStored'> & { batch: number; length: number }
+type Shared = Pick<Course, 'itemSize' | 'dtype' | 'tokens' | 'isStored'> & { batch: number; length: number }
 
 function gptCourse(config: GPTConfig, shared: Shared, returnLogits: boolean): Course {
   const full = completeGPTConfig(config)
@@ -253,7 +264,10 @@ const isBert = (config: object): config is BERTConfig =>
 
 /** Estimates the peak of a training step (forward, backward, step) of a GPT or BERT before anything of it is made, within
  *  10 % of what `memory.maxAllocated()` then shows. `config` is a model's configuration, or a model. `dtype` is that
- *  of the parameters (`model.to(dtype)`), not of autocast. It assumes a loop that holds on to nothing of the step before.
+ *  of the parameters (`model.to(dtype)`), not of autocast. It assumes a loop that holds on to nothing of the step before. Logits
+ *  that forward returned count as held until they are disposed or collected, even if the loop has only read `.loss`: the
+ *  garbage collector leaves those of up to three steps alive, each of batchSize x sequenceLength x vocabSize elements.
+ *  `output.logits.dispose()` after backward, or `returnLogits: false`, spares them.
  *  @throws ArgumentError for a configuration or options that make no sense
  *  @see Korthikanti et al. 2022, "Reducing Activation Recomputation in Large Transformer Models", arXiv:2205.05198
  *  @example
@@ -309,6 +323,7 @@ export function estimateMemory(
   const itemSize = itemSizes[code]!
   const shared: Shared = {
     itemSize,
+    dtype,
     tokens: batch * length,
     batch,
     length,

@@ -54,7 +54,9 @@ const bert = {
 }
 const long = { batchSize: 8, sequenceLength: 128 }
 
-const cases: [name: string, config: models.GPTConfig | models.BERTConfig, options: Options][] = [
+type Case = [name: string, config: models.GPTConfig | models.BERTConfig, options: Options]
+
+const cases: Case[] = [
   ['GPT', gpt, long],
   ['GPT, a large batch', gpt, { ...long, batchSize: 32 }],
   ['GPT, a small one', gpt, { batchSize: 2, sequenceLength: 64 }],
@@ -65,6 +67,11 @@ const cases: [name: string, config: models.GPTConfig | models.BERTConfig, option
   ['GPT, wide inside', { ...gpt, nInner: 1024 }, long],
   ['GPT, without logits', { ...gpt, vocabSize: 20_000 }, { ...long, returnLogits: false }],
   ['GPT, without logits, few tokens', gpt, { ...long, returnLogits: false }],
+  [
+    'GPT, without logits, in chunks',
+    { ...gpt, nLayer: 1, vocabSize: 50_257 },
+    { ...long, batchSize: 16, returnLogits: false },
+  ],
   ['GPT, SGD', gpt, { ...long, optimizer: 'sgd' }],
   ['GPT, untied', { ...gpt, tieWeights: false, vocabSize: 5000 }, long],
   ['GPT, checkpointed', { ...gpt, nLayer: 12 }, { ...long, batchSize: 16, checkpoint: true }],
@@ -72,6 +79,20 @@ const cases: [name: string, config: models.GPTConfig | models.BERTConfig, option
   ['GPT, float64', gpt, { ...long, dtype: 'float64' }],
   ['GPT, bfloat16', gpt, { ...long, dtype: 'bfloat16' }],
   ['GPT, bfloat16, large batch', gpt, { ...long, batchSize: 32, dtype: 'bfloat16' }],
+  ...[512, 5000, 20_000, 50_257].map(
+    (vocabSize): Case => [
+      `GPT, bfloat16, without logits, ${vocabSize} tokens`,
+      { ...gpt, vocabSize },
+      { ...long, dtype: 'bfloat16', returnLogits: false },
+    ],
+  ),
+  [
+    'GPT, bfloat16, without logits, in chunks',
+    { ...gpt, nLayer: 1, vocabSize: 50_257 },
+    { ...long, batchSize: 32, dtype: 'bfloat16', returnLogits: false },
+  ],
+  ['GPT, float16, without logits', { ...gpt, vocabSize: 5000 }, { ...long, dtype: 'float16', returnLogits: false }],
+  ['GPT, float64, without logits', { ...gpt, vocabSize: 5000 }, { ...long, dtype: 'float64', returnLogits: false }],
   ['BERT, bfloat16', bert, { ...long, dtype: 'bfloat16' }],
   ['BERT', bert, long],
   ['BERT, a large batch', bert, { ...long, batchSize: 32 }],
