@@ -31,8 +31,8 @@ import { loadWeights, readConfig, savePretrained } from './pretrained'
 
 /** What `GPT.forward` takes. */
 export interface GPTBatch extends ModelBatch {
-  /** With false, the loss is computed piece by piece and the logits, which are the largest tensor of a training step,
-   *  are never whole. Default true. */
+  /** With false, the logits, often the largest tensor of a training step, are no result: the loss is computed from chunks
+   *  of at most 256 MB of them, over which their gradients are written, and which are gone with it. Default true. */
   returnLogits?: boolean
 }
 

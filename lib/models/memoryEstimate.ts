@@ -264,9 +264,9 @@ const isBert = (config: object): config is BERTConfig =>
 
 /** Estimates the peak of a training step (forward, backward, step) of a GPT or BERT before anything of it is made, within
  *  10 % of what `memory.maxAllocated()` then shows. `config` is a model's configuration, or a model. `dtype` is that
- *  of the parameters (`model.to(dtype)`), not of autocast. It assumes a loop that holds on to nothing of the step before. Logits
- *  that forward returned count as held until they are disposed or collected, even if the loop has only read `.loss`: the
- *  garbage collector leaves those of up to three steps alive, each of batchSize x sequenceLength x vocabSize elements.
+ *  of the parameters (`model.to(dtype)`), not of autocast. It assumes a loop that holds on to nothing of the step before.
+ *  Logits that forward returned are held until they are disposed or collected, even if the loop only reads `.loss`: the
+ *  garbage collector leaves those of up to three more steps alive, each batchSize x sequenceLength x vocabSize elements.
  *  `output.logits.dispose()` after backward, or `returnLogits: false`, spares them.
  *  @throws ArgumentError for a configuration or options that make no sense
  *  @see Korthikanti et al. 2022, "Reducing Activation Recomputation in Large Transformer Models", arXiv:2205.05198

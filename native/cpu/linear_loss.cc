@@ -1,4 +1,4 @@
-// linear + cross entropy without ever holding all logits: the rows pass in chunks, and the gradients for an incoming
+// linear + cross entropy without handing out the logits: the rows pass in chunks, and the gradients for an incoming
 // gradient of 1 are made while a chunk's logits are at hand (the idea of Cut Cross-Entropy, Wijmans et al. 2024,
 // arXiv:2411.09009, but nothing is computed twice).
 //
