@@ -85,7 +85,7 @@ function compareSteps(config: string, options: Options, folder: string): Compari
     theirs.push(...pytorch('train_step.py', [...common, ...save], options.tuned ?? false))
     ours.push(...gradus('step.ts', [...common, '--load', file]))
   }
-  const tolerance = options.dtype === 'fp32' ? 1e-4 : 3e-2
+  const tolerance = dtype === 'fp32' ? 1e-4 : 3e-2
   for (const key of options.dropout === '0' ? ['loss_first', 'grad_norm_first'] : []) {
     const [a, b] = [Number(ours[0]![key]), Number(theirs[0]![`${key}_f64`] ?? theirs[0]![key])]
     if (!(relative(a, b) <= tolerance)) {
