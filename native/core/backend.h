@@ -1,5 +1,5 @@
 // What a device's library offers to the core. The CPU backend is loaded at run time so that libgomp, which reads its
-// settings once when it loads, sees the ones that suit a guest in somebody's process (see loadCpuBackend).
+// settings once when it loads, sees the ones that suit a guest in somebody's process (load() in backend.cc).
 #pragma once
 
 #include "op.h"

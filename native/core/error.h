@@ -32,7 +32,7 @@ class GRADUS_API Error : public std::exception {
   std::string message_;
 };
 
-// Message template (docs/style of the project): "op: problem: got ..., expected ...; what to do."
+// Message template, that of lib/errors.ts: "op: problem: got ..., expected ...; what to do."
 [[noreturn]] __attribute__((format(printf, 2, 3))) inline void fail(ErrorCode code, const char* format, ...) {
   char text[1024];
   va_list args;

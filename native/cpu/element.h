@@ -96,10 +96,30 @@ using Compute = std::conditional_t<std::is_same_v<T, double>, double, float>;
 template <class Body>
 decltype(auto) visitFloating(DType dtype, const Body& body) {
   switch (dtype) {
-    case DType::kFloat64: return body(double{});
-    case DType::kFloat16: return body(Float16{});
-    case DType::kBFloat16: return body(BFloat16{});
-    default: return body(float{});
+    case DType::kFloat64:
+      return body(double{});
+    case DType::kFloat16:
+      return body(Float16{});
+    case DType::kBFloat16:
+      return body(BFloat16{});
+    default:
+      return body(float{});
+  }
+}
+
+// Calls body with a value of the type in memory of any dtype; a bool is a byte.
+template <class Body>
+decltype(auto) visitAny(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::kInt64:
+      return body(int64_t{});
+    case DType::kInt32:
+      return body(int32_t{});
+    case DType::kUint8:
+    case DType::kBool:
+      return body(uint8_t{});
+    default:
+      return visitFloating(dtype, body);
   }
 }
 

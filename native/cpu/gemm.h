@@ -63,7 +63,8 @@ size_t gemmScratch(const Gemm& g, int threads);
 // Threads worth waking for the product.
 int gemmThreads(const Gemm& g);
 
-// Deterministic: the order of every sum depends on the sizes only. scratch: gemmScratch bytes, 64-byte aligned.
+// Deterministic: the order of every sum depends on the sizes and the number of threads only. scratch: gemmScratch
+// bytes, 64-byte aligned.
 void gemm(const Gemm& g, int threads, void* scratch);
 
 // The plain float32 product of oneDNN, for those that fit it: nothing fused but rowSum of a column-major A. On all of

@@ -109,22 +109,6 @@ void visitWidth(DType dtype, const Body& body) {
   }
 }
 
-// Calls body with the type in memory of everything that can be added.
-template <class Body>
-void visitNumbers(DType dtype, const Body& body) {
-  switch (dtype) {
-    case DType::kInt64:
-      return body(int64_t{});
-    case DType::kInt32:
-      return body(int32_t{});
-    case DType::kUint8:
-    case DType::kBool:
-      return body(uint8_t{});
-    default:
-      return visitFloating(dtype, body);
-  }
-}
-
 // What elements of T are summed in.
 template <class T>
 using Sum = std::conditional_t<std::is_integral_v<T>, T, Compute<T>>;
@@ -259,7 +243,7 @@ void run_scatterAdd(const OpCall& call) {
   const int64_t* index = checkedIndices(call, call.in[1], atLeastVector(call.out[0]).sizes[dim]);
   const TensorView sum = atLeastVector(startSum(call));
   const Chosen to(sum, dim);
-  visitNumbers(source.dtype, [&](auto tag) {
+  visitAny(source.dtype, [&](auto tag) {
     using T = decltype(tag);
     forParts(box, dim, [&](const Box& part) {
       forChosen(part, to, index, box.strides, [&](int64_t place, int64_t, int64_t j, const int64_t* at) {
@@ -313,7 +297,7 @@ void run_indexAdd(const OpCall& call) {
   const Around at(call.in[0], static_cast<int>(call.integer(0)));
   const int64_t* index = checkedIndices(call, call.in[1], at.size);
   const TensorView sum = startSum(call);
-  visitNumbers(source.dtype, [&](auto tag) {
+  visitAny(source.dtype, [&](auto tag) {
     using T = decltype(tag);
     addRows(sum.as<Sum<T>>(), index, source.as<T>(), at, call.in[1].numel, call.attr[1]);
   });

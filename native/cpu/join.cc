@@ -12,21 +12,6 @@ bool isNonzero(T x) {
   return x != 0;
 }
 
-template <class Body>
-void visitAny(DType dtype, const Body& body) {
-  switch (dtype) {
-    case DType::kInt64:
-      return body(int64_t{});
-    case DType::kInt32:
-      return body(int32_t{});
-    case DType::kUint8:
-    case DType::kBool:
-      return body(uint8_t{});
-    default:
-      return visitFloating(dtype, body);
-  }
-}
-
 // Rows of a batch of matrices: [begin, end) of each stays, the rest is 0.
 template <class Range>
 void keepColumns(const OpCall& call, const Range& range) {
