@@ -116,9 +116,10 @@ struct KeyBlock {
 };
 
 // In which order the blocks of queries of a group of heads (a.heads / a.kvHeads from firstHead on) visit the keys
-// [key0, endKey), and what that means for these. `byKeys` brings those together that see the same keys.
+// [key0, endKey), and what that means for these. `byKeys` brings those together that see the same keys,
+// by the first one that each sees; firstSeen, one for each block like order, is scratch for that.
 void orderBlocks(const Attention& a, const Segment& segment, int64_t firstHead, int64_t key0, int64_t endKey,
-                 bool byKeys, int32_t* order, KeyBlock* keyBlocks);
+                 bool byKeys, int32_t* order, int64_t* firstSeen, KeyBlock* keyBlocks);
 
 // Hands out parts of a thread's scratch memory; on a null base it only counts.
 class Carver {

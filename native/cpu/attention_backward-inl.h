@@ -28,6 +28,7 @@ struct BackwardScratch {
   T *logsumexp, *delta, *rowScale;  // of all queries of a group of heads
   RowTerms* terms;                  // and of their blocks
   int32_t* order;                   // of the blocks of queries of a group
+  int64_t* firstSeen;               // the first key of the panel that each of them sees
   KeyBlock* keyBlocks;              // of the panel
   int32_t* freeSlots;
   size_t bytes;
@@ -61,6 +62,7 @@ struct BackwardScratch {
     rowScale = carve.take<T>(queriesOfGroup);
     terms = carve.take<RowTerms>(queriesOfGroup / kAttentionBlock);
     order = carve.take<int32_t>(queriesOfGroup / kAttentionBlock);
+    firstSeen = carve.take<int64_t>(queriesOfGroup / kAttentionBlock);
     keyBlocks = carve.take<KeyBlock>(panel / kAttentionBlock);
     freeSlots = carve.take<int32_t>(panel / kAttentionBlock);
     bytes = carve.used();
@@ -268,7 +270,7 @@ void backwardTask(const Attention& a, const AttentionPlan& plan, int64_t task, c
   // at least once, for the dQ of queries that have no keys
   for (int64_t panel = firstPanel; panel < std::max(endPanel, onePanel ? firstPanel + 1 : 0); ++panel) {
     const int64_t key0 = panel * plan.panelKeys, endKey = std::min(key0 + plan.panelKeys, segment.keys);
-    orderBlocks(a, segment, kvHead * group, key0, endKey, plan.sparse, s.order, s.keyBlocks);
+    orderBlocks(a, segment, kvHead * group, key0, endKey, plan.sparse, s.order, s.firstSeen, s.keyBlocks);
     int64_t free = ceilDiv(endKey - key0, kAttentionBlock);
     for (int64_t slot = 0; slot < free; ++slot) s.freeSlots[slot] = static_cast<int32_t>(free - 1 - slot);
     const auto keyBlock = [&](int64_t j0) -> KeyBlock& { return s.keyBlocks[(j0 - key0) / kAttentionBlock]; };

@@ -172,7 +172,7 @@ bool TileWalk::find(int64_t firstKey, int64_t endKey, TileAt& tile) const {
 }
 
 void orderBlocks(const Attention& a, const Segment& segment, int64_t firstHead, int64_t key0, int64_t endKey,
-                 bool byKeys, int32_t* order, KeyBlock* keyBlocks) {
+                 bool byKeys, int32_t* order, int64_t* firstSeen, KeyBlock* keyBlocks) {
   const int64_t ofHead = ceilDiv(segment.queries, kAttentionBlock), blocks = a.heads / a.kvHeads * ofHead;
   const auto walkOf = [&](int64_t block) {
     return TileWalk(a, segment, firstHead + block / ofHead, block % ofHead * kAttentionBlock);
@@ -184,12 +184,11 @@ void orderBlocks(const Attention& a, const Segment& segment, int64_t firstHead, 
     int64_t from = key0;
     const auto isSeen = [&](int32_t block) { return walkOf(block).find(from, from + kAttentionBlock, tile); };
     while (from < endKey && std::all_of(order, order + blocks, isSeen)) from += kAttentionBlock;
-    std::vector<int64_t> first(blocks);
     for (int64_t block = 0; block < blocks; ++block) {
-      first[block] = walkOf(block).find(from, endKey, tile) ? tile.firstKey : endKey;
+      firstSeen[block] = walkOf(block).find(from, endKey, tile) ? tile.firstKey : endKey;
     }
     std::sort(order, order + blocks, [&](int32_t x, int32_t y) {
-      return std::tuple(first[x], x % ofHead, x) < std::tuple(first[y], y % ofHead, y);
+      return std::tuple(firstSeen[x], x % ofHead, x) < std::tuple(firstSeen[y], y % ofHead, y);
     });
   }
   std::fill_n(keyBlocks, ceilDiv(endKey - key0, kAttentionBlock), KeyBlock{-1, -1});
