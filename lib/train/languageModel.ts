@@ -8,7 +8,7 @@ import { TextDataset, type TextSample } from '../data/text'
 import { CharTokenizer } from '../data/tokenizer'
 import { ArgumentError, FileError, StateError } from '../errors'
 import { writeAtomically } from '../io/atomic'
-import { loadCheckpoint, saveCheckpoint } from '../io/checkpoint'
+import { latestCheckpoint, loadCheckpoint, saveCheckpoint } from '../io/checkpoint'
 import type { MemoryReport } from '../memoryReport'
 import { GPT } from '../models/gpt'
 import { htmlReport, lossChart, type StepRecord, type TrainingHistory } from '../monitor/report'
@@ -36,7 +36,7 @@ export interface LanguageModelConfig {
 /** Options of `trainLanguageModel`. */
 export interface LanguageModelOptions extends PaceOptions {
   text: string
-  /** Folder for checkpoints and report. */
+  /** Folder for checkpoints and report; without `resume` one that holds no checkpoints. */
   out: string
   /** Continues from the newest checkpoint in `out`. */
   resume?: boolean
@@ -320,7 +320,8 @@ class Run {
 
 /** Trains a GPT on the characters of a text and leaves a checkpoint and a report in `out`. With `steps` and a seed the
  *  weights are the same bits every time, also when the run was stopped and resumed in between.
- *  @throws ArgumentError when the text is too short for the context; FileError when `out` cannot be written */
+ *  @throws ArgumentError when the text is too short for the context; FileError when `out` cannot be written, or
+ *  holds checkpoints and `resume` is not set */
 export async function trainLanguageModel(
   config: LanguageModelConfig,
   options: LanguageModelOptions,
@@ -332,6 +333,15 @@ export async function trainLanguageModel(
       got: `${options.text.length} characters`,
       expected: `at least ${least} for a context of ${config.blockSize}`,
       action: 'give a longer text or a smaller context',
+    })
+  }
+  const present = options.resume ? null : await latestCheckpoint(options.out)
+  if (present !== null) {
+    throw new FileError('train', {
+      problem: 'the output folder holds checkpoints of another run',
+      got: present,
+      expected: 'a folder without any',
+      action: 'give another one with --out, continue that run with --resume, or delete it',
     })
   }
   const run = new Run(config, CharTokenizer.fromText(options.text), options)

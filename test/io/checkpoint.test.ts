@@ -157,15 +157,30 @@ describe('checkpoint', () => {
     expect([...start, ...(await take(second, 5))]).toEqual(whole)
   })
 
-  it('keeps the last ones, by step', async () => {
+  it('keeps the new one and those written last before it, whatever their steps', async () => {
     const folder = fresh()
-    for (const step of [5, 100_000_000, 20, 10])
-      await io.saveCheckpoint(folder, { model: model(step) }, { step, keepLast: 2 })
-    expect(readdirSync(folder).sort()).toEqual(['step-00000020', 'step-100000000'])
-    expect(await io.latestCheckpoint(folder)).toBe(join(folder, 'step-100000000'))
+    for (const [age, step] of [5, 100_000_000, 20, 10].entries()) {
+      const path = await io.saveCheckpoint(folder, { model: model(step) }, { step, keepLast: 2 })
+      expect(await io.loadCheckpoint(path, {})).toMatchObject({ step, path })
+      utimesSync(join(path, 'checkpoint.json'), 1000 + age, 1000 + age)
+    }
+    expect(readdirSync(folder).sort()).toEqual(['step-00000010', 'step-00000020'])
+    expect(await io.latestCheckpoint(folder)).toBe(join(folder, 'step-00000020'))
     const old = model(0)
-    expect((await io.loadCheckpoint(join(folder, 'step-00000020'), { model: old })).step).toBe(20)
-    expect(await valuesOf(old)).toEqual([20, 20, 20])
+    expect((await io.loadCheckpoint(join(folder, 'step-00000010'), { model: old })).step).toBe(10)
+    expect(await valuesOf(old)).toEqual([10, 10, 10])
+    const only = await io.saveCheckpoint(folder, { model: model(1) }, { step: 1, keepLast: 1 })
+    expect(readdirSync(folder)).toEqual(['step-00000001'])
+    expect(await io.latestCheckpoint(folder)).toBe(only)
+  })
+
+  it('processes that save in one folder at the same time do not trip over what the other deleted', async () => {
+    const folder = fresh()
+    const save = (step: number) => io.saveCheckpoint(folder, { model: model(step) }, { step, keepLast: 1 })
+    for (let step = 0; step < 60; step += 6) {
+      await Promise.all([0, 1, 2, 3, 4, 5].map((i) => save(step + i)))
+    }
+    expect(readdirSync(folder).length).toBeGreaterThan(0)
   })
 
   it('replaces the checkpoint of the same step', async () => {

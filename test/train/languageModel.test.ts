@@ -84,6 +84,17 @@ test('trainLanguageModel: refuses to resume with another text', async () => {
   await expect(train('run', { text: text.replaceAll('the', 'eht'), resume: true })).rejects.toThrow(FileError)
 })
 
+test('trainLanguageModel: does not begin a run among the checkpoints of another', async () => {
+  const { checkpoint } = await train('taken', { steps: 5 })
+  const again = train('taken', { steps: 3 })
+  await expect(again).rejects.toThrow(FileError)
+  await expect(again).rejects.toThrow(
+    `train: the output folder holds checkpoints of another run: got ${checkpoint}, expected a folder without any; ` +
+      'give another one with --out, continue that run with --resume, or delete it.',
+  )
+  expect(readdirSync(checkpoint)).toContain('checkpoint.json')
+})
+
 test('trainLanguageModel: says how long a text must be', async () => {
   await expect(train('short', { text: 'Call me Ishmael.' })).rejects.toThrow(
     'train: the text is too short: got 16 characters, expected at least 320 for a context of 32; give a longer text or a smaller context.',
