@@ -14,6 +14,7 @@ import { Tensor } from '../tensor/tensor'
 import { fileError, makeFolder, syncFolder, temporaryName, writeAtomically, writeFully } from './atomic'
 import { listCheckpoints, manifestName, place, removeLeftovers } from './checkpointFolder'
 import { type TensorSource, writeContainer } from './container'
+import { restoreParts } from './restoreParts'
 import { type NamedTensors, safeOpen, sources } from './safetensors'
 import { flattenState, type Json, unflattenState } from './stateTree'
 
@@ -180,9 +181,11 @@ export async function latestCheckpoint(folder: string): Promise<string | null> {
 }
 
 /** Restores a training run from a checkpoint, or from that of the highest step in a folder of checkpoints, and the
- *  state of the default generator with it. Everything is read and
- *  checked before the first part is changed; parts that are not asked for are left in the file.
- *  @throws FileError when there is no checkpoint, or a damaged one; ArgumentError when it lacks a part
+ *  state of the default generator with it. All or nothing: everything is read and checked before the first part is
+ *  changed, and when a part refuses its state the others get back what they had. Parts that are not asked for are left in
+ *  the file.
+ *  @throws FileError when there is no checkpoint, or a damaged one; ArgumentError when it lacks a part; what a part throws
+ *  whose state does not fit
  *  @example const { step, extra } = await io.loadCheckpoint('runs/x', { model, optimizer }) */
 export async function loadCheckpoint(path: string, parts: CheckpointParts): Promise<LoadedCheckpoint> {
   const op = 'io.loadCheckpoint'
@@ -224,9 +227,9 @@ export async function loadCheckpoint(path: string, parts: CheckpointParts): Prom
   for (const name of otherParts) states.set(name, restore(manifest.parts[name]!) as object)
   const extra = restore(manifest.extra)
 
-  for (const [name, part] of Object.entries(parts)) part.loadStateDict(states.get(name)!)
-  // Last: a part may draw numbers while it is restored.
-  random.setState(restore(manifest.random) as random.RandomState)
+  const generator = restore(manifest.random) as random.RandomState
+  // After the parts: one may draw numbers while it is restored.
+  await restoreParts(op, parts, states, () => random.setState(generator))
   return { step: manifest.step, extra, path: folder }
 }
 

@@ -236,11 +236,11 @@ export class GPT extends Module implements CausalLM {
     return stream(this, inputIds, options)
   }
 
-  /** The head's weight in the state of a tied model is the embedding's, which some writers store twice. */
-  loadStateDict(state: StateDict, options?: { strict?: boolean }): ReturnType<Module['loadStateDict']> {
-    if (this.lm_head !== null || !('lm_head.weight' in state)) return super.loadStateDict(state, options)
+  /** @internal The head's weight in the state of a tied model is the embedding's, which some writers store twice. */
+  protected _ownState(state: StateDict): StateDict {
+    if (this.lm_head !== null || !('lm_head.weight' in state)) return state
     const { 'lm_head.weight': _, ...rest } = state
-    return super.loadStateDict(rest, options)
+    return rest
   }
 
   /** Reads a folder with config.json and model.safetensors, as Hugging Face's libraries write it; in evaluation mode. */

@@ -16,7 +16,20 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { DataLoader } from '../../lib/data/index'
-import { ArgumentError, FileError, full, io, nn, optim, random, type Tensor, tensor } from '../../lib/index'
+import {
+  ArgumentError,
+  FileError,
+  full,
+  io,
+  models,
+  nn,
+  optim,
+  random,
+  ShapeError,
+  StateError,
+  type Tensor,
+  tensor,
+} from '../../lib/index'
 
 const root = mkdtempSync(join(tmpdir(), 'gradus-checkpoint-'))
 afterAll(() => rmSync(root, { recursive: true }))
@@ -260,6 +273,61 @@ describe('checkpoint', () => {
     await expect(io.loadCheckpoint(folder, both)).rejects.toThrow('is not a checkpoint of this version: got "other"')
     writeFileSync(join(path, 'checkpoint.json'), '{')
     await expect(io.loadCheckpoint(folder, both)).rejects.toThrow(FileError)
+  })
+
+  it('changes nothing when a part refuses its state', async () => {
+    const folder = fresh()
+    const step = (model: nn.Linear, optimizer: optim.Optimizer) => {
+      model
+        .forward(full([1, 3], 1))
+        .sum()
+        .backward()
+      optimizer.step()
+    }
+    const saved = new nn.Linear(3, 2)
+    const adam = new optim.AdamW(saved.parameters())
+    step(saved, adam)
+    await io.saveCheckpoint(folder, { model: saved, ema: model(3), optimizer: adam }, { step: 1 })
+
+    const mine = new nn.Linear(3, 2)
+    const own = new optim.AdamW(mine.parameters(), { lr: 0.5 })
+    step(mine, own)
+    const other = new nn.Linear(4, 2)
+    const ema = model(1)
+    const look = async () => ({
+      weight: await mine.weight.array(),
+      average: await (own.stateDict().state[0]!.expAvg as Tensor).array(),
+      lr: own.paramGroups[0]!.lr,
+      ema: await valuesOf(ema),
+      random: random.getState(),
+    })
+    const before = await look()
+    const sgd = new optim.SGD(mine.parameters(), { lr: 0.1 })
+    await expect(io.loadCheckpoint(folder, { model: mine, optimizer: sgd })).rejects.toThrow(StateError)
+    expect(await look()).toEqual(before)
+    await expect(io.loadCheckpoint(folder, { optimizer: own, ema, model: other })).rejects.toThrow(ShapeError)
+    expect(await look()).toEqual(before)
+    const refusing = new Part({})
+    refusing.loadStateDict = () => {
+      throw new Error('no')
+    }
+    await io.saveCheckpoint(folder, { model: saved, ema: model(3), optimizer: adam, refusing }, { step: 2 })
+    await expect(io.loadCheckpoint(folder, { model: mine, ema, optimizer: own, refusing })).rejects.toThrow('no')
+    expect(await look()).toEqual(before)
+    await io.loadCheckpoint(folder, { model: mine, ema, optimizer: own })
+    expect(await mine.weight.array()).toEqual(await saved.weight.array())
+    expect(await valuesOf(ema)).toEqual([3, 3, 3])
+  })
+
+  it('a model whose head the writer stored twice is checked without it', async () => {
+    const gpt = () => new models.GPT({ vocabSize: 5, nLayer: 1, nHead: 1, nEmbd: 8, blockSize: 4 })
+    const folder = fresh()
+    const [from, to] = [gpt(), gpt()]
+    const state = from.stateDict()
+    const twice = new Part({ ...state, 'lm_head.weight': state['transformer.wte.weight'] })
+    await io.saveCheckpoint(folder, { model: twice }, { step: 1 })
+    await io.loadCheckpoint(folder, { model: to })
+    expect(await to.transformer.wte.weight.array()).toEqual(await from.transformer.wte.weight.array())
   })
 
   it('says when there is none', async () => {
