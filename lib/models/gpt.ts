@@ -148,7 +148,13 @@ export class GPT extends Module implements CausalLM {
   }
 
   forward<Batch extends GPTBatch>(batch: Batch): GPTOutput<Batch> {
-    const { inputIds, attentionMask, labels, positionIds, returnLogits = true } = readBatch('GPT', batch)
+    const {
+      inputIds,
+      attentionMask,
+      labels,
+      positionIds,
+      returnLogits = true,
+    } = readBatch('GPT', batch, ['returnLogits'])
     expectIndices('GPT', 'inputIds', inputIds)
     const real = attentionMask ? readAttentionMask('GPT', attentionMask, inputIds.shape) : null
     if (labels) expectIndices('GPT', 'labels', labels, inputIds.shape)
@@ -180,7 +186,7 @@ export class GPT extends Module implements CausalLM {
   /** How many tokens of a batch are foretold: what its loss is the mean over, int64 of rank 0.
    *  @example model.countTargets({ inputIds, labels: inputIds }) // 14 */
   countTargets(batch: GPTBatch): Tensor {
-    const { inputIds, attentionMask, labels } = readBatch('GPT', batch)
+    const { inputIds, attentionMask, labels } = readBatch('GPT', batch, ['returnLogits'])
     return tidy(() => {
       const real = attentionMask ? readAttentionMask('GPT', attentionMask, inputIds.shape) : null
       expectIndices('GPT', 'labels', labels as Tensor, inputIds.shape)

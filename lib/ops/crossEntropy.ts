@@ -3,6 +3,7 @@
 import { autocasting } from '../autograd/autocast'
 import { BFLOAT16, FLOAT32, FLOAT64, INT32, INT64, UINT8 } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
+import { readOptions } from '../options'
 import { tidy } from '../tensor/scope'
 import { contiguousStrides, type Shape, Tensor } from '../tensor/tensor'
 import { autocastProduct, autocastsToFloat32 } from './autocast'
@@ -192,22 +193,30 @@ export interface LinearCrossEntropyOptions extends Omit<CrossEntropyOptions, 'we
   skipIgnored?: boolean
 }
 
+const linearOptionNames = ['classWeight', 'skipIgnored', 'ignoreIndex', 'labelSmoothing', 'reduction'] as const
+
 /** crossEntropy(linear(x, weight), target) without the logits: rows pass in chunks of at most 256 MB of logits, and the
  *  gradients are made along with the loss, while a chunk is at hand. Ignored rows cost nothing, unless `skipIgnored` is
  *  false (for measuring).
  *  x [..., K], weight [C, K] of one floating dtype (under autocast of any), target with one class index for each row of x -> float32 [] (float64
  *  for float64). `classWeight`, ignoreIndex, labelSmoothing and reduction ('mean' or 'sum') as in crossEntropy.
  *  backward() can pass once.
- *  @throws ShapeError when shapes do not fit; DTypeError when dtypes do not
+ *  @throws ShapeError when shapes do not fit; DTypeError when dtypes do not; ArgumentError for an
+ *  option that does not exist
  *  @see Wijmans et al. 2024, arXiv:2411.09009
  *  @example linearCrossEntropy(hidden, head.weight, target, { ignoreIndex: -100 }) */
 export function linearCrossEntropy(
   x: Tensor,
   weight: Tensor,
   target: Tensor,
-  { classWeight = null, skipIgnored = true, ...given }: LinearCrossEntropyOptions = {},
+  optionsGiven: LinearCrossEntropyOptions = {},
 ): Tensor {
   const op = 'linearCrossEntropy'
+  if (optionsGiven !== null && typeof optionsGiven === 'object' && 'weight' in optionsGiven) {
+    const action = "write classWeight; weight is the layer's and comes second"
+    throw new ArgumentError(op, { problem: 'unknown option', got: 'weight', action })
+  }
+  const { classWeight = null, skipIgnored = true, ...given } = readOptions(op, optionsGiven, linearOptionNames)
   for (const [name, each] of [
     ['x', x],
     ['weight', weight],
