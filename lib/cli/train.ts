@@ -5,9 +5,13 @@ import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { MultiBar, type SingleBar } from 'cli-progress'
 import { ArgumentError, FileError } from '../errors'
-import { loadCheckpoint } from '../io/checkpoint'
 import type { StepRecord } from '../monitor/report'
-import { type LanguageModelConfig, type LanguageModelObserver, trainLanguageModel } from '../train/languageModel'
+import {
+  type LanguageModelConfig,
+  type LanguageModelObserver,
+  readRun,
+  trainLanguageModel,
+} from '../train/languageModel'
 import { readText } from '../train/text'
 
 /** Options of the command, as commander reads them. */
@@ -89,6 +93,32 @@ function configOf(title: string, options: TrainCommandOptions): LanguageModelCon
   }
 }
 
+/** The configuration of the run in `out`, which options that were given must not contradict. */
+async function configToResume(out: string, options: TrainCommandOptions, given: readonly string[]) {
+  const { config } = (await readRun('train', out)).progress
+  const asked = { ...options } as Record<string, unknown>
+  for (const [name, value] of Object.entries({
+    seed: config.seed,
+    layers: config.nLayer,
+    heads: config.nHead,
+    width: config.nEmbd,
+    context: config.blockSize,
+    batchSize: config.batchSize,
+    lr: config.learningRate,
+    dropout: config.dropout,
+  })) {
+    if (!given.includes(name) || asked[name] === value) continue
+    const flag = name === 'batchSize' ? '--batch-size' : `--${name}`
+    throw new ArgumentError('train', {
+      problem: 'the run was begun with another value',
+      got: `${flag} ${asked[name]}`,
+      expected: `${flag} ${value}`,
+      action: `leave out ${flag}, or begin another run in another folder`,
+    })
+  }
+  return config
+}
+
 const clock = (seconds: number): string => {
   if (!Number.isFinite(seconds)) return '?'
   const whole = Math.round(seconds)
@@ -158,8 +188,8 @@ function abortOnInterrupt(): AbortSignal {
   return controller.signal
 }
 
-/** Runs the command. */
-export async function train(options: TrainCommandOptions): Promise<void> {
+/** Runs the command. `given` names the options that are not defaults. */
+export async function train(options: TrainCommandOptions, given: readonly string[]): Promise<void> {
   const { steps, resume } = options
   if (resume && options.out === undefined) {
     throw new ArgumentError('train', { problem: '--resume needs the folder of the run', expected: '--out DIR' })
@@ -172,9 +202,7 @@ export async function train(options: TrainCommandOptions): Promise<void> {
     throw new FileError('train', { problem: 'no run to resume', got: out, expected: 'a folder that --out made' })
   }
   await makeOut(out)
-  const config = resume
-    ? ((await loadCheckpoint(out, {})).extra as { config: LanguageModelConfig }).config
-    : configOf(title, options)
+  const config = resume ? await configToResume(out, options, given) : configOf(title, options)
   const minutes = options.minutes ?? (steps === undefined ? defaultMinutes : undefined)
   const display = new Display()
   const signal = abortOnInterrupt()
