@@ -53,6 +53,15 @@ async function mobyDick(): Promise<string> {
   return chapters.map((each) => each.trim()).join('\n\n')
 }
 
+/** A folder of the time, and with a number where a run of the same second has it. */
+function newRun(): string {
+  const stamp = new Date().toISOString().slice(0, 19).replaceAll(':', '-')
+  for (let n = 1; ; n++) {
+    const out = join('runs', n === 1 ? stamp : `${stamp}-${n}`)
+    if (!existsSync(out)) return out
+  }
+}
+
 /** Says before the training, not after it, that nothing can be written. */
 async function makeOut(out: string): Promise<void> {
   const probe = join(out, `.probe-${process.pid}`)
@@ -196,8 +205,7 @@ export async function train(options: TrainCommandOptions, given: readonly string
   }
   const title = options.text ?? 'Moby Dick'
   const text = options.text === undefined ? await mobyDick() : await readText(options.text)
-  const stamp = new Date().toISOString().slice(0, 19).replaceAll(':', '-')
-  const out = resolve(options.out ?? join('runs', stamp))
+  const out = resolve(options.out ?? newRun())
   if (resume && !existsSync(out)) {
     throw new FileError('train', { problem: 'no run to resume', got: out, expected: 'a folder that --out made' })
   }

@@ -119,6 +119,13 @@ test('gradus train neither begins nor resumes a run that is another one', () => 
   expect(run('--resume', '--layers', '1').status).toBe(0)
 })
 
+test('gradus train without --out begins a run of its own each time, also within a second', () => {
+  for (let n = 1; n <= 3; n++) {
+    expect(gradus('train', '--text', text, '--steps', '1', ...small).status).toBe(0)
+    expect(readdirSync(join(folder, 'runs'))).toHaveLength(n)
+  }
+})
+
 test('gradus generate ends quietly when nobody reads on', () => {
   const line = `"${process.execPath}" "${command}" generate "${join(folder, 'run')}" --tokens 400 | head -c 5`
   const { stdout, stderr } = spawnSync('sh', ['-c', line], { encoding: 'utf8' })
