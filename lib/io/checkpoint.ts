@@ -163,7 +163,8 @@ export async function saveCheckpoint(
     await place(temporary, target)
     await syncFolder(folder)
   } catch (error) {
-    await rm(temporary, { recursive: true, force: true })
+    // where the folder is a file, say, this fails as well
+    await rm(temporary, { recursive: true, force: true }).catch(() => undefined)
     throw fileError(op, `cannot write ${target}`, error)
   }
   await removeLeftovers(op, folder, target, keepLast)

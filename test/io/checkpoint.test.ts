@@ -378,4 +378,32 @@ describe('a manifest', () => {
     writeFileSync(manifest, '{"format":"gradus.checkpoint","version":1,"files":{},"parts":{}}')
     await expect(io.loadCheckpoint(folder, {})).rejects.toThrow('is damaged: got no random, no tensorParts, no step')
   })
+
+  it('that holds values of no form is a FileError, and so is a folder that is a file', async () => {
+    const folder = fresh()
+    const path = await io.saveCheckpoint(folder, { o: new Part({ a: 1 }) }, { step: 1, extra: new Float64Array(2) })
+    const manifest = join(path, 'checkpoint.json')
+    const sound = JSON.parse(readFileSync(manifest, 'utf8'))
+    const load = (changes: object, part: io.Stateful = new Part({})) => {
+      writeFileSync(manifest, JSON.stringify({ ...sound, ...changes }))
+      return io.loadCheckpoint(folder, { o: part })
+    }
+    for (const a of [{ $bigint: 'zz' }, { $map: [1, 2] }, { $map: [[1]] }, { $entries: [null] }, { $number: 'many' }]) {
+      await expect(load({ parts: { o: { a } } })).rejects.toThrow(FileError)
+    }
+    await expect(load({ extra: { ...sound.extra, type: 'BigInt64Array' } })).resolves.toBeDefined()
+    const layer = new nn.Linear(2, 2)
+    const adam = new optim.AdamW(layer.parameters())
+    const { paramGroups } = adam.stateDict()
+    await expect(load({ parts: { o: { state: { 0: null }, paramGroups } } }, adam)).rejects.toThrow(
+      'io.loadCheckpoint: o cannot take the state in the checkpoint',
+    )
+    const file = join(folder, 'plain')
+    writeFileSync(file, '')
+    for (const at of [file, join(file, 'below')]) {
+      const saved = io.saveCheckpoint(at, { o: new Part({}) }, { step: 1 })
+      await expect(saved).rejects.toThrow(FileError)
+      await expect(saved).rejects.toThrow('ENOTDIR; a part of the path is a file, not a folder')
+    }
+  })
 })
