@@ -22,6 +22,16 @@ const wrong: [string, () => unknown, string][] = [
     () => ops.crossEntropy(ones([2, 3]), tensor([0, 1]).to('int64'), loose({ label_smoothing: 1 })),
     'write labelSmoothing.',
   ],
+  [
+    'linearCrossEntropy',
+    () => ops.linearCrossEntropy(ones([2, 3]), ones([4, 3]), tensor([0, 1]).to('int64'), loose({ weight: ones([4]) })),
+    "linearCrossEntropy: unknown option: got weight; write classWeight; weight is the layer's and comes second.",
+  ],
+  [
+    'linearCrossEntropy by name',
+    () => ops.linearCrossEntropy(ones([2, 3]), ones([4, 3]), tensor([0, 1]).to('int64'), loose({ ignore_index: 0 })),
+    'linearCrossEntropy: unknown option: got ignore_index',
+  ],
   ['MSELoss', () => new nn.MSELoss(loose('sum')), 'MSELoss: the options are not an object: got "sum"'],
   ['AdamW', () => new optim.AdamW(parameters(), loose({ weight_decay: 0 })), 'AdamW: unknown option: got weight_decay'],
   ['AdamW by place', () => new optim.AdamW(parameters(), loose(0.1)), 'AdamW: the options are not an object: got 0.1'],

@@ -1,6 +1,6 @@
 // `backward` and `grad`: what they are given, and the state that a pass runs in.
 
-import { DTypeError, describeShape, describeValue, ShapeError, StateError } from '../errors'
+import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError, StateError } from '../errors'
 import { readOptions } from '../options'
 import { native, run } from '../tensor/dispatch'
 import { flushReleases, releaseTensor } from '../tensor/memory'
@@ -74,6 +74,15 @@ function checkGradient(root: Tensor, gradient: Tensor | null | undefined): Tenso
   return gradient
 }
 
+function expectOneEach(op: string, name: string, given: readonly unknown[], roots: readonly Tensor[]): void {
+  if (given.length === roots.length) return
+  throw new ArgumentError(op, {
+    problem: `the number of ${name} does not fit`,
+    got: `${given.length}`,
+    expected: `${roots.length}, one for each output (null for the implicit 1)`,
+  })
+}
+
 function runPass(
   roots: readonly Tensor[],
   given: readonly (Tensor | null | undefined)[],
@@ -86,12 +95,12 @@ function runPass(
   apart(() => {
     const gradients = roots.map((root, i) => checkGradient(root, given[i]))
     const pass = new Pass(retainGraph, sink, new Set(roots))
-    setTargetFinder((next, output) => pass.target(next, output))
+    const outerFinder = setTargetFinder((next, output) => pass.target(next, output))
     const outer = setRetaining(retainGraph)
     try {
       pass.run(roots, gradients)
     } finally {
-      setTargetFinder(null)
+      setTargetFinder(outerFinder)
       setRetaining(outer)
       gradients.forEach((gradient, i) => {
         if (given[i] === undefined || given[i] === null) releaseTensor(gradient, 'backward()')
@@ -112,6 +121,7 @@ export function backward(root: Tensor | readonly Tensor[], options: BackwardOpti
   const { gradient, retainGraph = false } =
     options instanceof Tensor ? { gradient: options } : readOptions('backward', options, ['gradient', 'retainGraph'])
   const given = Array.isArray(gradient) ? (gradient as (Tensor | null)[]) : [gradient as Tensor | null | undefined]
+  if (gradient !== undefined && gradient !== null) expectOneEach('backward', 'gradients', given, roots)
   runPass(roots, given, retainGraph, { wanted: null, collected: [] })
 }
 
@@ -137,6 +147,7 @@ export function grad(
   const wanted = [...new Set(all)]
   const { gradOutputs } = options
   const given = gradOutputs === undefined ? [] : gradOutputs instanceof Tensor ? [gradOutputs] : [...gradOutputs]
+  if (gradOutputs !== undefined) expectOneEach('grad', 'gradOutputs', given, roots)
   const collected = new Array<Tensor | null>(wanted.length).fill(null)
   const places = new Map(wanted.map((input, i) => [input, i]))
   runPass(

@@ -33,8 +33,10 @@ export type TargetFinder = (next: Node | Tensor, output: number) => Tensor | nul
 let findTarget: TargetFinder = () => null
 
 /** @internal Set by the engine for the time of a pass. */
-export function setTargetFinder(finder: TargetFinder | null): void {
-  findTarget = finder ?? (() => null)
+export function setTargetFinder(finder: TargetFinder): TargetFinder {
+  const outer = findTarget
+  findTarget = finder
+  return outer
 }
 
 /** @internal What the tape has of a tensor that a formula reads. */

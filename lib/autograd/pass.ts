@@ -17,6 +17,14 @@ const copyTwice = native('copyTwice')
 /** Gradients under way: how many places hold each tensor that the engine owns. */
 class Ledger {
   private readonly holders = new Map<Tensor, number>()
+  private readonly foreign = new Set<Tensor>()
+
+  /** Holds a tensor that somebody else owns once more, so that it is never taken or released here. */
+  holdForeign(grad: Tensor): void {
+    this.foreign.add(grad)
+    this.hold(grad)
+    this.hold(grad)
+  }
 
   hold(grad: Tensor): void {
     this.holders.set(grad, (this.holders.get(grad) ?? 0) + 1)
@@ -39,8 +47,8 @@ class Ledger {
   }
 
   /** After an error: nothing that the engine made stays. */
-  releaseAll(keep: readonly Tensor[]): void {
-    for (const grad of this.holders.keys()) if (!keep.includes(grad)) releaseTensor(grad, 'backward()')
+  releaseAll(): void {
+    for (const grad of this.holders.keys()) if (!this.foreign.has(grad)) releaseTensor(grad, 'backward()')
     this.holders.clear()
   }
 }
@@ -101,8 +109,7 @@ export class Pass {
     try {
       roots.forEach((root, i) => {
         const gradient = gradients[i]!
-        this.ledger.hold(gradient)
-        this.ledger.hold(gradient) // the caller's own hold, so that it is never taken or released here
+        this.ledger.holdForeign(gradient) // the caller's
         if (root._node !== null) this.arriveAtNode(root._node, root._output, gradient)
         else {
           this.arriveAtLeaf(root, gradient)
@@ -117,7 +124,7 @@ export class Pass {
       }
     } catch (error) {
       for (const node of nodes) node.grads = null
-      this.ledger.releaseAll(gradients)
+      this.ledger.releaseAll()
       throw error
     }
   }
@@ -131,6 +138,7 @@ export class Pass {
     if (present === null) return gradient
     // A sum that only this place holds is added into; anything else may still be read elsewhere.
     if (this.isOurs(present)) {
+      present._accumulates = true
       runInto(add, [present, gradient], present, [0, 0, 1])
       this.ledger.release(gradient)
       return present
@@ -157,7 +165,8 @@ export class Pass {
     this.hooked.delete(next)
     let { grad } = hooked
     if (grad === null) return
-    for (const hook of next._hooks ?? []) grad = this.replaced(grad, hook(grad))
+    this.copyWaiting() // a hook may write into what it is handed
+    for (const hook of next._hooks?.slice() ?? []) grad = this.replaced(grad, hook(grad))
     this.deliver(next, grad)
   }
 
@@ -170,19 +179,20 @@ export class Pass {
   private deliver(leaf: Tensor, grad: Tensor): void {
     const at = this.sink.wanted?.get(leaf)
     if (this.sink.wanted !== null) {
-      if (at !== undefined) this.collect(at, grad)
-      this.ledger.release(grad)
+      if (at === undefined || this.collect(at, grad, this.isOurs(grad))) this.ledger.release(grad)
       return
     }
     if (this.waiting?.leaf === leaf) this.copyWaiting()
     const present = leaf.grad
     if (present !== null && present._released === null) {
+      present._accumulates = true
       runInto(add, [present, grad], present, [0, 0, 1])
       this.ledger.release(grad)
       noteTensor(present, 'gradients')
     } else if (this.isOurs(grad) && grad._dtype === leaf._dtype) {
       this.ledger.drop(grad)
       leaveToCollector(grad)
+      grad._accumulates = true
       leaf.grad = grad
       noteTensor(grad, 'gradients')
     } else {
@@ -213,6 +223,7 @@ export class Pass {
   }
 
   private take(leaf: Tensor, copied: Tensor, from: Tensor): void {
+    copied._accumulates = true
     leaf.grad = copied
     this.ledger.release(from)
     noteTensor(copied, 'gradients')
@@ -222,23 +233,50 @@ export class Pass {
   target(next: Node | Tensor, output: number): Tensor | null {
     if (!(next instanceof Tensor)) {
       const present = next.grads?.[output] ?? null
-      return present !== null && this.isOurs(present) ? present : null
+      if (present === null || !this.isOurs(present)) return null
+      present._accumulates = true
+      return present
     }
     const { grad } = next
     if (this.sink.wanted !== null || next._hooks !== null || grad === null || grad._released !== null) return null
-    return grad._strides === null && !grad._requiresGrad && grad._dtype === next._dtype ? grad : null
+    if (grad._strides !== null || grad._requiresGrad || grad._dtype !== next._dtype) return null
+    grad._accumulates = true
+    return grad
   }
 
   private isOurs(grad: Tensor): boolean {
     return this.ledger.count(grad) === 1 && grad._strides === null && grad._base === null
   }
 
-  private collect(at: number, grad: Tensor): void {
-    const present = this.sink.collected[at]
-    this.sink.collected[at] =
-      present === null || present === undefined
-        ? run(copy, [grad], grad.shape, grad._dtype)
-        : runLike(add, present, grad, present._dtype, 3, 0, 0, 1)
+  /** Adds to what `autograd.grad` returns; false when it took `grad` itself. */
+  private collect(at: number, grad: Tensor, mayTake: boolean): boolean {
+    const present = this.sink.collected[at] ?? null
+    if (present !== null) {
+      runInto(add, [present, grad], present, [0, 0, 1])
+      return true
+    }
+    if (!mayTake) {
+      this.sink.collected[at] = this.ownCopy(grad)
+      return true
+    }
+    this.ledger.drop(grad)
+    leaveToCollector(grad)
+    grad._accumulates = true
+    this.sink.collected[at] = grad
+    return false
+  }
+
+  private ownCopy(grad: Tensor): Tensor {
+    const copied = run(copy, [grad], grad.shape, grad._dtype)
+    copied._accumulates = true
+    return copied
+  }
+
+  /** Gradients of intermediate tensors accumulate as those of leaves do. */
+  private retain(output: Tensor, grad: Tensor): void {
+    const present = output.grad
+    if (present !== null && present._released === null) runInto(add, [present, grad], present, [0, 0, 1])
+    else output.grad = this.ownCopy(grad)
   }
 
   private replaced(grad: Tensor, replacement: unknown): Tensor {
@@ -257,8 +295,7 @@ export class Pass {
         expected: `${grad.dtype} ${describeShape(grad.shape)}`,
       })
     }
-    this.ledger.hold(replacement)
-    this.ledger.hold(replacement) // the hook's author may keep it
+    this.ledger.holdForeign(replacement) // the hook's author may keep it
     this.ledger.release(grad)
     return replacement
   }
@@ -279,10 +316,10 @@ export class Pass {
       let grad = grads[i] ?? null
       if (grad !== null) {
         arrived = true
-        if (output._hooks !== null) for (const hook of output._hooks) grad = this.replaced(grad, hook(grad))
-        if (output._retainGrad) output.grad = run(copy, [grad], grad.shape, grad._dtype)
+        if (output._hooks !== null) for (const hook of [...output._hooks]) grad = this.replaced(grad, hook(grad))
+        if (output._retainGrad) this.retain(output, grad)
         const at = this.sink.wanted?.get(output)
-        if (at !== undefined) this.collect(at, grad)
+        if (at !== undefined) this.collect(at, grad, false)
       }
       grads[i] = grad
     }
@@ -321,8 +358,8 @@ export class Pass {
     for (const result of results) {
       if (!(result instanceof Tensor)) continue
       const foreign = this.ledger.count(result) === 0 && !fresh.includes(result)
-      this.ledger.hold(result)
-      if (foreign) this.ledger.hold(result) // somebody else's tensor: never taken or released here
+      if (foreign) this.ledger.holdForeign(result)
+      else this.ledger.hold(result)
     }
     for (let i = 0; i < results.length; i++) {
       const result = results[i]

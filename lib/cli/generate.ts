@@ -4,7 +4,7 @@ import { CharTokenizer } from '../data/tokenizer'
 import { ArgumentError, describeValue } from '../errors'
 import { loadCheckpoint } from '../io/checkpoint'
 import { GPT } from '../models/gpt'
-import type { LanguageModelProgress } from '../train/languageModel'
+import { readRun } from '../train/languageModel'
 
 /** Options of the command, as commander reads them. */
 export interface GenerateCommandOptions {
@@ -34,8 +34,8 @@ function readPrompt(prompt: string | undefined, tokenizer: CharTokenizer): strin
 
 /** Runs the command: text goes to stdout as it comes. */
 export async function generate(run: string, options: GenerateCommandOptions): Promise<void> {
-  const { extra, path } = await loadCheckpoint(run, {})
-  const { config, characters } = extra as LanguageModelProgress
+  const { path, progress } = await readRun('generate', run)
+  const { config, characters } = progress
   const { nLayer, nHead, nEmbd, blockSize } = config
   const tokenizer = new CharTokenizer([...characters])
   const model = new GPT({ vocabSize: tokenizer.vocabSize, nLayer, nHead, nEmbd, blockSize, dropout: 0 })

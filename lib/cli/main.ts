@@ -31,7 +31,10 @@ program
   .option('--dropout <p>', 'share of activations dropped', fraction(0, 1), 0)
   .option('--resume', 'continue the run in --out, to the same bits as one that never stopped')
   .option('--json', 'end with one JSON line on stdout')
-  .action(async (options) => (await import('./train.js')).train(options))
+  .action(async (options, command: Command) => {
+    const given = Object.keys(options).filter((name) => command.getOptionValueSource(name) === 'cli')
+    await (await import('./train.js')).train(options, given)
+  })
 
 program
   .command('generate')
@@ -58,6 +61,12 @@ program
   .description('Says what was loaded and why, and for each missing part the line to fix it.')
   .option('--json', 'print one JSON line')
   .action(async (options) => (await import('./doctor.js')).doctor(options))
+
+// who reads, such as `head`, may have had enough
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error
+  process.exit()
+})
 
 program.parseAsync().catch((error: unknown) => {
   const message = error instanceof Error ? error.message : String(error)

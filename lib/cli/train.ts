@@ -5,9 +5,13 @@ import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { MultiBar, type SingleBar } from 'cli-progress'
 import { ArgumentError, FileError } from '../errors'
-import { loadCheckpoint } from '../io/checkpoint'
 import type { StepRecord } from '../monitor/report'
-import { type LanguageModelConfig, type LanguageModelObserver, trainLanguageModel } from '../train/languageModel'
+import {
+  type LanguageModelConfig,
+  type LanguageModelObserver,
+  readRun,
+  trainLanguageModel,
+} from '../train/languageModel'
 import { readText } from '../train/text'
 
 /** Options of the command, as commander reads them. */
@@ -49,6 +53,15 @@ async function mobyDick(): Promise<string> {
   return chapters.map((each) => each.trim()).join('\n\n')
 }
 
+/** A folder of the time, and with a number where a run of the same second has it. */
+function newRun(): string {
+  const stamp = new Date().toISOString().slice(0, 19).replaceAll(':', '-')
+  for (let n = 1; ; n++) {
+    const out = join('runs', n === 1 ? stamp : `${stamp}-${n}`)
+    if (!existsSync(out)) return out
+  }
+}
+
 /** Says before the training, not after it, that nothing can be written. */
 async function makeOut(out: string): Promise<void> {
   const probe = join(out, `.probe-${process.pid}`)
@@ -87,6 +100,32 @@ function configOf(title: string, options: TrainCommandOptions): LanguageModelCon
     learningRate: options.lr,
     dropout: options.dropout,
   }
+}
+
+/** The configuration of the run in `out`, which options that were given must not contradict. */
+async function configToResume(out: string, options: TrainCommandOptions, given: readonly string[]) {
+  const { config } = (await readRun('train', out)).progress
+  const asked = { ...options } as Record<string, unknown>
+  for (const [name, value] of Object.entries({
+    seed: config.seed,
+    layers: config.nLayer,
+    heads: config.nHead,
+    width: config.nEmbd,
+    context: config.blockSize,
+    batchSize: config.batchSize,
+    lr: config.learningRate,
+    dropout: config.dropout,
+  })) {
+    if (!given.includes(name) || asked[name] === value) continue
+    const flag = name === 'batchSize' ? '--batch-size' : `--${name}`
+    throw new ArgumentError('train', {
+      problem: 'the run was begun with another value',
+      got: `${flag} ${asked[name]}`,
+      expected: `${flag} ${value}`,
+      action: `leave out ${flag}, or begin another run in another folder`,
+    })
+  }
+  return config
 }
 
 const clock = (seconds: number): string => {
@@ -158,23 +197,20 @@ function abortOnInterrupt(): AbortSignal {
   return controller.signal
 }
 
-/** Runs the command. */
-export async function train(options: TrainCommandOptions): Promise<void> {
+/** Runs the command. `given` names the options that are not defaults. */
+export async function train(options: TrainCommandOptions, given: readonly string[]): Promise<void> {
   const { steps, resume } = options
   if (resume && options.out === undefined) {
     throw new ArgumentError('train', { problem: '--resume needs the folder of the run', expected: '--out DIR' })
   }
   const title = options.text ?? 'Moby Dick'
   const text = options.text === undefined ? await mobyDick() : await readText(options.text)
-  const stamp = new Date().toISOString().slice(0, 19).replaceAll(':', '-')
-  const out = resolve(options.out ?? join('runs', stamp))
+  const out = resolve(options.out ?? newRun())
   if (resume && !existsSync(out)) {
     throw new FileError('train', { problem: 'no run to resume', got: out, expected: 'a folder that --out made' })
   }
   await makeOut(out)
-  const config = resume
-    ? ((await loadCheckpoint(out, {})).extra as { config: LanguageModelConfig }).config
-    : configOf(title, options)
+  const config = resume ? await configToResume(out, options, given) : configOf(title, options)
   const minutes = options.minutes ?? (steps === undefined ? defaultMinutes : undefined)
   const display = new Display()
   const signal = abortOnInterrupt()

@@ -24,6 +24,7 @@ export {
   DistributedSampler,
   RandomSampler,
   type Sampler,
+  type SamplerState,
   SequentialSampler,
   type Sized,
   SubsetRandomSampler,

@@ -17,7 +17,8 @@ export interface DataLoaderOptions<T, B> {
   batchSize?: number | null
   /** A new order in each pass, from `seed` and the number of the pass. Default false. */
   shuffle?: boolean
-  /** Order of the samples; not with `shuffle`. */
+  /** Order of the samples; not with `shuffle`. Its state is saved with the loader's where it has `stateDict` and
+   *  `loadStateDict`, as the samplers here do; one without them must be made the same again to resume within a pass. */
   sampler?: Sampler
   /** Lists of indices; not with `batchSize`, `shuffle`, `sampler` and `dropLast`. */
   batchSampler?: Sampler<number[]>
@@ -47,6 +48,8 @@ export interface DataLoaderState {
   position: number
   /** For iterable datasets: what came from which worker. */
   stream?: StreamPosition
+  /** State of the sampler or batch sampler that was given, where it has one. */
+  sampler?: object
 }
 
 const optionNames = [
@@ -129,6 +132,8 @@ export class DataLoader<T, B = Batched<T>> implements AsyncIterable<Tensors<B>> 
   private readonly order: Sampler<readonly number[] | number> | undefined
   /** The sampler of `shuffle`, which follows the loader's seed. */
   private readonly shuffled: RandomSampler | undefined
+  /** The sampler of the caller. */
+  private readonly given: Sampler<readonly number[] | number> | undefined
   private readonly collate: Collate | undefined
   private readonly numWorkers: number
   private readonly depth: number
@@ -165,6 +170,7 @@ export class DataLoader<T, B = Batched<T>> implements AsyncIterable<Tensors<B>> 
     this.persistent = options.persistentWorkers ?? false
     this.timeout = options.timeout ?? 0
     this.seed = options.seed ?? drawSeed()
+    this.given = sampler ?? batchSampler
     if (!iterable) {
       const samples = source as DatasetLike<T>
       this.shuffled = shuffle ? new RandomSampler(samples, { seed: this.seed }) : undefined
@@ -190,7 +196,14 @@ export class DataLoader<T, B = Batched<T>> implements AsyncIterable<Tensors<B>> 
   /** Where the loader stands, as plain values: also between two batches of a pass, and while workers are ahead. */
   stateDict(): DataLoaderState {
     const { seed, epoch, position, stream } = this
-    return { seed, epoch, position, ...(stream === undefined ? {} : { stream: structuredClone(stream) }) }
+    const sampler = this.given?.stateDict?.()
+    return {
+      seed,
+      epoch,
+      position,
+      ...(stream === undefined ? {} : { stream: structuredClone(stream) }),
+      ...(sampler === undefined ? {} : { sampler: structuredClone(sampler) }),
+    }
   }
 
   /** Continues where another loader stood: the next pass gives the batches that the other had not handed out. Batches
@@ -208,6 +221,7 @@ export class DataLoader<T, B = Batched<T>> implements AsyncIterable<Tensors<B>> 
         action: 'use as many workers, or begin a new pass',
       })
     }
+    if (state.sampler !== undefined) this.given?.loadStateDict?.(state.sampler)
     this.seed = state.seed
     if (this.shuffled !== undefined) this.shuffled.seed = state.seed
     this.epoch = state.epoch

@@ -10,6 +10,22 @@ export interface Sampler<I = number> extends Iterable<I> {
   readonly length: number
   /** Called by the DataLoader before each pass. */
   setEpoch?(epoch: number): void
+  /** What the order depends on beside the epoch, such as a seed: plain values. The DataLoader saves and restores them
+   *  with its own state; without these two a resumed loader gives the batches of the interrupted pass only if the
+   *  sampler was made the same again. */
+  stateDict?(): object
+  loadStateDict?(state: object): void
+}
+
+/** State of the samplers that draw. */
+export interface SamplerState {
+  seed: number
+}
+
+function readSeed(op: string, state: object): number {
+  const { seed } = (state ?? {}) as Partial<SamplerState>
+  checkCount(op, 'seed', seed as number, 0)
+  return seed!
 }
 
 /** What a sampler needs to know of a dataset. */
@@ -80,6 +96,14 @@ export class RandomSampler implements Sampler {
     this.epoch = epoch
   }
 
+  stateDict(): SamplerState {
+    return { seed: this.seed }
+  }
+
+  loadStateDict(state: object): void {
+    this.seed = readSeed('RandomSampler.loadStateDict', state)
+  }
+
   *[Symbol.iterator](): Iterator<number> {
     const random = new RandomStream(this.seed, this.epoch)
     const n = this.source.length
@@ -114,6 +138,14 @@ export class SubsetRandomSampler implements Sampler {
     this.order.setEpoch(epoch)
   }
 
+  stateDict(): SamplerState {
+    return this.order.stateDict()
+  }
+
+  loadStateDict(state: object): void {
+    this.order.loadStateDict(state)
+  }
+
   *[Symbol.iterator](): Iterator<number> {
     for (const i of this.order) yield this.indices[i]!
   }
@@ -121,7 +153,7 @@ export class SubsetRandomSampler implements Sampler {
 
 /** `numSamples` indices, each as likely as its weight. */
 export class WeightedRandomSampler implements Sampler {
-  private readonly seed: number
+  private seed: number
   private readonly replacement: boolean
   private epoch = 0
 
@@ -155,6 +187,14 @@ export class WeightedRandomSampler implements Sampler {
 
   setEpoch(epoch: number): void {
     this.epoch = epoch
+  }
+
+  stateDict(): SamplerState {
+    return { seed: this.seed }
+  }
+
+  loadStateDict(state: object): void {
+    this.seed = readSeed('WeightedRandomSampler.loadStateDict', state)
   }
 
   *[Symbol.iterator](): Iterator<number> {
@@ -206,6 +246,14 @@ export class BatchSampler implements Sampler<number[]> {
     this.sampler.setEpoch?.(epoch)
   }
 
+  stateDict(): object {
+    return this.sampler.stateDict?.() ?? {}
+  }
+
+  loadStateDict(state: object): void {
+    this.sampler.loadStateDict?.(state)
+  }
+
   *[Symbol.iterator](): Iterator<number[]> {
     let batch: number[] = []
     for (const index of this.sampler) {
@@ -252,6 +300,14 @@ export class DistributedSampler implements Sampler {
 
   setEpoch(epoch: number): void {
     this.order.setEpoch?.(epoch)
+  }
+
+  stateDict(): object {
+    return this.order.stateDict?.() ?? {}
+  }
+
+  loadStateDict(state: object): void {
+    this.order.loadStateDict?.(state)
   }
 
   *[Symbol.iterator](): Iterator<number> {

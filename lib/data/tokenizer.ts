@@ -99,6 +99,14 @@ export class CharTokenizer implements Tokenizer {
     private readonly tokens: readonly string[],
     private readonly options: { unkToken?: string } = {},
   ) {
+    if (!Array.isArray(tokens) || !tokens.every((token) => typeof token === 'string')) {
+      throw new ArgumentError('CharTokenizer', {
+        problem: 'not a list of tokens',
+        got: Array.isArray(tokens) ? 'an array that holds something else' : describeValue(tokens),
+        expected: 'an array of characters in the order of their ids',
+        action: 'of a text: CharTokenizer.fromText(text), [...characters]',
+      })
+    }
     this.ids = new Map(tokens.map((token, id) => [token, id]))
     const wrong = tokens.findIndex(
       (token, id) => this.ids.get(token) !== id || ([...token].length !== 1 && token !== options.unkToken),

@@ -2,7 +2,7 @@
 // file in the same folder, fsync, rename over the target, fsync of the folder.
 
 import { randomBytes } from 'node:crypto'
-import { type FileHandle, mkdir, open, realpath, rename, rm } from 'node:fs/promises'
+import { type FileHandle, mkdir, open, realpath, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { FileError, GradusError } from '../errors'
 
@@ -59,6 +59,19 @@ export async function syncFolder(folder: string): Promise<void> {
   }
 }
 
+// A rename would put a file in the place of a device, a pipe or a socket. (Folders it refuses by itself.)
+async function expectReplaceable(op: string, path: string, target: string): Promise<void> {
+  const found = await stat(target).catch(() => undefined)
+  if (found === undefined || found.isFile() || found.isDirectory()) return
+  const kind = found.isFIFO() ? 'a pipe' : found.isSocket() ? 'a socket' : 'a device'
+  throw new FileError(op, {
+    problem: `cannot write ${path}`,
+    got: kind,
+    expected: 'a regular file, or none yet',
+    action: 'choose another path',
+  })
+}
+
 /** @internal Calls `write` with a fresh file and puts that file in the place of `path` when all of it is on disk.
  *  Whatever fails, `path` is untouched and nothing is left behind. Missing folders are made. */
 export async function writeAtomically(
@@ -70,6 +83,7 @@ export async function writeAtomically(
     await makeFolder(dirname(path))
     // A link stays a link: what it points at is replaced.
     const target = await realpath(path).catch(() => path)
+    await expectReplaceable(op, path, target)
     const temporary = temporaryName(target)
     try {
       const file = await open(temporary, 'wx')

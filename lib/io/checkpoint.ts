@@ -12,8 +12,9 @@ import { readOptions } from '../options'
 import * as random from '../random'
 import { Tensor } from '../tensor/tensor'
 import { fileError, makeFolder, syncFolder, temporaryName, writeAtomically, writeFully } from './atomic'
-import { listCheckpoints, place, removeLeftovers } from './checkpointFolder'
+import { listCheckpoints, manifestName, place, removeLeftovers } from './checkpointFolder'
 import { type TensorSource, writeContainer } from './container'
+import { restoreParts } from './restoreParts'
 import { type NamedTensors, safeOpen, sources } from './safetensors'
 import { flattenState, type Json, unflattenState } from './stateTree'
 
@@ -33,7 +34,8 @@ export interface SaveCheckpointOptions {
   step: number
   /** Values of the caller: plain objects, arrays, numbers, text, typed arrays, tensors. */
   extra?: unknown
-  /** Deletes older checkpoints but for this many, when the new one is complete. Default: keeps all. */
+  /** Deletes the checkpoints of the folder but for the new one and those written last before it, so many in all, when
+   *  the new one is complete. What counts is when they were written, not their steps. Default: keeps all. */
   keepLast?: number
   /** Text files to lie beside, such as a model's config.json. */
   files?: Record<string, string>
@@ -62,7 +64,6 @@ interface Manifest {
   extra: Json
 }
 
-const manifestName = 'checkpoint.json'
 const trainingName = 'training.safetensors'
 const extraName = 'extra'
 const reservedNames = ['extra', 'training', 'checkpoint', 'random']
@@ -162,14 +163,15 @@ export async function saveCheckpoint(
     await place(temporary, target)
     await syncFolder(folder)
   } catch (error) {
-    await rm(temporary, { recursive: true, force: true })
+    // where the folder is a file, say, this fails as well
+    await rm(temporary, { recursive: true, force: true }).catch(() => undefined)
     throw fileError(op, `cannot write ${target}`, error)
   }
-  await removeLeftovers(op, folder, keepLast)
+  await removeLeftovers(op, folder, target, keepLast)
   return target
 }
 
-/** The newest complete checkpoint of a folder, or null when there is none (or no folder). */
+/** The complete checkpoint of the highest step in a folder, or null when there is none (or no folder). */
 export async function latestCheckpoint(folder: string): Promise<string | null> {
   try {
     return (await listCheckpoints('io.latestCheckpoint', folder)).at(-1)?.path ?? null
@@ -179,10 +181,12 @@ export async function latestCheckpoint(folder: string): Promise<string | null> {
   }
 }
 
-/** Restores a training run from a checkpoint, or from the newest one of a folder of checkpoints, and the state of the
- *  default generator with it. Everything is read and
- *  checked before the first part is changed; parts that are not asked for are left in the file.
- *  @throws FileError when there is no checkpoint, or a damaged one; ArgumentError when it lacks a part
+/** Restores a training run from a checkpoint, or from that of the highest step in a folder of checkpoints, and the
+ *  state of the default generator with it. All or nothing: everything is read and checked before the first part is
+ *  changed, and when a part refuses its state the others get back what they had. Parts that are not asked for are left in
+ *  the file.
+ *  @throws FileError when there is no checkpoint, or a damaged one; ArgumentError when it lacks a part; what a part throws
+ *  whose state does not fit
  *  @example const { step, extra } = await io.loadCheckpoint('runs/x', { model, optimizer }) */
 export async function loadCheckpoint(path: string, parts: CheckpointParts): Promise<LoadedCheckpoint> {
   const op = 'io.loadCheckpoint'
@@ -224,9 +228,9 @@ export async function loadCheckpoint(path: string, parts: CheckpointParts): Prom
   for (const name of otherParts) states.set(name, restore(manifest.parts[name]!) as object)
   const extra = restore(manifest.extra)
 
-  for (const [name, part] of Object.entries(parts)) part.loadStateDict(states.get(name)!)
-  // Last: a part may draw numbers while it is restored.
-  random.setState(restore(manifest.random) as random.RandomState)
+  const generator = restore(manifest.random) as random.RandomState
+  // After the parts: one may draw numbers while it is restored.
+  await restoreParts(op, parts, states, () => random.setState(generator))
   return { step: manifest.step, extra, path: folder }
 }
 

@@ -124,6 +124,12 @@ export function unflattenState<T>(
   return restore(json)
 }
 
+const isPairs = (value: Json | undefined): value is [Json, Json][] =>
+  Array.isArray(value) && value.every((each) => Array.isArray(each) && each.length === 2)
+
+const damaged = (op: string, got: string): FileError =>
+  new FileError(op, { problem: 'the checkpoint is damaged', got, action: 'load an older checkpoint' })
+
 function restoreSpecial<T>(
   op: string,
   value: { [key: string]: Json },
@@ -135,15 +141,20 @@ function restoreSpecial<T>(
   if (typeof $tensor === 'string') return tensor($tensor)
   if (typeof $array === 'string' && typeof type === 'string' && Object.hasOwn(typedArrays, type)) {
     const raw = bytes($array)
-    const TypedArray = typedArrays[type as keyof typeof typedArrays] as new (buffer: ArrayBuffer) => NodeJS.TypedArray
-    return new TypedArray(raw.slice().buffer)
+    const TypedArray = typedArrays[type as keyof typeof typedArrays]
+    if (raw.byteLength % TypedArray.BYTES_PER_ELEMENT !== 0) throw damaged(op, `${raw.byteLength} bytes of ${type}`)
+    return new (TypedArray as new (buffer: ArrayBuffer) => NodeJS.TypedArray)(raw.slice().buffer)
   }
-  if (typeof $number === 'string') return Number($number)
-  if (typeof $bigint === 'string') return BigInt($bigint)
-  if (Array.isArray($map)) return new Map(($map as [Json, Json][]).map(([key, item]) => [restore(key), restore(item)]))
-  if (Array.isArray($entries)) {
-    return Object.fromEntries(($entries as [string, Json][]).map(([name, item]) => [name, restore(item)]))
+  if (typeof $number === 'string') {
+    if (!['NaN', 'Infinity', '-Infinity', '-0'].includes($number)) throw damaged(op, `$number ${$number}`)
+    return Number($number)
   }
+  if (typeof $bigint === 'string') {
+    if (!/^-?\d+$/.test($bigint)) throw damaged(op, `$bigint ${$bigint}`)
+    return BigInt($bigint)
+  }
+  if (isPairs($map)) return new Map($map.map(([key, item]) => [restore(key), restore(item)]))
+  if (isPairs($entries)) return Object.fromEntries($entries.map(([name, item]) => [name as string, restore(item)]))
   throw new FileError(op, {
     problem: 'the checkpoint holds a value of an unknown kind',
     got: Object.keys(value).join(', '),

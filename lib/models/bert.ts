@@ -250,11 +250,10 @@ export class BERT extends Module {
     return binaryCrossEntropyWithLogits(logits, labels)
   }
 
-  /** The decoder's weight and bias in the state of a masked-LM model are the embedding's and `cls.predictions.bias`, which
-   *  some writers store twice. */
-  loadStateDict(state: StateDict, options?: { strict?: boolean }): ReturnType<Module['loadStateDict']> {
-    const own = Object.entries(state).filter(([name]) => !(this.cls !== null && isTied(name)))
-    return super.loadStateDict(Object.fromEntries(own), options)
+  /** @internal The decoder's weight and bias in the state of a masked-LM model are the embedding's and
+   *  `cls.predictions.bias`, which some writers store twice. */
+  protected _ownState(state: StateDict): StateDict {
+    return Object.fromEntries(Object.entries(state).filter(([name]) => !(this.cls !== null && isTied(name))))
   }
 
   /** Reads a folder with config.json and model.safetensors, as Hugging Face's libraries write it; in evaluation mode.

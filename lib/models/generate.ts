@@ -4,6 +4,7 @@ import { noGrad } from '../autograd/mode'
 import { ArgumentError, describeShape, describeValue, IndexError } from '../errors'
 import { expectCount } from '../nn/arguments'
 import type { Module } from '../nn/module'
+import { expectTensor } from '../ops/registry'
 import { fromTypedArray } from '../tensor/create'
 import { tidy } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
@@ -94,6 +95,7 @@ async function readPrompt(prompt: Prompt): Promise<number[][]> {
 /** Number of padded tokens in front of each prompt. */
 async function readPadding(mask: Tensor | null | undefined, rows: number[][]): Promise<number[]> {
   if (mask === null || mask === undefined) return rows.map(() => 0)
+  expectTensor('generate', 'attentionMask', mask)
   const T = rows[0]!.length
   if (mask.ndim !== 2 || mask.shape[0] !== rows.length || mask.shape[1] !== T) {
     throw new ArgumentError('generate', {

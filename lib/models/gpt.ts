@@ -148,7 +148,13 @@ export class GPT extends Module implements CausalLM {
   }
 
   forward<Batch extends GPTBatch>(batch: Batch): GPTOutput<Batch> {
-    const { inputIds, attentionMask, labels, positionIds, returnLogits = true } = readBatch('GPT', batch)
+    const {
+      inputIds,
+      attentionMask,
+      labels,
+      positionIds,
+      returnLogits = true,
+    } = readBatch('GPT', batch, ['returnLogits'])
     expectIndices('GPT', 'inputIds', inputIds)
     const real = attentionMask ? readAttentionMask('GPT', attentionMask, inputIds.shape) : null
     if (labels) expectIndices('GPT', 'labels', labels, inputIds.shape)
@@ -180,7 +186,7 @@ export class GPT extends Module implements CausalLM {
   /** How many tokens of a batch are foretold: what its loss is the mean over, int64 of rank 0.
    *  @example model.countTargets({ inputIds, labels: inputIds }) // 14 */
   countTargets(batch: GPTBatch): Tensor {
-    const { inputIds, attentionMask, labels } = readBatch('GPT', batch)
+    const { inputIds, attentionMask, labels } = readBatch('GPT', batch, ['returnLogits'])
     return tidy(() => {
       const real = attentionMask ? readAttentionMask('GPT', attentionMask, inputIds.shape) : null
       expectIndices('GPT', 'labels', labels as Tensor, inputIds.shape)
@@ -236,11 +242,11 @@ export class GPT extends Module implements CausalLM {
     return stream(this, inputIds, options)
   }
 
-  /** The head's weight in the state of a tied model is the embedding's, which some writers store twice. */
-  loadStateDict(state: StateDict, options?: { strict?: boolean }): ReturnType<Module['loadStateDict']> {
-    if (this.lm_head !== null || !('lm_head.weight' in state)) return super.loadStateDict(state, options)
+  /** @internal The head's weight in the state of a tied model is the embedding's, which some writers store twice. */
+  protected _ownState(state: StateDict): StateDict {
+    if (this.lm_head !== null || !('lm_head.weight' in state)) return state
     const { 'lm_head.weight': _, ...rest } = state
-    return super.loadStateDict(rest, options)
+    return rest
   }
 
   /** Reads a folder with config.json and model.safetensors, as Hugging Face's libraries write it; in evaluation mode. */

@@ -29,9 +29,47 @@ function describeBatch(batch: unknown): string {
   return `${describeValue(batch)}${keys.length > 0 ? ` with ${keys.join(', ')}` : ''}`
 }
 
-/** @internal The batch, which may hold more than the model reads, but nothing under Python's names. */
+// What other libraries call a mask and labels.
+const aliases: Readonly<Record<string, string>> = {
+  mask: 'attentionMask',
+  attnMask: 'attentionMask',
+  paddingMask: 'attentionMask',
+  keyPaddingMask: 'attentionMask',
+  target: 'labels',
+  targets: 'labels',
+}
+
+/** Whether one word is the other but for case, underscores, the order of its letters, or one letter too many or few. */
+function isNear(a: string, b: string): boolean {
+  const plain = (word: string): string => word.replaceAll('_', '').toLowerCase()
+  const sorted = (word: string): string => [...word].sort().join('')
+  const [short, long] = [plain(a), plain(b)].sort((x, y) => x.length - y.length) as [string, string]
+  if (short.length === long.length) return sorted(short) === sorted(long)
+  return [...long].some((_, i) => long.slice(0, i) + long.slice(i + 1) === short)
+}
+
+// A mask or labels under another name would count for nothing without a word. Where the name that is meant is there, too,
+// the other one is the caller's.
+function refuseNearMisses(op: string, batch: object, names: readonly string[]): void {
+  for (const name in batch) {
+    if (names.includes(name)) continue
+    const meant = Object.hasOwn(aliases, name) ? aliases[name]! : names.find((each) => isNear(name, each))
+    if (meant === undefined || (batch as Record<string, unknown>)[meant] !== undefined) continue
+    throw new ArgumentError(op, {
+      problem: 'the batch has an unknown key',
+      got: name,
+      expected: names.join(', '),
+      action: `did you mean ${meant}? Otherwise give it another name, or leave it out`,
+    })
+  }
+}
+
+/** @internal The batch, which may hold more than the model reads, but nothing that is meant for it under another name. */
 export function readBatch<Batch extends ModelBatch>(op: string, batch: Batch, more: readonly string[] = []): Batch {
-  if (batch !== null && typeof batch === 'object') refuseSnakeCase(op, batch, [...fields, ...more])
+  if (batch !== null && typeof batch === 'object') {
+    refuseSnakeCase(op, batch, [...fields, ...more])
+    refuseNearMisses(op, batch, [...fields, ...more])
+  }
   if (batch === null || typeof batch !== 'object' || !(batch.inputIds instanceof Tensor)) {
     throw new ArgumentError(op, {
       problem: 'the batch has no inputIds',

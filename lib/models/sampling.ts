@@ -3,7 +3,7 @@
 import { FLOAT32, INT64 } from '../dtype'
 import { ArgumentError, describeValue } from '../errors'
 import { expectCount } from '../nn/arguments'
-import { argmax, cumsum, softmax, sort, topk } from '../ops/index'
+import { amax, argmax, cumsum, softmax, sort, topk } from '../ops/index'
 import { readOptions } from '../options'
 import { defaultGenerator, Generator } from '../random'
 import { native, run } from '../tensor/dispatch'
@@ -57,6 +57,9 @@ export function readSampling(options: SamplingOptions): Sampling {
   return { temperature, topK: topK ?? null, topP, generator }
 }
 
+const leastPlainTemperature = 1e-30
+const largestFloat32 = (2 - 2 ** -23) * 2 ** 127
+
 const multinomialOp = native('multinomial', 'seed,offset,replacement')
 
 /** @internal One token a row: logits [B, V] -> int64 [B]. */
@@ -64,7 +67,10 @@ export function chooseTokens(logits: Tensor, sampling: Sampling): Tensor {
   if (sampling === null) return argmax(logits, -1)
   const { temperature, topK, topP, generator } = sampling
   const [B, V] = logits.shape as [number, number]
-  let scores = (logits._dtype === FLOAT32 ? logits : logits.to('float32')).mul(1 / temperature)
+  let scores = logits._dtype === FLOAT32 ? logits : logits.to('float32')
+  // so near 0 that the quotients overflow: only what is to the highest logit counts, and -Infinity is right for the others
+  if (temperature < leastPlainTemperature) scores = scores.sub(amax(scores, -1, { keepdim: true }))
+  scores = scores.mul(Math.min(1 / temperature, largestFloat32))
   let order: Tensor | null = null // tokens by descending score, where only the first ones may be drawn
   if (topK !== null && topK < V) ({ values: scores, indices: order } = topk(scores, topK, -1))
   else if (topP < 1) ({ values: scores, indices: order } = sort(scores, -1, { descending: true }))

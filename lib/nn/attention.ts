@@ -26,7 +26,7 @@ export interface MultiheadAttentionOptions extends Pick<TensorOptions, 'dtype' |
 
 /** What a call of `MultiheadAttention` takes beside query, key and value. */
 export interface MultiheadAttentionCall {
-  /** [B, S]: true where a key is hidden, or numbers that are added to its scores. */
+  /** [B, S], or [S] without the batch dim: true where a key is hidden, or numbers that are added to its scores. */
   keyPaddingMask?: Tensor | null
   /** [L, S] or [B * numHeads, L, S]: true where a key is hidden from a query, or numbers that are added. */
   attnMask?: Tensor | null
@@ -116,8 +116,11 @@ export class MultiheadAttention extends Module {
     const S = k.size(2)
     const mask = mergeMasks(
       // autocast changes the dtype of the projections, not that of the mask
-      readMask('attnMask', attnMask, query, (shape) => (shape.length === 2 ? [1, 1, L, S] : [B, this.numHeads, L, S])),
-      readMask('keyPaddingMask', keyPaddingMask, query, () => [B, 1, 1, S]),
+      readMask('attnMask', attnMask, query, {
+        [describeShape([L, S])]: [1, 1, L, S],
+        [describeShape([B * this.numHeads, L, S])]: [B, this.numHeads, L, S],
+      }),
+      readMask('keyPaddingMask', keyPaddingMask, query, { [describeShape(batched ? [B, S] : [S])]: [B, 1, 1, S] }),
     )
     const dropoutP = this.training ? this.dropout : 0
     const [heads, probabilities] = needWeights
@@ -172,21 +175,22 @@ export function splitHeads(x: Tensor, count: number, nHead: number): Tensor[] {
   return x.split(nHead * D, -1).map((part) => part.view(B, T, nHead, D).transpose(1, 2))
 }
 
-// PyTorch's masks say what is hidden; those of scaledDotProductAttention say what may be seen.
+// PyTorch's masks say what is hidden; those of scaledDotProductAttention say what may be seen. `shapes` has the shape of
+// the scores for each shape that the mask may have.
 function readMask(
   name: string,
   mask: Tensor | null,
   query: Tensor,
-  shapeFor: (shape: readonly number[]) => number[],
+  shapes: Record<string, [number, number, number, number]>,
 ): Tensor | null {
   if (mask === null) return null
-  const shape = shapeFor(mask.shape)
-  const given = shape.filter((_, d) => !(shape[d] === 1 && mask.ndim < shape.length))
-  if (mask.numel !== shape.reduce((a, b) => a * b, 1)) {
+  const got = describeShape(mask.shape)
+  const shape = shapes[got]
+  if (shape === undefined) {
     throw new ShapeError('MultiheadAttention', {
       problem: `${name} has the wrong shape`,
-      got: describeShape(mask.shape),
-      expected: describeShape(given),
+      got,
+      expected: Object.keys(shapes).join(' or '),
     })
   }
   if (mask.dtype !== 'bool' && mask.dtype !== query.dtype) {

@@ -18,7 +18,7 @@ import { type HookHandle, Tensor } from '../tensor/tensor'
 import { newContext, pathOf } from './context'
 import { addHook, type BackwardHook, type ForwardHook, type ForwardPreHook, ModuleHooks } from './hooks'
 import { clearGradients, isParameter, parameter, rememberName } from './parameter'
-import { type IncompatibleKeys, loadInto, type StateDict, type StateEntry } from './stateDict'
+import { expectStateDict, type IncompatibleKeys, loadInto, type StateDict, type StateEntry } from './stateDict'
 
 const wholeDTypes: ReadonlySet<string> = new Set<DType>(['int64', 'int32', 'uint8', 'bool'])
 
@@ -284,7 +284,22 @@ export class Module {
    *  @throws StateError when `strict` (the default) and names are missing or unknown; ShapeError when a shape differs */
   loadStateDict(state: StateDict, options: { strict?: boolean } = {}): IncompatibleKeys {
     const { strict = true } = readOptions('loadStateDict', options, ['strict'])
-    return loadInto(this.#state(), state, strict)
+    expectStateDict(state)
+    return loadInto(this.#state(), this._ownState(state), strict)
+  }
+
+  /** @internal Throws what `loadStateDict` would, and changes nothing. False where a subclass has a `loadStateDict` of its
+   *  own, of which nothing is known. */
+  _checkStateDict(state: StateDict): boolean {
+    if (this.loadStateDict !== Module.prototype.loadStateDict) return false
+    expectStateDict(state)
+    loadInto(this.#state(), this._ownState(state), true, false)
+    return true
+  }
+
+  /** @internal A state dict without what writers store beside a module's own names. */
+  protected _ownState(state: StateDict): StateDict {
+    return state
   }
 
   /** Sets training mode for this module and all below it. */

@@ -22,15 +22,24 @@ export interface StateEntry {
   layout: (tensor: Tensor) => Tensor
 }
 
-/** @internal Copies values into parameters and buffers. Everything is checked before anything is written. */
-export function loadInto(targets: readonly StateEntry[], state: StateDict, strict: boolean): IncompatibleKeys {
-  if (state === null || typeof state !== 'object') {
-    throw new ArgumentError('loadStateDict', {
-      problem: 'not a state dict',
-      got: describeValue(state),
-      expected: 'an object of tensors by name',
-    })
-  }
+/** @internal Throws unless there are names to look up. */
+export function expectStateDict(state: unknown): void {
+  if (state !== null && typeof state === 'object') return
+  throw new ArgumentError('loadStateDict', {
+    problem: 'not a state dict',
+    got: describeValue(state),
+    expected: 'an object of tensors by name',
+  })
+}
+
+/** @internal Copies values into parameters and buffers. Everything is checked before anything is written.
+ *  @param write false: only checks */
+export function loadInto(
+  targets: readonly StateEntry[],
+  state: StateDict,
+  strict: boolean,
+  write = true,
+): IncompatibleKeys {
   const names = new Set(targets.map(({ path }) => path))
   const missingKeys = [...names].filter((name) => !(name in state))
   const unexpectedKeys = Object.keys(state).filter((name) => !names.has(name))
@@ -56,6 +65,7 @@ export function loadInto(targets: readonly StateEntry[], state: StateDict, stric
       }
       source._alive('loadStateDict')
     }
+    if (!write) return
     withoutGrad(() => {
       for (const [path, target] of pairs) target.copy_(state[path]!)
     })

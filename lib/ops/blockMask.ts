@@ -73,7 +73,17 @@ function bitsOf(op: string, { rows, columns }: Grid, sees: (query: number, key: 
   }
   const bits = new Uint8Array(rows * columns)
   for (let i = 0; i < rows; i++) {
-    for (let j = 0; j < columns; j++) if (sees(i, j)) bits[i * columns + j] = 1
+    for (let j = 0; j < columns; j++) {
+      const seen: unknown = sees(i, j)
+      if (typeof seen !== 'boolean') {
+        throw new ArgumentError(op, {
+          problem: 'the function does not say whether a block is seen',
+          got: `${describeValue(seen)} for block ${i}, ${j}`,
+          expected: 'true or false',
+        })
+      }
+      if (seen) bits[i * columns + j] = 1
+    }
   }
   return fromTypedArray(bits, [rows, columns], { dtype: 'bool' })
 }

@@ -3,6 +3,7 @@
 import { autocasting } from '../autograd/autocast'
 import { BFLOAT16, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, UINT8 } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
+import { readOptions } from '../options'
 import { tidy } from '../tensor/scope'
 import { contiguousStrides, type Shape, Tensor } from '../tensor/tensor'
 import { autocastProduct, autocastsToFloat32 } from './autocast'
@@ -198,6 +199,15 @@ export interface LinearCrossEntropyOptions extends Omit<CrossEntropyOptions, 'we
   chunkBytes?: number
 }
 
+const linearOptionNames = [
+  'classWeight',
+  'skipIgnored',
+  'chunkBytes',
+  'ignoreIndex',
+  'labelSmoothing',
+  'reduction',
+] as const
+
 /** crossEntropy(linear(x, weight), target) without the logits: rows pass in chunks of at most `chunkBytes` of them, and
  *  the gradients are made along with the loss, while a chunk is at hand. Ignored rows cost nothing, unless
  *  `skipIgnored` is false (for measuring).
@@ -205,16 +215,23 @@ export interface LinearCrossEntropyOptions extends Omit<CrossEntropyOptions, 'we
  *  -> float32 [] (float64 for float64). `classWeight`, ignoreIndex, labelSmoothing and reduction ('mean' or 'sum') as in
  *  crossEntropy.
  *  backward() can pass once.
- *  @throws ShapeError when shapes do not fit; DTypeError when dtypes do not
+ *  @throws ShapeError when shapes do not fit; DTypeError when dtypes do not; ArgumentError for an
+ *  option that does not exist or makes no sense
  *  @see Wijmans et al. 2024, arXiv:2411.09009
  *  @example linearCrossEntropy(hidden, head.weight, target, { ignoreIndex: -100 }) */
 export function linearCrossEntropy(
   x: Tensor,
   weight: Tensor,
   target: Tensor,
-  { classWeight = null, skipIgnored = true, chunkBytes = 256 << 20, ...given }: LinearCrossEntropyOptions = {},
+  optionsGiven: LinearCrossEntropyOptions = {},
 ): Tensor {
   const op = 'linearCrossEntropy'
+  if (optionsGiven !== null && typeof optionsGiven === 'object' && 'weight' in optionsGiven) {
+    const action = "write classWeight; weight is the layer's and comes second"
+    throw new ArgumentError(op, { problem: 'unknown option', got: 'weight', action })
+  }
+  const read = readOptions(op, optionsGiven, linearOptionNames)
+  const { classWeight = null, skipIgnored = true, chunkBytes = 256 << 20, ...given } = read
   for (const [name, each] of [
     ['x', x],
     ['weight', weight],

@@ -19,6 +19,7 @@ const adagradOp = native('adagrad', `${frame},lr,lrDecay,eps,weightDecay,maximiz
 const quantizeOp = native('quantizeBlocks', 'signed')
 const dequantizeOp = native('dequantizeBlocks', 'signed')
 const copyOp = native('copy')
+const gateOp = native('gate')
 
 /** @internal What the device does with the gradients of a step, and whether it takes the step at all. All are float32
  *  of rank 0. */
@@ -40,6 +41,18 @@ export interface StepOperands {
   /** Updates so far, where the device counts them. */
   readonly steps: readonly Tensor[] | null
   readonly conditions: StepConditions
+}
+
+/** @internal What every call of a step takes as `foundInf` when there are several: a late error in one gradient then
+ *  stops all of them, and a step is taken whole or not at all. Null when one call is enough. */
+export function gateOf(calls: readonly (readonly Tensor[])[]): Tensor | null {
+  if (calls.reduce((n, params) => n + Math.ceil(params.length / MOST), 0) < 2) return null
+  let open: Tensor[] = calls.flatMap((params) => params.map((param) => param.grad!))
+  do {
+    const parts = Array.from({ length: Math.ceil(open.length / MOST) }, (_, i) => open.slice(i * MOST, (i + 1) * MOST))
+    open = parts.map((part) => run(gateOp, part, [], FLOAT32))
+  } while (open.length > 1)
+  return open[0]!
 }
 
 // A kernel reads gradients in the parameter's dtype, or in float32 for 16-bit parameters.

@@ -148,7 +148,8 @@ function check<Batch>(model: unknown, group: readonly Batch[], options: Accumula
 
 /** One optimizer step over a group of micro-batches, equal to that over one batch of all their samples: each mean loss
  *  counts by its share of the group's targets, so that micro-batches of different length, padding or size, and a last
- *  group that is shorter, change nothing. Clears the gradients first; then forward and backward of each micro-batch, and
+ *  group that is shorter, change nothing. (One without targets counts for nothing; the gradients of a loss of your own
+ *  must then be 0 and not NaN, as those of gradus's losses are.) Clears the gradients first; then forward and backward of each micro-batch, and
  *  one step, with the gradients clipped to `maxNorm` and through the `scaler` where these are given.
  *
  *  Waits until all but the last micro-batch have run, without blocking the event loop; what it returns is not waited for.
@@ -171,7 +172,7 @@ export async function accumulate<Batch, Step = never>(
   optimizer.zeroGrad()
 
   const [counts, total] = tidy(() => {
-    const each = group.map((batch) => countOf(model, batch, targets).to('float64'))
+    const each = group.map((batch) => countOf(model, batch, targets).to('float64').clone()) // the caller's may be float64 already
     return [each, each.reduce((a, b) => a.add(b))] as const
   })
   let loss = unscoped(() => zeros([]))

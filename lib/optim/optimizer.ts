@@ -5,12 +5,12 @@ import { ArgumentError, describeShape, describeValue, ShapeError, StateError } f
 import { clearGradients } from '../nn/parameter'
 import { sameShape } from '../ops/broadcast'
 import { totalNorm } from '../ops/multiTensor'
-import type { StepConditions, StepOperands } from '../ops/optim'
+import { gateOf, type StepConditions, type StepOperands } from '../ops/optim'
 import { readOptions, refuseSnakeCase } from '../options'
 import { full } from '../tensor/create'
 import { flushReleases, releaseTensor } from '../tensor/memory'
 import { inPhase, isListening, noteTensor } from '../tensor/memoryNotes'
-import { unscoped } from '../tensor/scope'
+import { tidy, unscoped } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
 import { checkRange, expectGradient, expectParameter, zerosFor } from './arguments'
 
@@ -69,6 +69,7 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
    *  decides. @internal */
   readonly _decidesOnDevice: boolean = false
   #conditions = unconditional
+  #gate: Tensor | null = null
   #undecided: (() => void)[] = []
 
   /** @param defaults options of groups that do not say otherwise */
@@ -133,12 +134,17 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
       norm = outer.norm ?? totalNorm([...new Set(due.flat().map((param) => param.grad!))])
       this.#conditions = { ...outer, norm, maxNorm }
     }
+    const { foundInf, norm: ofAll } = this.#conditions // each depends on all gradients, too
+    const gate = foundInf || ofAll ? null : tidy(() => gateOf(due))
+    this.#gate = gate
     try {
       due.forEach((params, i) => {
         if (params.length > 0) this.update(this.paramGroups[i]!, params)
       })
     } finally {
       this.#conditions = outer
+      this.#gate = null
+      gate?.dispose()
     }
     for (const each of this._afterStep) each()
     return norm
@@ -266,7 +272,7 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
       grads: params.map((param) => param.grad!),
       states: names.map((name) => params.map((param) => this.namedState(param, name))),
       steps,
-      conditions: this.#conditions,
+      conditions: this.#gate === null ? this.#conditions : { ...this.#conditions, foundInf: this.#gate },
     }
   }
 

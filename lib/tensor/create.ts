@@ -250,6 +250,13 @@ export function fromTypedArray(
       expected: 'a Float32Array, BigInt64Array, Int32Array, …',
     })
   }
+  if (isDetached(array)) {
+    throw new ArgumentError('fromTypedArray', {
+      problem: 'the array has no memory any more',
+      got: `${describeValue(array)} on a detached buffer`,
+      action: 'read it before its buffer is transferred, or copy it',
+    })
+  }
   const sizes = checkShape('fromTypedArray', shape)
   const count = sizes.reduce((a, b) => a * b, 1)
   if (count !== array.length) {
@@ -273,6 +280,17 @@ export function fromTypedArray(
   }
   const bytes = new Uint8Array(source.buffer, source.byteOffset, source.byteLength)
   return finish(convert(upload(bytes, sizes, natural), wanted), options)
+}
+
+// A detached buffer refuses every view, also an empty one. (`ArrayBuffer.prototype.detached` is newer than Node 20.)
+function isDetached(array: SourceArray): boolean {
+  if (array.length > 0) return false
+  try {
+    new Uint8Array(array.buffer, 0, 0)
+    return false
+  } catch {
+    return true
+  }
 }
 
 // Node's Buffer is a Uint8Array of another class.

@@ -78,6 +78,9 @@ function finish(attrs: readonly number[]): void {
 
 const none: readonly number[] = []
 
+/** An output that is there already, as native/binding/dispatch.cc reads it. */
+const target = (output: Tensor): number => (output._accumulates ? -output._handle : output._handle)
+
 /** Runs an operator with one new output of the given shape and dtype code. */
 export function run(
   op: NativeOp,
@@ -114,7 +117,7 @@ export function runMany(
     if (output instanceof Tensor) {
       if (output._released !== null) throw releasedError(op.name, output)
       if (observer !== null) observer.uses(output)
-      scratch[at++] = output._handle
+      scratch[at++] = target(output)
     } else {
       putShape(output[0], output[1])
     }
@@ -141,7 +144,7 @@ export function runInto(
   if (out._released !== null) throw releasedError(op.name, out)
   if (observer !== null) observer.uses(out)
   begin(op, inputs, 1, attrs.length)
-  scratch[at++] = out._handle
+  scratch[at++] = target(out)
   finish(attrs)
   out._bumpVersion()
   return out

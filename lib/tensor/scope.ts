@@ -47,7 +47,8 @@ function close(scope: Scope, result: unknown, held: object | null): void {
     }
     for (const tensor of scope.tensors) {
       if (tensor._released !== null) continue
-      if (tensor._kept || tensor._survives === kept) leaveToCollector(tensor)
+      if (tensor._survives === kept) tensor._kept = true // a module's own field: backward leaves it, too
+      if (tensor._kept) leaveToCollector(tensor)
       else if (tensor._survives !== mark) releaseTensor(tensor, scope.label)
       else if (scope.parent !== null) scope.parent.tensors.push(tensor)
       else leaveToCollector(tensor)

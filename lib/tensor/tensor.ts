@@ -83,6 +83,8 @@ export class Tensor {
   _hooks: GradientHook[] | null = null
   /** @internal how to compute it again, when that is cheaper than keeping it for backward */
   _recipe: Recipe | null = null
+  /** @internal a sum of gradients: it fails with what fails to be added to it, so that no optimizer takes it for whole */
+  _accumulates = false
   /** @internal retainGrad was called */
   _retainGrad = false
 

@@ -6,9 +6,9 @@ import { noGrad } from '../autograd/index'
 import { DataLoader } from '../data/loader'
 import { TextDataset, type TextSample } from '../data/text'
 import { CharTokenizer } from '../data/tokenizer'
-import { ArgumentError, FileError, StateError } from '../errors'
+import { ArgumentError, describeValue, FileError, StateError } from '../errors'
 import { writeAtomically } from '../io/atomic'
-import { loadCheckpoint, saveCheckpoint } from '../io/checkpoint'
+import { latestCheckpoint, loadCheckpoint, saveCheckpoint } from '../io/checkpoint'
 import type { MemoryReport } from '../memoryReport'
 import { GPT } from '../models/gpt'
 import { htmlReport, lossChart, type StepRecord, type TrainingHistory } from '../monitor/report'
@@ -36,7 +36,7 @@ export interface LanguageModelConfig {
 /** Options of `trainLanguageModel`. */
 export interface LanguageModelOptions extends PaceOptions {
   text: string
-  /** Folder for checkpoints and report. */
+  /** Folder for checkpoints and report; without `resume` one that holds no checkpoints. */
   out: string
   /** Continues from the newest checkpoint in `out`. */
   resume?: boolean
@@ -74,6 +74,30 @@ export interface LanguageModelProgress {
   textHash: string
   pace: PaceState
   history: TrainingHistory
+}
+
+const hashOf = (text: string): string => createHash('sha256').update(text).digest('hex')
+
+/** @internal What the newest checkpoint of a run holds beside the parts.
+ *  @throws FileError when there is none, or one of another program */
+export async function readRun(op: string, run: string): Promise<{ path: string; progress: LanguageModelProgress }> {
+  const { extra, path } = await loadCheckpoint(run, {})
+  const progress = (extra ?? {}) as Partial<LanguageModelProgress>
+  const isObject = (value: unknown): boolean => typeof value === 'object' && value !== null
+  const lacks = [
+    !isObject(progress.config) && 'config',
+    typeof progress.characters !== 'string' && 'characters',
+    typeof progress.textHash !== 'string' && 'textHash',
+    !isObject(progress.pace) && 'pace',
+    !isObject(progress.history) && 'history',
+  ].filter(Boolean)
+  if (lacks.length === 0) return { path, progress: progress as LanguageModelProgress }
+  throw new FileError(op, {
+    problem: 'the checkpoint is not one of gradus train',
+    got: `${path}, without ${lacks.join(', ')}`,
+    expected: 'a folder that gradus train made',
+    action: 'read it with io.loadCheckpoint and the model that it was saved from',
+  })
 }
 
 const validationShare = 0.1
@@ -118,7 +142,7 @@ class Run {
     const held = tokens.subarray(cut, cut + validationWindows * (blockSize - 1) + 1)
     // a model that has seen little yet knows best what follows the commonest token
     this.start = commonestToken(train)
-    this.textHash = createHash('sha256').update(options.text).digest('hex')
+    this.textHash = hashOf(options.text)
     this.model = new GPT({ vocabSize: tokenizer.vocabSize, nLayer, nHead, nEmbd, blockSize, dropout })
     this.optimizer = new AdamW(decayGroups(this.model), { lr: learningRate, betas: [0.9, 0.95] })
     this.pace = new Pace(options)
@@ -153,16 +177,32 @@ class Run {
     return { model, optimizer, schedule, loader }
   }
 
-  async restore(): Promise<void> {
-    const { step, extra, path } = await loadCheckpoint(this.options.out, this.parts())
-    const { textHash, pace, history } = extra as LanguageModelProgress
-    if (textHash !== this.textHash) {
+  /** Continues a run. What does not fit is said before anything is loaded. */
+  static async resume(config: LanguageModelConfig, options: LanguageModelOptions): Promise<Run> {
+    const { path, progress } = await readRun('train', options.out)
+    if (progress.textHash !== hashOf(options.text)) {
       throw new FileError('train', {
         problem: 'the run was made with another text',
-        got: this.config.title,
+        got: config.title,
         action: 'resume with the same text, or begin in another folder',
       })
     }
+    for (const name of Object.keys(progress.config) as (keyof LanguageModelConfig)[]) {
+      if (name === 'title' || config[name] === progress.config[name]) continue
+      throw new ArgumentError('train', {
+        problem: `the run was begun with another ${name}`,
+        got: describeValue(config[name]),
+        expected: describeValue(progress.config[name]),
+        action: 'resume with the same configuration, or begin in another folder',
+      })
+    }
+    const run = new Run(config, new CharTokenizer([...progress.characters]), options)
+    await run.restore(path, progress)
+    return run
+  }
+
+  private async restore(path: string, { pace, history }: LanguageModelProgress): Promise<void> {
+    const { step } = await loadCheckpoint(path, this.parts())
     this.step = step
     this.checkpoint = path
     this.pace = new Pace(this.options, pace)
@@ -244,7 +284,7 @@ class Run {
       throw new StateError('train', {
         problem: 'the loss is not a finite number any more',
         got: `${lossValue} in step ${this.step}`,
-        action: 'lower the learning rate; the last checkpoint is still good',
+        action: `lower the learning rate${this.checkpoint === '' ? '' : '; the last checkpoint is still good'}`,
       })
     }
     this.history.steps.push(record)
@@ -320,7 +360,8 @@ class Run {
 
 /** Trains a GPT on the characters of a text and leaves a checkpoint and a report in `out`. With `steps` and a seed the
  *  weights are the same bits every time, also when the run was stopped and resumed in between.
- *  @throws ArgumentError when the text is too short for the context; FileError when `out` cannot be written */
+ *  @throws ArgumentError when the text is too short for the context, or `config` is not that of the run to resume; FileError when `out` cannot be written, or
+ *  holds checkpoints and `resume` is not set */
 export async function trainLanguageModel(
   config: LanguageModelConfig,
   options: LanguageModelOptions,
@@ -334,7 +375,17 @@ export async function trainLanguageModel(
       action: 'give a longer text or a smaller context',
     })
   }
-  const run = new Run(config, CharTokenizer.fromText(options.text), options)
-  if (options.resume) await run.restore()
+  const present = options.resume ? null : await latestCheckpoint(options.out)
+  if (present !== null) {
+    throw new FileError('train', {
+      problem: 'the output folder holds checkpoints of another run',
+      got: present,
+      expected: 'a folder without any',
+      action: 'give another one with --out, continue that run with --resume, or delete it',
+    })
+  }
+  const run = options.resume
+    ? await Run.resume(config, options)
+    : new Run(config, CharTokenizer.fromText(options.text), options)
   return run.run()
 }

@@ -47,7 +47,8 @@ export class Pace {
   }
 
   isOver(step: number): boolean {
-    return step >= this.limit || this.elapsed >= this.seconds
+    // a run has a step at least, however short its time
+    return step >= this.limit || (step > 0 && this.elapsed >= this.seconds)
   }
 
   /** Notes that `step` steps are done, and plans anew when the time decides. The speed is that of the last half of the

@@ -4,7 +4,8 @@
 //                  an input: a handle, or 0 where an optional one is absent
 //                  an output: an existing handle (overwritten in place)
 //                          or 0, dtype, rank, sizes...   (a new tensor)
-//                          or -k, dtype                  (a new tensor with the sizes of input k - 1)
+//                          or -handle                    (an existing gradient, which fails with the operation)
+//                          or -k, dtype                  (a new tensor with the sizes of input k - 1; k <= 4096)
 //             out  the handles of the new outputs, in order
 //   view      in   handle, storage offset, rank, sizes..., strides...      out  handle
 //   release   in   count, handles...
@@ -48,6 +49,8 @@ void setLayout(TensorView& view, DType dtype, int rank, const double* sizes) {
 
 namespace {
 
+constexpr int kMany = 4096;
+
 Tensor* newTensor() {
   auto tensor = new Tensor;
   tensor->storage = new Storage;
@@ -88,11 +91,11 @@ int rankOf(double value) {
 // Deletes the outputs made so far when a rule refuses the call.
 class FreshOutputs {
  public:
-  explicit FreshOutputs(std::vector<Tensor*>& out, const bool* existing) : out_(out), existing_(existing) {}
+  explicit FreshOutputs(std::vector<Tensor*>& out, const Output* kinds) : out_(out), kinds_(kinds) {}
   ~FreshOutputs() {
     if (kept_) return;
     for (size_t i = 0; i < out_.size(); ++i) {
-      if (!existing_[i] && out_[i]) {
+      if (kinds_[i] == Output::kNew && out_[i]) {
         delete out_[i]->storage;
         delete out_[i];
       }
@@ -102,7 +105,7 @@ class FreshOutputs {
 
  private:
   std::vector<Tensor*>& out_;
-  const bool* existing_;
+  const Output* kinds_;
   bool kept_ = false;
 };
 
@@ -133,8 +136,6 @@ void checkTarget(const OpInfo& info, const TensorView& view) {
   }
 }
 
-constexpr int kMany = 4096;
-
 void dispatchCall(Environment& environment) {
   Cursor cursor(environment);
   const int op = countIn(cursor.next(), kNumOps - 1, "op");
@@ -151,7 +152,7 @@ void dispatchCall(Environment& environment) {
   auto& out = environment.out;
   in.resize(nIn);
   out.assign(nOut, nullptr);
-  static thread_local bool existing[kMany];
+  static thread_local Output kinds[kMany];
   static thread_local std::vector<TensorView> inViews, outViews;
   if (inViews.size() < static_cast<size_t>(nIn)) inViews.resize(nIn);
   if (outViews.size() < static_cast<size_t>(nOut)) outViews.resize(nOut);
@@ -164,13 +165,13 @@ void dispatchCall(Environment& environment) {
       inViews[i].rank = -1;
     }
   }
-  std::fill_n(existing, nOut, false);
-  FreshOutputs fresh(out, existing);
+  std::fill_n(kinds, nOut, Output::kNew);
+  FreshOutputs fresh(out, kinds);
   for (int i = 0; i < nOut; ++i) {
     const double kind = cursor.next();
-    if (kind > 0) {
-      out[i] = environment.find(kind, info.name);
-      existing[i] = true;
+    if (kind > 0 || kind < -kMany) {
+      out[i] = environment.find(std::abs(kind), info.name);
+      kinds[i] = kind > 0 ? Output::kExisting : Output::kGradient;
       checkTarget(info, out[i]->view);
       outViews[i] = out[i]->view;
     } else {
@@ -207,10 +208,10 @@ void dispatchCall(Environment& environment) {
   environment.handles.makeRoom(nOut);
   double* result = environment.scratch;
   for (int i = 0; i < nOut; ++i) {
-    if (!existing[i]) *result++ = environment.handles.add(out[i]);
+    if (kinds[i] == Output::kNew) *result++ = environment.handles.add(out[i]);
   }
   fresh.keep();
-  Stream::cpu().run(&environment.account, op, context, in.data(), nIn, out.data(), existing, nOut, attributes, nAttr);
+  Stream::cpu().run(&environment.account, op, context, in.data(), nIn, out.data(), kinds, nOut, attributes, nAttr);
 }
 
 void makeView(Environment& environment) {

@@ -123,12 +123,12 @@ char* append(char* at, const T* from, size_t count) {
 }  // namespace
 
 void Stream::run(Account* account, int op, uint32_t context, Tensor* const* in, int nIn, Tensor* const* out,
-                 const bool* existing, int nOut, const double* attr, int nAttr) {
+                 const Output* kinds, int nOut, const double* attr, int nAttr) {
   if (isIdle() && isSmall(op, out, nOut)) {
     std::lock_guard lock(producer_);
     if (isIdle()) {
       performed_ = true;
-      return perform({account, op, context, in, out, existing, attr, nIn, nOut, nAttr}, smallViews_, false);
+      return perform({account, op, context, in, out, kinds, attr, nIn, nOut, nAttr}, smallViews_, false);
     }
   }
   const size_t bytes = aligned(sizeof(Header) + (nIn + nOut) * sizeof(Tensor*) + nAttr * sizeof(double) + nOut);
@@ -144,7 +144,7 @@ void Stream::run(Account* account, int op, uint32_t context, Tensor* const* in, 
   at = append(at + sizeof(Header), in, nIn);
   at = append(at, out, nOut);
   at = append(at, attr, nAttr);
-  append(at, existing, nOut);
+  append(at, kinds, nOut);
   publish(bytes);
 }
 
@@ -270,9 +270,15 @@ void Stream::executeRun(const Header& header, const char* body) {
   auto in = reinterpret_cast<Tensor* const*>(body);
   auto out = in + header.nIn;
   auto attr = reinterpret_cast<const double*>(out + header.nOut);
-  auto existing = reinterpret_cast<const bool*>(attr + header.nAttr);
-  perform({header.account, header.op, header.context, in, out, existing, attr, header.nIn, header.nOut, header.nAttr},
+  auto kinds = reinterpret_cast<const Output*>(attr + header.nAttr);
+  perform({header.account, header.op, header.context, in, out, kinds, attr, header.nIn, header.nOut, header.nAttr},
           views_, true);
+}
+
+// Nothing is left of what was there, nor of its failure.
+bool Stream::isRefilled(const Call& call, int i) {
+  const TensorView& view = call.out[i]->view;
+  return call.op == static_cast<int>(OpId::fill) && view.contiguous && view.bytes() == call.out[i]->storage->bytes;
 }
 
 void Stream::perform(const Call& call, Views& views, bool onExecutor) {
@@ -284,7 +290,9 @@ void Stream::perform(const Call& call, Views& views, bool onExecutor) {
     if (call.in[i]) failure = call.in[i]->storage->failure;
   }
   for (int i = 0; i < call.nOut && !failure; ++i) {
-    if (call.existing[i]) failure = call.out[i]->storage->failure;
+    if (call.kinds[i] == Output::kNew) continue;
+    if (isRefilled(call, i)) call.out[i]->storage->failure = nullptr;
+    failure = call.out[i]->storage->failure;
   }
   if (!failure) {
     try {
@@ -314,7 +322,7 @@ void Stream::perform(const Call& call, Views& views, bool onExecutor) {
     }
   }
   for (int i = 0; i < call.nOut; ++i) {
-    if (!call.existing[i]) call.out[i]->storage->failure = failure;
+    if (call.kinds[i] != Output::kExisting) call.out[i]->storage->failure = failure;
   }
 }
 

@@ -36,13 +36,20 @@ class Completion {
   ~Completion() = default;
 };
 
+// What an output of an operation is.
+enum class Output : uint8_t {
+  kNew,
+  kExisting,  // overwritten in place; as it was if the operation fails: a late error changes no weight
+  kGradient,  // the same, but it fails with the operation: a sum that lacks a part must not be taken for a gradient
+};
+
 class Stream {
  public:
   static Stream& cpu();  // one a process, never destroyed
 
-  // Operands are owned by their handle tables; `out` entries flagged in `existing` are overwritten in place.
+  // Operands are owned by their handle tables.
   void run(Account* account, int op, uint32_t context, Tensor* const* in, int nIn, Tensor* const* out,
-           const bool* existing, int nOut, const double* attr, int nAttr);
+           const Output* kinds, int nOut, const double* attr, int nAttr);
   void release(Tensor* const* tensors, size_t count);
   // Copies the tensor's elements in row-major order to `target`, then completes.
   void read(Account* account, Tensor* tensor, void* target, Completion* completion);
@@ -79,13 +86,14 @@ class Stream {
     int op;
     uint32_t context;
     Tensor *const *in, *const *out;
-    const bool* existing;
+    const Output* kinds;
     const double* attr;
     int nIn, nOut, nAttr;
   };
   struct Views {
     std::vector<TensorView> in, out;
   };
+  static bool isRefilled(const Call& call, int i);
   static void perform(const Call& call, Views& views, bool onExecutor);
   void executeRead(const Header& header, const char* body);
 

@@ -4,6 +4,7 @@
 #include <dnnl.h>
 #include <hwy/highway.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <string>
@@ -26,8 +27,8 @@ constexpr OpFunction kKernels[] = {
 
 // A kernel asks for its scratch memory and starts its threads by the same number, so that one may not change on the
 // way: what JavaScript wants comes into force between two kernels.
-std::atomic<int> wanted{0};  // 0 until lib/native.ts has set it
-std::atomic<int> inForce{1};
+std::atomic<int> wanted{0};   // 0 until lib/native.ts has set it
+std::atomic<int> inForce{0};  // 0: none yet
 
 // OpenMP's setting is the calling thread's own, and oneDNN reads it: so it is applied where kernels run.
 void begin() {
@@ -56,7 +57,7 @@ const char* describe() {
 
 }  // namespace
 
-int numThreads() { return inForce.load(std::memory_order_relaxed); }
+int numThreads() { return std::max(1, inForce.load(std::memory_order_relaxed)); }
 
 }  // namespace gradus::cpu
 

@@ -241,6 +241,8 @@ void run_multiTensorScale(const OpCall& call) { HWY_DYNAMIC_DISPATCH(scale)(call
 void run_multiTensorClamp(const OpCall& call) { HWY_DYNAMIC_DISPATCH(clampAll)(call, call.nOut, call.attr[0]); }
 void run_multiTensorUnscale(const OpCall& call) { HWY_DYNAMIC_DISPATCH(unscale)(call); }
 
+void run_gate(const OpCall& call) { *call.out[0].as<float>() = 0; }
+
 void run_multiTensorClip(const OpCall& call) {
   // In float32, as PyTorch computes it. A NaN norm scales by NaN; an infinite one by 0, so that finite elements become
   // 0 and infinite ones NaN.

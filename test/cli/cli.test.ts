@@ -5,6 +5,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { io, nn } from '../../lib/index'
 
 const command = join(__dirname, '../../dist/cli/main.js')
 const small = ['--layers', '1', '--heads', '2', '--width', '16', '--context', '16', '--batch-size', '8']
@@ -86,6 +87,50 @@ test('gradus train ends with a checkpoint at Ctrl-C, and resumes', async () => {
   const resumed = gradus('train', '--text', text, '--out', out, '--steps', String(steps + 5), '--resume', '--json')
   expect(resumed.stderr).toContain(`after step ${steps}`)
   expect(JSON.parse(resumed.stdout.trim().split('\n').at(-1)!).steps).toBe(steps + 5)
+})
+
+test('gradus says what a checkpoint of another program is', async () => {
+  const out = join(folder, 'foreign')
+  await io.saveCheckpoint(out, { model: new nn.Linear(2, 2) }, { step: 1 })
+  for (const args of [
+    ['generate', out],
+    ['train', '--text', text, '--out', out, '--resume', '--steps', '2'],
+  ]) {
+    const { status, stderr } = gradus(...args)
+    expect(status).toBe(1)
+    expect(stderr).toContain(`${args[0]}: the checkpoint is not one of gradus train: got ${out}`)
+    expect(stderr).not.toMatch(/\n\s+at /)
+  }
+})
+
+test('gradus train neither begins nor resumes a run that is another one', () => {
+  const run = (...args: string[]) =>
+    gradus('train', '--text', text, '--out', join(folder, 'run'), '--steps', '31', ...args)
+  for (const [args, message] of [
+    [small, 'train: the output folder holds checkpoints of another run'],
+    [['--resume', '--layers', '3'], 'train: the run was begun with another value: got --layers 3, expected --layers 1'],
+    [['--resume', '--batch-size', '9'], 'got --batch-size 9, expected --batch-size 8; leave out --batch-size'],
+  ] as [string[], string][]) {
+    const { status, stderr } = run(...args)
+    expect(status).toBe(1)
+    expect(stderr).toContain(message)
+    expect(stderr).not.toMatch(/\n\s+at /)
+  }
+  expect(run('--resume', '--layers', '1').status).toBe(0)
+})
+
+test('gradus train without --out begins a run of its own each time, also within a second', () => {
+  for (let n = 1; n <= 3; n++) {
+    expect(gradus('train', '--text', text, '--steps', '1', ...small).status).toBe(0)
+    expect(readdirSync(join(folder, 'runs'))).toHaveLength(n)
+  }
+})
+
+test('gradus generate ends quietly when nobody reads on', () => {
+  const line = `"${process.execPath}" "${command}" generate "${join(folder, 'run')}" --tokens 400 | head -c 5`
+  const { stdout, stderr } = spawnSync('sh', ['-c', line], { encoding: 'utf8' })
+  expect(stdout).toHaveLength(5)
+  expect(stderr).toBe('')
 })
 
 test.each([

@@ -6,12 +6,15 @@ import {
   ConcatDataset,
   DataLoader,
   Dataset,
+  DistributedSampler,
   groups,
   IterableDataset,
   RandomSampler,
   randomSplit,
   SequentialSampler,
   Subset,
+  SubsetRandomSampler,
+  WeightedRandomSampler,
 } from '../../lib/data/index'
 import { ArgumentError, IndexError, random, type Tensor } from '../../lib/index'
 import { Typed } from './typedDataset'
@@ -458,5 +461,51 @@ describe('DataLoader refuses', () => {
     }
     await expect(pass()).rejects.toThrow('is nested too deep')
     await expect(pass()).rejects.toThrow(ArgumentError)
+  })
+})
+
+describe('a loader with a sampler', () => {
+  const source = Array.from({ length: 12 }, (_, i) => i)
+  const weights = source.map((i) => 1 + i)
+  const samplers: [string, () => object][] = [
+    ['RandomSampler', () => ({ sampler: new RandomSampler(source), batchSize: 2 })],
+    ['RandomSampler with replacement', () => ({ sampler: new RandomSampler(source, { replacement: true }) })],
+    ['WeightedRandomSampler', () => ({ sampler: new WeightedRandomSampler(weights, 12), batchSize: 3 })],
+    ['SubsetRandomSampler', () => ({ sampler: new SubsetRandomSampler(weights.map((i) => i - 1)), batchSize: 2 })],
+    ['DistributedSampler', () => ({ sampler: new DistributedSampler(source, { numReplicas: 1, rank: 0 }) })],
+    ['batchSampler', () => ({ batchSampler: new BatchSampler(new RandomSampler(source), 2) })],
+  ]
+  const take = async (loader: DataLoader<number>, count: number) => {
+    const taken: unknown[] = []
+    for await (const batch of loader) if (taken.push(await (batch as Tensor).array()) === count) break
+    return taken
+  }
+
+  it.each(samplers)('%s, drawn from the default generator, resumes in the same order', async (_, options) => {
+    const whole = new DataLoader<number>(source, options())
+    await take(whole, 99)
+    await take(whole, 2)
+    const state = JSON.parse(JSON.stringify(whole.stateDict()))
+    whole.loadStateDict(state)
+    const rest = [await take(whole, 99), await take(whole, 99)]
+    random.seed(991)
+    const resumed = new DataLoader<number>(source, options())
+    resumed.loadStateDict(state)
+    expect([await take(resumed, 99), await take(resumed, 99)]).toEqual(rest)
+  })
+
+  it('takes a sampler of the caller with or without a state, and states of before there were any', async () => {
+    const seen: object[] = []
+    const own = { length: 12, [Symbol.iterator]: () => source[Symbol.iterator]() }
+    const stateful = { ...own, stateDict: () => ({ at: 3 }), loadStateDict: (state: object) => void seen.push(state) }
+    expect(new DataLoader(source, { sampler: own }).stateDict()).not.toHaveProperty('sampler')
+    const loader = new DataLoader(source, { sampler: stateful })
+    loader.loadStateDict(loader.stateDict())
+    expect(seen).toEqual([{ at: 3 }])
+    loader.loadStateDict({ seed: 1, epoch: 0, position: 2 })
+    expect(seen).toHaveLength(1)
+    const drawn = new DataLoader(source, { sampler: new RandomSampler(source) })
+    expect(() => drawn.loadStateDict({ seed: 1, epoch: 0, position: 0, sampler: { seed: -1 } })).toThrow(ArgumentError)
+    expect(() => drawn.loadStateDict({ seed: 1, epoch: 0, position: 0, sampler: null as never })).toThrow(ArgumentError)
   })
 })

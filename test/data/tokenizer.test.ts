@@ -102,6 +102,12 @@ describe('a tokenizer of Python', () => {
 })
 
 describe('CharTokenizer', () => {
+  it('is made of a list of characters', () => {
+    for (const wrong of ['abc', null, 3, ['a', 3], { 0: 'a' }]) {
+      expect(() => new CharTokenizer(wrong as never)).toThrow('CharTokenizer: not a list of tokens: got ')
+    }
+  })
+
   it('has an id for each character of the text, in order', () => {
     const tokenizer = CharTokenizer.fromText('hello 😀')
     expect(tokenizer.vocabSize).toBe(6)

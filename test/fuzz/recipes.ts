@@ -564,6 +564,11 @@ const recipes: Record<string, Make> = {
     const [codes, magnitudes] = in8Bits([], [sizes, f32]).slice(1)
     return { inputs: [codes!, magnitudes!], outputs: [[sizes, f32]], attributes: [flag(r)] }
   },
+  gate: (r) => ({
+    inputs: Array.from({ length: 1 + r.below(3) }, (): Spec => [shape(r), r.pick(every)]),
+    outputs: [[[], f32]],
+    attributes: [],
+  }),
   multiTensorNorm: (r) => ({
     ...each([])(r),
     outputs: [[[], f32]],

@@ -16,7 +16,20 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { DataLoader } from '../../lib/data/index'
-import { ArgumentError, FileError, full, io, nn, optim, random, type Tensor, tensor } from '../../lib/index'
+import {
+  ArgumentError,
+  FileError,
+  full,
+  io,
+  models,
+  nn,
+  optim,
+  random,
+  ShapeError,
+  StateError,
+  type Tensor,
+  tensor,
+} from '../../lib/index'
 
 const root = mkdtempSync(join(tmpdir(), 'gradus-checkpoint-'))
 afterAll(() => rmSync(root, { recursive: true }))
@@ -157,15 +170,30 @@ describe('checkpoint', () => {
     expect([...start, ...(await take(second, 5))]).toEqual(whole)
   })
 
-  it('keeps the last ones, by step', async () => {
+  it('keeps the new one and those written last before it, whatever their steps', async () => {
     const folder = fresh()
-    for (const step of [5, 100_000_000, 20, 10])
-      await io.saveCheckpoint(folder, { model: model(step) }, { step, keepLast: 2 })
-    expect(readdirSync(folder).sort()).toEqual(['step-00000020', 'step-100000000'])
-    expect(await io.latestCheckpoint(folder)).toBe(join(folder, 'step-100000000'))
+    for (const [age, step] of [5, 100_000_000, 20, 10].entries()) {
+      const path = await io.saveCheckpoint(folder, { model: model(step) }, { step, keepLast: 2 })
+      expect(await io.loadCheckpoint(path, {})).toMatchObject({ step, path })
+      utimesSync(join(path, 'checkpoint.json'), 1000 + age, 1000 + age)
+    }
+    expect(readdirSync(folder).sort()).toEqual(['step-00000010', 'step-00000020'])
+    expect(await io.latestCheckpoint(folder)).toBe(join(folder, 'step-00000020'))
     const old = model(0)
-    expect((await io.loadCheckpoint(join(folder, 'step-00000020'), { model: old })).step).toBe(20)
-    expect(await valuesOf(old)).toEqual([20, 20, 20])
+    expect((await io.loadCheckpoint(join(folder, 'step-00000010'), { model: old })).step).toBe(10)
+    expect(await valuesOf(old)).toEqual([10, 10, 10])
+    const only = await io.saveCheckpoint(folder, { model: model(1) }, { step: 1, keepLast: 1 })
+    expect(readdirSync(folder)).toEqual(['step-00000001'])
+    expect(await io.latestCheckpoint(folder)).toBe(only)
+  })
+
+  it('processes that save in one folder at the same time do not trip over what the other deleted', async () => {
+    const folder = fresh()
+    const save = (step: number) => io.saveCheckpoint(folder, { model: model(step) }, { step, keepLast: 1 })
+    for (let step = 0; step < 60; step += 6) {
+      await Promise.all([0, 1, 2, 3, 4, 5].map((i) => save(step + i)))
+    }
+    expect(readdirSync(folder).length).toBeGreaterThan(0)
   })
 
   it('replaces the checkpoint of the same step', async () => {
@@ -247,6 +275,61 @@ describe('checkpoint', () => {
     await expect(io.loadCheckpoint(folder, both)).rejects.toThrow(FileError)
   })
 
+  it('changes nothing when a part refuses its state', async () => {
+    const folder = fresh()
+    const step = (model: nn.Linear, optimizer: optim.Optimizer) => {
+      model
+        .forward(full([1, 3], 1))
+        .sum()
+        .backward()
+      optimizer.step()
+    }
+    const saved = new nn.Linear(3, 2)
+    const adam = new optim.AdamW(saved.parameters())
+    step(saved, adam)
+    await io.saveCheckpoint(folder, { model: saved, ema: model(3), optimizer: adam }, { step: 1 })
+
+    const mine = new nn.Linear(3, 2)
+    const own = new optim.AdamW(mine.parameters(), { lr: 0.5 })
+    step(mine, own)
+    const other = new nn.Linear(4, 2)
+    const ema = model(1)
+    const look = async () => ({
+      weight: await mine.weight.array(),
+      average: await (own.stateDict().state[0]!.expAvg as Tensor).array(),
+      lr: own.paramGroups[0]!.lr,
+      ema: await valuesOf(ema),
+      random: random.getState(),
+    })
+    const before = await look()
+    const sgd = new optim.SGD(mine.parameters(), { lr: 0.1 })
+    await expect(io.loadCheckpoint(folder, { model: mine, optimizer: sgd })).rejects.toThrow(StateError)
+    expect(await look()).toEqual(before)
+    await expect(io.loadCheckpoint(folder, { optimizer: own, ema, model: other })).rejects.toThrow(ShapeError)
+    expect(await look()).toEqual(before)
+    const refusing = new Part({})
+    refusing.loadStateDict = () => {
+      throw new Error('no')
+    }
+    await io.saveCheckpoint(folder, { model: saved, ema: model(3), optimizer: adam, refusing }, { step: 2 })
+    await expect(io.loadCheckpoint(folder, { model: mine, ema, optimizer: own, refusing })).rejects.toThrow('no')
+    expect(await look()).toEqual(before)
+    await io.loadCheckpoint(folder, { model: mine, ema, optimizer: own })
+    expect(await mine.weight.array()).toEqual(await saved.weight.array())
+    expect(await valuesOf(ema)).toEqual([3, 3, 3])
+  })
+
+  it('a model whose head the writer stored twice is checked without it', async () => {
+    const gpt = () => new models.GPT({ vocabSize: 5, nLayer: 1, nHead: 1, nEmbd: 8, blockSize: 4 })
+    const folder = fresh()
+    const [from, to] = [gpt(), gpt()]
+    const state = from.stateDict()
+    const twice = new Part({ ...state, 'lm_head.weight': state['transformer.wte.weight'] })
+    await io.saveCheckpoint(folder, { model: twice }, { step: 1 })
+    await io.loadCheckpoint(folder, { model: to })
+    expect(await to.transformer.wte.weight.array()).toEqual(await from.transformer.wte.weight.array())
+  })
+
   it('says when there is none', async () => {
     expect(await io.latestCheckpoint(join(root, 'nowhere'))).toBe(null)
     await expect(io.loadCheckpoint(join(root, 'nowhere'), {})).rejects.toThrow('io.loadCheckpoint: cannot read')
@@ -294,5 +377,33 @@ describe('a manifest', () => {
     }
     writeFileSync(manifest, '{"format":"gradus.checkpoint","version":1,"files":{},"parts":{}}')
     await expect(io.loadCheckpoint(folder, {})).rejects.toThrow('is damaged: got no random, no tensorParts, no step')
+  })
+
+  it('that holds values of no form is a FileError, and so is a folder that is a file', async () => {
+    const folder = fresh()
+    const path = await io.saveCheckpoint(folder, { o: new Part({ a: 1 }) }, { step: 1, extra: new Float64Array(2) })
+    const manifest = join(path, 'checkpoint.json')
+    const sound = JSON.parse(readFileSync(manifest, 'utf8'))
+    const load = (changes: object, part: io.Stateful = new Part({})) => {
+      writeFileSync(manifest, JSON.stringify({ ...sound, ...changes }))
+      return io.loadCheckpoint(folder, { o: part })
+    }
+    for (const a of [{ $bigint: 'zz' }, { $map: [1, 2] }, { $map: [[1]] }, { $entries: [null] }, { $number: 'many' }]) {
+      await expect(load({ parts: { o: { a } } })).rejects.toThrow(FileError)
+    }
+    await expect(load({ extra: { ...sound.extra, type: 'BigInt64Array' } })).resolves.toBeDefined()
+    const layer = new nn.Linear(2, 2)
+    const adam = new optim.AdamW(layer.parameters())
+    const { paramGroups } = adam.stateDict()
+    await expect(load({ parts: { o: { state: { 0: null }, paramGroups } } }, adam)).rejects.toThrow(
+      'io.loadCheckpoint: o cannot take the state in the checkpoint',
+    )
+    const file = join(folder, 'plain')
+    writeFileSync(file, '')
+    for (const at of [file, join(file, 'below')]) {
+      const saved = io.saveCheckpoint(at, { o: new Part({}) }, { step: 1 })
+      await expect(saved).rejects.toThrow(FileError)
+      await expect(saved).rejects.toThrow('ENOTDIR; a part of the path is a file, not a folder')
+    }
   })
 })

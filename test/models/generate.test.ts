@@ -62,6 +62,20 @@ describe('generate', () => {
     expect(await write({ temperature: 3, seed: 8 })).not.toEqual(drawn)
   })
 
+  it('takes a temperature near 0 for what it tends to, and only a tensor for a mask', async () => {
+    const model = new models.GPT({ vocabSize: 11, nLayer: 1, nHead: 1, nEmbd: 8, blockSize: 8, dropout: 0 })
+    const write = async (options: models.GenerateOptions) =>
+      (await model.generate([1, 2], { maxNewTokens: 5, ...options })).array()
+    const likeliest = await write({ temperature: 0 })
+    for (const temperature of [1e-20, 1e-31, 1e-40, Number.MIN_VALUE]) {
+      for (const more of [{}, { topK: 3 }, { topP: 0.5 }])
+        expect(await write({ temperature, ...more })).toEqual(likeliest)
+    }
+    await expect(write({ attentionMask: [[1, 1]] as never })).rejects.toThrow(
+      expect.objectContaining({ code: 'ERR_GRADUS_DTYPE', message: expect.stringContaining('attentionMask') }),
+    )
+  })
+
   it('draws each token as often as its probability says, with topK and topP', async () => {
     const model = tiny()
     const rows = Array.from({ length: 500 }, () => [4])

@@ -13,6 +13,41 @@ const std = async (x: Tensor): Promise<number> => {
   return Math.sqrt(values.reduce((sum, v) => sum + v * v, 0) / values.length)
 }
 
+describe('a batch', () => {
+  const inputIds = ids([[1, 2, 3]])
+  const gpt = new models.GPT(config)
+  const bert = new models.BERT({ vocabSize: 23, numHiddenLayers: 1, numAttentionHeads: 1, hiddenSize: 8 })
+
+  it.each([
+    ['mask', 'attentionMask'],
+    ['attnMask', 'attentionMask'],
+    ['keyPaddingMask', 'attentionMask'],
+    ['attentionMaks', 'attentionMask'],
+    ['AttentionMask', 'attentionMask'],
+    ['target', 'labels'],
+    ['targets', 'labels'],
+    ['label', 'labels'],
+    ['positionId', 'positionIds'],
+  ])('with %s is refused: it means %s', (name, meant) => {
+    for (const [op, model] of [
+      ['GPT', gpt],
+      ['BERT', bert],
+    ] as const) {
+      const message = new RegExp(`${op}: the batch has an unknown key: got ${name}, .*did you mean ${meant}\\?`)
+      const given = { inputIds, [name]: inputIds }
+      const run = () => (model.forward as (batch: object) => unknown)(given)
+      expect(run).toThrow(ArgumentError)
+      expect(run).toThrow(message)
+    }
+  })
+
+  it('may hold what is no name of the model, and the other name beside the one that is meant', () => {
+    const more = { index: 1, text: 'x', y: inputIds, weights: 2 }
+    gpt.forward({ inputIds, labels: inputIds, label: 3, attentionMask: null, ...more })
+    bert.forward({ inputIds, attentionMask: inputIds, mask: inputIds, ...more })
+  })
+})
+
 describe('GPT', () => {
   it("has GPT-2's number of parameters by formula, tied and untied", () => {
     expect(models.GPT.parameterCount()).toBe(124_439_808)
@@ -186,11 +221,11 @@ describe('GPT', () => {
     const model = new models.GPT(config)
     const inputIds = ids([[1, 2]])
     expect(() => model.forward({ inputIds, attention_mask: inputIds } as never)).toThrow(
-      'GPT: unknown option: got attention_mask, expected inputIds, attentionMask, labels, positionIds, outputAttentions, outputHiddenStates; write attentionMask.',
+      'GPT: unknown option: got attention_mask, expected inputIds, attentionMask, labels, positionIds, outputAttentions, outputHiddenStates, returnLogits; write attentionMask.',
     )
     expect(() => model.forward({ input_ids: inputIds } as never)).toThrow('got input_ids')
     expect(() => model.forward({ ids: inputIds } as never)).toThrow(
-      'GPT: the batch has no inputIds: got an object with ids, expected { inputIds, attentionMask?, labels? }',
+      'GPT: the batch has no inputIds: got an object with ids, expected { inputIds, attentionMask?, returnLogits?, labels? }',
     )
     expect(model.forward({ inputIds, source: 'book' } as never)).toHaveProperty('logits')
     const bert = new models.BERT({

@@ -105,6 +105,32 @@ describe('MultiheadAttention', () => {
     expect(Array.from(layer.out_proj.bias!.dataSync(), Number).every((value) => value === 0)).toBe(true)
   })
 
+  it('takes masks of the shapes that PyTorch takes, and no other of as many elements', async () => {
+    const layer = new nn.MultiheadAttention(4, 2, { batchFirst: true })
+    const [q, k] = [ops.randn([2, 3, 4]), ops.randn([2, 6, 4])]
+    const hides = (shape: number[]) => zeros(shape, { dtype: 'bool' })
+    const refused = (call: nn.MultiheadAttentionCall, message: string, [x, y] = [q, k]) =>
+      expect(() => layer.forward(x!, y!, y!, call)).toThrow(
+        expect.objectContaining({ code: 'ERR_GRADUS_SHAPE', message: `MultiheadAttention: ${message}.` }),
+      )
+    const [wrongPadding, wrongMask] = ['keyPaddingMask has the wrong shape', 'attnMask has the wrong shape']
+    refused({ keyPaddingMask: hides([6, 2]) }, `${wrongPadding}: got [6, 2], expected [2, 6]`)
+    refused({ keyPaddingMask: hides([12]) }, `${wrongPadding}: got [12], expected [2, 6]`)
+    for (const shape of [[6, 3], [18], [3, 6, 1], [4, 6, 3], [2, 2, 3, 6], [2, 3, 6]]) {
+      refused({ attnMask: hides(shape) }, `${wrongMask}: got [${shape.join(', ')}], expected [3, 6] or [4, 3, 6]`)
+    }
+    const [plain] = layer.forward(q, k, k)
+    for (const call of [{ keyPaddingMask: hides([2, 6]) }, { attnMask: hides([3, 6]) }, { attnMask: hides([4, 3, 6]) }])
+      await expectClose(layer.forward(q, k, k, call)[0], plain, { rtol: 1e-5, atol: 1e-6 })
+    const single = [q.select(0, 0), k.select(0, 0)] as [Tensor, Tensor]
+    refused({ keyPaddingMask: hides([1, 6]) }, `${wrongPadding}: got [1, 6], expected [6]`, single)
+    refused({ attnMask: hides([6, 3]) }, `${wrongMask}: got [6, 3], expected [3, 6] or [2, 3, 6]`, single)
+    const masks = { keyPaddingMask: hides([6]), attnMask: hides([2, 3, 6]) }
+    expect(layer.forward(single[0], single[1], single[1], masks)[0].shape).toEqual([3, 4])
+    const encoder = new nn.TransformerEncoderLayer(4, 2, { batchFirst: true })
+    expect(() => encoder.forward(k, { srcKeyPaddingMask: hides([6, 2]) })).toThrow(ShapeError)
+  })
+
   it('says what does not fit', () => {
     expect(() => new nn.MultiheadAttention(10, 3)).toThrow(
       'MultiheadAttention: the heads do not divide the width: got embedDim 10 and numHeads 3, expected a multiple of numHeads.',

@@ -52,6 +52,14 @@ describe('Module', () => {
     expect(pair.cache?.arraySync()).toEqual([2, 4])
   })
 
+  it('keeps what it stores in its fields through backward, too', () => {
+    const pair = new Pair()
+    const { out } = pair.forward(tensor([1, 2]))
+    pair.cache?.sum().backward({ retainGraph: true })
+    out.sum().backward()
+    expect(pair.cache?.arraySync()).toEqual([2, 4])
+  })
+
   it('keeps what backward needs and frees it as backward passes', () => {
     const pair = new Pair()
     const x = tensor([1, 2])

@@ -1,6 +1,6 @@
 // Attention under block masks of many tiles: forward and gradients against the same mask written out.
 
-import { describe, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import {
   type AttentionOptions,
   type DType,
@@ -77,6 +77,16 @@ describe('attention under a block mask', () => {
       const apart = results(dtype, shapes, merged, { blockMask })
       const packed = results(dtype, shapes, (x) => merged(x).contiguous(), { blockMask })
       for (const [i, x] of apart.entries()) await expectClose(x, packed[i]!, { rtol: 0, atol: 0 })
+    }
+  })
+})
+
+describe('BlockMask.from a function', () => {
+  it('wants true or false of it', () => {
+    for (const answer of ['a', 1, undefined, null]) {
+      expect(() => BlockMask.from(() => answer as never, 4)).toThrow(
+        'BlockMask.from: the function does not say whether a block is seen: got ',
+      )
     }
   })
 })

@@ -54,6 +54,33 @@ function bert(): models.BERT {
 }
 
 describe('accumulate', () => {
+  it('takes no step when a micro-batch fails on the device, not even for the others', async () => {
+    const model = gpt()
+    const before = model.parameters().map(flat)
+    const ok = { inputIds: ids([[1, 2, 3]]), labels: ids([[1, 2, 3]]) }
+    const bad = { inputIds: ids([[1, 99, 3]]), labels: ids([[1, 2, 3]]) }
+    for (const group of [
+      [ok, bad],
+      [bad, ok],
+    ]) {
+      const { loss } = await accumulate(model, group, { optimizer: new optim.SGD(model.parameters(), { lr: 1 }) })
+      await expect(loss.item()).rejects.toThrow('index')
+      expect(model.parameters().map(flat)).toEqual(before)
+    }
+  })
+
+  it('leaves the counts of its caller alone, whatever their dtype', async () => {
+    const model = new nn.Linear(2, 1)
+    const count = tensor(2, { dtype: 'float64' })
+    const options = {
+      optimizer: new optim.SGD(model.parameters(), { lr: 1 }),
+      loss: (x: Tensor) => model.forward(x).mean(),
+      targets: () => count,
+    }
+    for (let epoch = 0; epoch < 2; epoch++) await accumulate(model, [randn([2, 2]), randn([2, 2])], options)
+    expect(await count.item()).toBe(2)
+  })
+
   for (const [name, make] of [
     ['GPT', gpt],
     ['BERT', bert as unknown as typeof gpt],

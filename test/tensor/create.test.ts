@@ -165,3 +165,16 @@ describe('printing', () => {
     expect(String(zeros([100, 100])).split('\n')).toHaveLength(7)
   })
 })
+
+describe('a typed array without memory', () => {
+  it('is refused in words; an empty one is not', () => {
+    const array = new Float32Array(3)
+    structuredClone(array.buffer, { transfer: [array.buffer] })
+    for (const make of [() => tensor(array), () => fromTypedArray(array)]) {
+      expect(make).toThrow(
+        'fromTypedArray: the array has no memory any more: got a Float32Array of length 0 on a detached buffer; read it',
+      )
+    }
+    expect(tensor(new Float32Array(0)).shape).toEqual([0])
+  })
+})

@@ -82,6 +82,33 @@ test('trainLanguageModel: minutes end a run, and the rate comes down with them',
 test('trainLanguageModel: refuses to resume with another text', async () => {
   await train('run', { steps: 5 })
   await expect(train('run', { text: text.replaceAll('the', 'eht'), resume: true })).rejects.toThrow(FileError)
+  // other characters, too, so that the model would have another shape
+  await expect(train('run', { text: `${text}\u2603`, resume: true })).rejects.toThrow('made with another text')
+})
+
+test('trainLanguageModel: refuses to resume with another configuration', async () => {
+  await train('other', { steps: 5 })
+  const resumed = trainLanguageModel({ ...config, nLayer: 3 }, { text, out: join(folder, 'other'), resume: true })
+  await expect(resumed).rejects.toThrow('train: the run was begun with another nLayer: got 3, expected 2')
+})
+
+test('trainLanguageModel: takes one step at least, and speaks of a checkpoint only when there is one', async () => {
+  const short = await train('short', { steps: undefined, minutes: 1e-9 } as never)
+  expect(short.steps).toBe(1)
+  const far = { ...config, learningRate: 1e30 }
+  const error = await trainLanguageModel(far, { text, out: join(folder, 'far'), steps: 40 }).catch((error) => error)
+  expect(error.message).toMatch(/the loss is not a finite number any more: .*; lower the learning rate\.$/)
+})
+
+test('trainLanguageModel: does not begin a run among the checkpoints of another', async () => {
+  const { checkpoint } = await train('taken', { steps: 5 })
+  const again = train('taken', { steps: 3 })
+  await expect(again).rejects.toThrow(FileError)
+  await expect(again).rejects.toThrow(
+    `train: the output folder holds checkpoints of another run: got ${checkpoint}, expected a folder without any; ` +
+      'give another one with --out, continue that run with --resume, or delete it.',
+  )
+  expect(readdirSync(checkpoint)).toContain('checkpoint.json')
 })
 
 test('trainLanguageModel: says how long a text must be', async () => {

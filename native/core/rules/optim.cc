@@ -151,6 +151,8 @@ void rule_multiTensorUnscale(const OpCall& call) {
   checkScalar(call, "index", call.out[written + 2], DType::kInt32);
 }
 
+void rule_gate(const OpCall& call) { checkScalar(call, "gate", call.out[0]); }
+
 void rule_scalerUpdate(const OpCall& call) {
   GRADUS_CHECK(call.nIn % 2 == 0, Code::kNative, "%s: wrong number of operands: got %d, expected pairs", call.name,
                call.nIn);

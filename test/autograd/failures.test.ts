@@ -1,0 +1,152 @@
+// What a late error, found when the device gets there, and an error in user code leave behind.
+import { describe, expect, it } from 'vitest'
+import {
+  autograd,
+  enableGrad,
+  full,
+  memory,
+  noGrad,
+  ones,
+  ops,
+  optim,
+  type Tensor,
+  tensor,
+  tidy,
+  zeros,
+} from '../../lib/index'
+
+const values = (x: Tensor | null | undefined): unknown => x?.arraySync()
+const table = (): Tensor => ones([3, 2]).requiresGrad_()
+const outOfRange = (w: Tensor): Tensor => ops.embedding(tensor([7], { dtype: 'int64' }), w).sum()
+
+describe('a late error', () => {
+  it('in one micro-batch stops the step: its gradient lacks a part', async () => {
+    const w = table()
+    const optimizer = new optim.SGD([w], { lr: 1 })
+    ops
+      .embedding(tensor([0, 1], { dtype: 'int64' }), w)
+      .sum()
+      .backward()
+    outOfRange(w).backward()
+    optimizer.step()
+    await expect(w.grad!.array()).rejects.toThrow('index')
+    expect(values(w)).toEqual([
+      [1, 1],
+      [1, 1],
+      [1, 1],
+    ])
+    optimizer.zeroGrad()
+    w.sum().backward()
+    optimizer.step()
+    expect(values(w.select(0, 0))).toEqual([0, 0])
+  })
+
+  it('in a gradient is over once it is filled with zeros', async () => {
+    const w = table()
+    outOfRange(w).backward()
+    await expect(w.grad!.array()).rejects.toThrow('index')
+    new optim.SGD([w], { lr: 1 }).zeroGrad({ setToNone: false })
+    w.sum().backward()
+    expect(values(w.grad)).toEqual(values(ones([3, 2])))
+  })
+
+  it.each(['groups', 'more parameters than one call takes'])(
+    'in one gradient stops the whole step: %s',
+    async (kind) => {
+      const others = Array.from({ length: kind === 'groups' ? 1 : 600 }, () => ones([2], { requiresGrad: true }))
+      const w = table()
+      const optimizer =
+        kind === 'groups'
+          ? new optim.AdamW([{ params: others }, { params: [w], weightDecay: 0 }], { lr: 1 })
+          : new optim.AdamW([...others, w], { lr: 1 })
+      for (const other of others) other.sum().backward()
+      outOfRange(w).backward()
+      optimizer.step()
+      await expect(w.grad!.array()).rejects.toThrow('index')
+      for (const other of others) expect(values(other)).toEqual([1, 1])
+      expect(values(w)).toEqual(values(ones([3, 2])))
+      w.grad = null
+      w.sum().backward()
+      optimizer.step()
+      for (const changed of [...others, w]) expect(values(changed)).not.toEqual(values(ones(changed.shape)))
+    },
+  )
+})
+
+describe('hooks of the gradient', () => {
+  it('may write into what they are handed: other leaves keep theirs', () => {
+    const [a, b] = [zeros([2], { requiresGrad: true }), zeros([2], { requiresGrad: true })]
+    b.registerHook((g) => g.mul_(0))
+    a.add(b).backward({ gradient: full([2], 3) })
+    expect(values(a.grad)).toEqual([3, 3])
+    expect(values(b.grad)).toEqual([0, 0])
+  })
+
+  it('may remove themselves: the next one still runs', () => {
+    for (const of of [(x: Tensor) => x, (x: Tensor) => x.mul(1)]) {
+      const x = tensor([1], { requiresGrad: true })
+      const y = of(x)
+      const handle = y.registerHook(() => handle.remove())
+      y.registerHook((g) => g.mul(3))
+      y.mul(1).sum().backward()
+      expect(values(x.grad)).toEqual([3])
+    }
+  })
+
+  it('that throw leave the tensors of others alone', () => {
+    const x = tensor([1], { requiresGrad: true })
+    const mine = tensor([5])
+    const y = x.mul(1)
+    y.registerHook(() => mine)
+    x.registerHook(() => {
+      throw new Error('mine')
+    })
+    expect(() => y.sum().backward()).toThrow('mine')
+    expect(values(mine)).toEqual([5])
+  })
+})
+
+describe('several passes', () => {
+  it('add up where retainGrad asks for the gradient', () => {
+    const x = tensor([1], { requiresGrad: true })
+    const y = x.mul(1)
+    y.retainGrad()
+    y.mul(1).sum().backward({ retainGraph: true })
+    y.mul(3).sum().backward({ retainGraph: true })
+    expect(values(y.grad)).toEqual([4])
+  })
+
+  it('one inside another leave the outer one its sums', () => {
+    const w = tensor([2], { requiresGrad: true })
+    const x = tensor([1], { requiresGrad: true })
+    const y = x.mul(w)
+    y.registerHook(() => enableGrad(() => tensor([4], { requiresGrad: true }).mul(2).backward()))
+    y.sum().backward()
+    expect(values(x.grad)).toEqual([2])
+  })
+
+  it('ask for one gradient an output', () => {
+    const x = tensor([1, 2], { requiresGrad: true })
+    const [a, b] = [x.mul(2), x.mul(3)]
+    expect(() => autograd.backward([a, b], { gradient: [ones([2])] as never })).toThrow('number of gradients')
+    expect(() => autograd.grad([a, b], x, { gradOutputs: ones([2]) })).toThrow('number of gradOutputs')
+  })
+})
+
+describe('autograd.grad', () => {
+  it('holds one sum for an input that is used often', async () => {
+    const x = ones([1 << 18], { requiresGrad: true })
+    const y = tidy(() => {
+      let sum = x.mul(1)
+      for (let i = 0; i < 16; i++) sum = sum.add(x)
+      return sum
+    })
+    const gradient = ones([1 << 18])
+    await x.array()
+    const before = memory.allocated()
+    const [g] = autograd.grad(y, x, { gradOutputs: gradient })
+    expect(values(g!.slice(0, 0, 2))).toEqual([17, 17])
+    expect(memory.allocated() - before).toBeLessThan(2.5 * 4 * (1 << 18))
+    expect(noGrad(() => gradient.sum().itemSync())).toBe(1 << 18)
+  })
+})
