@@ -55,7 +55,7 @@ export async function train(precision: Precision, epochs: number, nEmbd = 256, n
       optimizer.zeroGrad()
       let total = tensor(0)
       for (const batch of group) {
-        const forward = () => model.forward(batch)
+        const forward = () => model.forward({ ...batch, returnLogits: false }) // only the loss is wanted
         const { loss } = precision === 'float32' ? forward() : amp.autocast({ dtype: precision }, forward)
         // every micro-batch has as many targets here, so the mean of means is the mean; else use optim.accumulate
         const share = loss!.div(group.length)
