@@ -3,18 +3,10 @@
 
 import type { DType } from '../dtype'
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
+import type { SourceArray } from '../tensor/create' // a type only: the addon stays out of workers
 
 /** Typed arrays that can become tensors; small integers become int32, Uint32 int64. */
-export type HostData =
-  | Float32Array
-  | Float64Array
-  | BigInt64Array
-  | Int32Array
-  | Uint8Array
-  | Int8Array
-  | Int16Array
-  | Uint16Array
-  | Uint32Array
+export type HostData = SourceArray
 
 /** Elements that the DataLoader turns into a tensor. Made by `hostArray`. */
 export interface HostArray {

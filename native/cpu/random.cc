@@ -202,16 +202,7 @@ void integers(const OpCall& call) {
       integerTile(words, wide, low, range, out.as<T>() + first, n);
     });
   };
-  switch (out.dtype) {
-    case DType::kInt64:
-      return fill(int64_t{});
-    case DType::kInt32:
-      return fill(int32_t{});
-    case DType::kUint8:
-      return fill(uint8_t{});
-    default:
-      return visitFloating(out.dtype, fill);
-  }
+  visitAny(out.dtype, fill);
 }
 
 void bernoulli(const OpCall& call) {

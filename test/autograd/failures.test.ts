@@ -1,5 +1,6 @@
 // What a late error, found when the device gets there, and an error in user code leave behind.
 import { describe, expect, it } from 'vitest'
+import { type Backward, Node } from '../../lib/autograd/node'
 import {
   autograd,
   enableGrad,
@@ -119,10 +120,21 @@ describe('several passes', () => {
   it('one inside another leave the outer one its sums', () => {
     const w = tensor([2], { requiresGrad: true })
     const x = tensor([1], { requiresGrad: true })
-    const y = x.mul(w)
-    y.registerHook(() => enableGrad(() => tensor([4], { requiresGrad: true }).mul(2).backward()))
-    y.sum().backward()
-    expect(values(x.grad)).toEqual([2])
+    x.grad = tensor([10])
+    const y = x.mul(1)
+    y.registerHook(() => enableGrad(() => w.mul(2).backward()))
+    let target: Tensor | null = null
+    const seen: Backward = (context, g) => {
+      target = context.target(0)
+      return g
+    }
+    const node = new Node('test', seen, [x], [])
+    node.outputs = [y]
+    y._node = node
+    y.backward()
+    expect(target).toBe(x.grad)
+    expect(values(x.grad)).toEqual([11])
+    expect(values(w.grad)).toEqual([2])
   })
 
   it('ask for one gradient an output', () => {

@@ -12,7 +12,8 @@ import { tensor } from '../../lib/index'
 import { binding, scratch } from '../../lib/native'
 import { keep, type Operand, operand, overlapping, releaseAll } from './operands'
 import { generator, type Random } from './random'
-import { recipeOf, type Spec } from './recipes'
+import type { Spec } from './recipeKinds'
+import { recipeOf } from './recipes'
 
 const table = binding.opTable()
 const { GRADUS_FUZZ_ROUNDS, GRADUS_FUZZ_OP: onlyOp, GRADUS_FUZZ_SEED: onlySeed } = process.env
