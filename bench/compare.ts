@@ -20,6 +20,9 @@ interface Options {
   only?: string
   seconds: string
   gatherLogits?: boolean
+  checkpoint?: boolean
+  compiled?: boolean
+  optim?: string
   tuned?: boolean
   json?: boolean
 }
@@ -78,12 +81,15 @@ function compareSteps(config: string, options: Options, folder: string): Compari
   const common = ['--config', config, '--dtype', dtype, '--dropout', options.dropout]
   common.push('--steps', String(options.steps ?? defaultSteps(config)), '--threads', String(options.threads))
   if (options.gatherLogits && config === 'bert') common.push('--gather-logits')
+  if (options.checkpoint) common.push('--checkpoint')
   const ours: Row[] = []
   const theirs: Row[] = []
+  const mode = options.compiled ? ['--mode', 'compile'] : []
+  const optim = options.optim === undefined ? [] : ['--optim', options.optim]
   for (let round = 0; round < options.rounds; round++) {
     const save = round === 0 ? ['--save', file] : []
-    theirs.push(...pytorch('train_step.py', [...common, ...save], options.tuned ?? false))
-    ours.push(...gradus('step.ts', [...common, '--load', file]))
+    theirs.push(...pytorch('train_step.py', [...common, ...mode, ...save], options.tuned ?? false))
+    ours.push(...gradus('step.ts', [...common, ...optim, '--load', file]))
   }
   const tolerance = dtype === 'fp32' ? 1e-4 : 3e-2
   for (const key of options.dropout === '0' ? ['loss_first', 'grad_norm_first'] : []) {
@@ -158,6 +164,11 @@ new Command('bench:compare')
   .option('--rounds <n>', 'runs of each side', wholeNumber, 3)
   .option('--threads <n>', 'kernel threads of each side', wholeNumber, 2)
   .option('--gather-logits', 'bert: the head on masked positions only, on both sides')
+  .option('--checkpoint', 'recompute each block in backward, on both sides')
+  .option('--compiled', "PyTorch's step by torch.compile instead of eager")
+  .addOption(
+    new Option('--optim <name>', "gradus' optimizer: 8bit against PyTorch's fused one").choices(['fused', '8bit']),
+  )
   .option('--only <text>', 'operators whose name contains the text, instead of steps')
   .option('--seconds <s>', 'operators: time for each measurement', '0.6')
   .option('--tuned', 'PyTorch at its fastest: MKL on its AVX-512 path and tcmalloc')

@@ -19,6 +19,7 @@ interface Options {
   warmup: number
   threads: number
   checkpoint?: boolean
+  optim: 'fused' | '8bit'
   gatherLogits?: boolean
   load?: string
 }
@@ -71,7 +72,11 @@ async function main(options: Options): Promise<void> {
   writeFileSync('/proc/self/clear_refs', '5')
 
   const low = lowDTypes[options.dtype]
-  const optimizer = new optim.AdamW(parameters, { lr: 3e-4, weightDecay: 0.1 })
+  const optimizer = new optim.AdamW(parameters, {
+    lr: 3e-4,
+    weightDecay: 0.1,
+    stateBits: options.optim === '8bit' ? 8 : 32,
+  })
   const scaler = new amp.GradScaler({ enabled: low === 'float16' })
   const step = (): [loss: Tensor, norm: Tensor] => {
     optimizer.zeroGrad()
@@ -123,7 +128,7 @@ async function main(options: Options): Promise<void> {
       mode: 'eager',
       checkpoint: options.checkpoint ?? false,
       dropout,
-      optim: 'fused',
+      optim: options.optim,
       threads,
       steps: times.length,
       params: model.numParameters(),
@@ -154,6 +159,11 @@ new Command('bench:step')
   .option('--warmup <n>', 'untimed steps', wholeNumber, 3)
   .option('--threads <n>', 'kernel threads', wholeNumber, 2)
   .option('--checkpoint', 'recompute each block in backward')
+  .addOption(
+    new Option('--optim <name>', '8bit keeps the optimizer state in 8 bits')
+      .choices(['fused', '8bit'])
+      .default('fused'),
+  )
   .option('--gather-logits', 'bert: apply the head to the masked positions only')
   .option('--load <file>', 'initial weights and batch that the peer wrote with --save')
   .option('--json', 'accepted for symmetry; the output is always one JSON line')
