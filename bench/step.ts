@@ -27,6 +27,8 @@ interface Options {
 // Reduced precision is autocast over float32 weights.
 const lowDTypes = { fp32: null, bf16: 'bfloat16', fp16: 'float16' } as const
 
+const cpu = device('cpu')
+
 /** A field of /proc/self/status in MB: VmRSS is resident now, VmHWM the peak since it was last cleared. */
 function statusMb(field: string): number {
   const line = readFileSync('/proc/self/status', 'utf8').match(new RegExp(`^${field}:\\s+(\\d+)`, 'm'))
@@ -38,7 +40,7 @@ async function load(file: string, model: Model, gatherLogits: boolean): Promise<
   const stored = await io.loadFile(file)
   const weights = Object.entries(stored).filter(([name]) => !name.startsWith('batch.'))
   model.loadStateDict(Object.fromEntries(weights))
-  await device('cpu').synchronize()
+  await cpu.synchronize()
   for (const [, tensor] of weights) tensor.dispose()
   const mask = stored['batch.mask']
   const picked = stored['batch.picked']
@@ -64,6 +66,7 @@ async function main(options: Options): Promise<void> {
     : randomBatch(config, options.gatherLogits ?? false)
   if (options.checkpoint) model.gradientCheckpointing()
   const parameters = model.parameters()
+  await cpu.synchronize() // the weights are there
   // what loading the file needed is not what the model holds
   setFlagsFromString('--expose-gc')
   runInNewContext('gc')()
