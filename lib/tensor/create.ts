@@ -181,10 +181,14 @@ export function linspace(start: number, end: number, steps: number, options: Ten
   return finish(convert(fromTypedArray(values, [count]), code), options)
 }
 
-/** Ones on the diagonal of an [n, m] matrix of zeros. @example eye(2) // [[1, 0], [0, 1]] */
-export function eye(n: number, m: number = n, options: TensorOptions = {}): Tensor {
-  readOptions('eye', options, tensorOptions)
-  const [rows, columns] = checkShape('eye', [n, m]) as [number, number]
+/** Ones on the diagonal of an [n, m] matrix of zeros; m is n when it is not given.
+ *  @example eye(2) // [[1, 0], [0, 1]] */
+export function eye(n: number, options?: TensorOptions): Tensor
+export function eye(n: number, m: number, options?: TensorOptions): Tensor
+export function eye(n: number, m: number | TensorOptions = n, last?: TensorOptions): Tensor {
+  const square = typeof m === 'object' && m !== null
+  const options = readOptions('eye', (square ? m : last) ?? {}, tensorOptions)
+  const [rows, columns] = checkShape('eye', [n, square ? n : m]) as [number, number]
   const code = options.dtype === undefined ? FLOAT32 : dtypeCode(options.dtype, 'eye')
   const values = new Float32Array(rows * columns)
   for (let i = 0; i < Math.min(rows, columns); i++) values[i * columns + i] = 1

@@ -181,12 +181,13 @@ HWY_INLINE void tileOfRows(const TileSource<E>& from, const TileTarget<Sum<E>>& 
 template <Activation kind, class C, class S>
 HWY_INLINE void scaleByGradient(C* c, int64_t cStride, const S* x, int64_t xStride, int64_t rows, int64_t cols,
                                 C* activated, int64_t activatedStride) {
+  constexpr bool kCoarse = std::is_same_v<C, BFloat16>;
   const hn::ScalableTag<Compute<C>> d;
   constexpr int64_t lanes = hn::MaxLanes(hn::ScalableTag<Compute<C>>());
   for (int64_t r = 0; r < rows; ++r, c += cStride, x += xStride) {
     const auto gradient = [&](auto v, auto& value) HWY_ATTR {
       if constexpr (kind == Activation::kGeluTanh)
-        return vec::geluTanhGradient(d, v, value);
+        return vec::geluTanhGradient<kCoarse>(d, v, value);
       else
         return vec::geluErfGradient(d, v, value);
     };
@@ -208,12 +209,13 @@ HWY_INLINE void scaleByGradient(C* c, int64_t cStride, const S* x, int64_t xStri
 // to = activation(x) over [rows, cols].
 template <Activation kind, class C>
 HWY_INLINE void activateRows(const C* x, int64_t xStride, int64_t rows, int64_t cols, C* to, int64_t toStride) {
+  constexpr bool kCoarse = std::is_same_v<C, BFloat16>;
   const hn::ScalableTag<Compute<C>> d;
   constexpr int64_t lanes = hn::MaxLanes(hn::ScalableTag<Compute<C>>());
   for (int64_t r = 0; r < rows; ++r, x += xStride, to += toStride) {
     int64_t j = 0;
-    for (; j + lanes <= cols; j += lanes) vec::store(d, activate<kind>(d, vec::load(d, x + j)), to + j);
-    if (j < cols) vec::storeTail(d, activate<kind>(d, vec::loadTail(d, x + j, cols - j)), to + j, cols - j);
+    for (; j + lanes <= cols; j += lanes) vec::store(d, activate<kind, kCoarse>(d, vec::load(d, x + j)), to + j);
+    if (j < cols) vec::storeTail(d, activate<kind, kCoarse>(d, vec::loadTail(d, x + j, cols - j)), to + j, cols - j);
   }
 }
 

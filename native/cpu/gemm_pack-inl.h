@@ -48,10 +48,11 @@ struct Tile {
   static constexpr int kPanelA = kRows * kStride + kLanes;  // elements, with room for the last vector's overhang
 };
 
-template <Activation kind, class D>
+// kCoarse: the result is rounded to bfloat16.
+template <Activation kind, bool kCoarse = false, class D>
 HWY_INLINE vec::Of<D> activate(D d, vec::Of<D> x) {
   if constexpr (kind == Activation::kGeluTanh)
-    return vec::geluTanh(d, x);
+    return vec::geluTanh<kCoarse>(d, x);
   else if constexpr (kind == Activation::kGeluErf)
     return vec::geluErf(d, x);
   else

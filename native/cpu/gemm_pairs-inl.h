@@ -35,13 +35,13 @@ HWY_INLINE hn::Vec<Halves> loadHalves(const S* p) {
   if constexpr (std::is_same_v<S, BFloat16> && kind == Activation::kNone) {
     return hn::LoadU(Halves(), &p->bits);
   } else {
-    return rounded(activate<kind>(Floats(), vec::load(Floats(), p)));
+    return rounded(activate<kind, true>(Floats(), vec::load(Floats(), p)));
   }
 }
 
 template <Activation kind, class S>
 HWY_INLINE hn::Vec<Halves> loadHalves(const S* p, int64_t count) {
-  return rounded(activate<kind>(Floats(), vec::loadTail(Floats(), p, count)));
+  return rounded(activate<kind, true>(Floats(), vec::loadTail(Floats(), p, count)));
 }
 
 HWY_INLINE void storePairs(hn::Vec<Halves> first, hn::Vec<Halves> second, Pair* to) {

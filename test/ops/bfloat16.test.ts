@@ -2,7 +2,7 @@
 // in float32, so against float64 there is only the rounding of float32 sums, and of the result.
 
 import { describe, expect, it } from 'vitest'
-import { type DType, ops, randn, random, type Tensor, zeros } from '../../lib/index'
+import { type DType, eye, linspace, ones, ops, randn, random, type Tensor, zeros } from '../../lib/index'
 import { native, runInto, runMany } from '../../lib/tensor/dispatch'
 import { expectClose } from '../support/golden'
 
@@ -128,6 +128,40 @@ describe('the feed-forward network in bfloat16', () => {
         await expectClose(gradients[i]!.to('float64'), reference, { rtol: 2e-2, atol: 1e-2 * scale })
       }
     }
+  })
+})
+
+describe('gelu in bfloat16', () => {
+  // half an ulp for the rounding, and 2^-12 for the logistic function, which is computed to 2^-13
+  it('is within its rounding of float64, and so is its derivative', async () => {
+    const width = 32
+    const one = eye(width, { dtype: 'bfloat16' })
+    const none = zeros([width], { dtype: 'bfloat16' })
+    const x = linspace(-12, 12, 96 * width)
+      .reshape([96, width])
+      .to('bfloat16')
+    const exactX = x.to('float64').requiresGrad_()
+    const expected = ops.gelu(exactX, { approximate: 'tanh' })
+    const [y, pre] = runMany(
+      mlpOp,
+      [x, one, none, one, none],
+      [
+        [x.shape, x._dtype],
+        [x.shape, x._dtype],
+      ],
+      [1],
+    ) as [Tensor, Tensor]
+    const tolerance = { rtol: 2 ** -8 + 2 ** -12, atol: 1e-30 }
+    await expectClose(y.to('float64'), expected.detach(), tolerance)
+    expected.sum().backward()
+    const gradients = runMany(
+      mlpBackwardOp,
+      [ones([96, width], { dtype: 'bfloat16' }), x, pre, one, one],
+      [[96, width], [width, width], [width], [width, width], [width]].map((shape) => [shape, x._dtype] as const),
+      [1, 0],
+    )
+    // the two terms of the derivative cancel near its zero at -0.75
+    await expectClose(gradients[0]!.to('float64'), exactX.grad!, { rtol: 2 ** -8, atol: 2 ** -12 })
   })
 })
 

@@ -90,6 +90,10 @@ describe('filled tensors', () => {
       [1, 0, 0],
       [0, 1, 0],
     ])
+    expect(eye(2, { dtype: 'int32' }).dtype).toBe('int32')
+    expect(eye(1, 2, { dtype: 'float64' }).dtype).toBe('float64')
+    expect(() => eye(2, 'x' as never)).toThrow(ShapeError)
+    expect(() => eye(2, null as never)).toThrow(ShapeError)
   })
 
   it('refuse what is no shape', () => {
