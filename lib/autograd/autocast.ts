@@ -92,11 +92,15 @@ export function autocastState(): AutocastState {
   return innermost() ?? autocastOff
 }
 
+// Backward is no region of its own: what runs in it again is as if outside of any, and ends its own casts.
+function outerRegion(): Region | null {
+  const around = innermost()
+  return around === silent ? null : around
+}
+
 /** @internal Runs fn, which may be async, under a setting; an async one keeps it across its awaits. */
 export function runWithAutocast<R>(state: AutocastState, fn: () => R): R {
-  // backward is no region of its own: what runs in it again is as if outside of any, and ends its own casts
-  const around = innermost()
-  const region = new Region(state, around === silent ? null : around)
+  const region = new Region(state, outerRegion())
   let result: R | undefined
   enter(region)
   try {
@@ -136,7 +140,7 @@ export interface OpenAutocast {
 
 /** @internal Opens a region for the synchronous code that follows. */
 export function openAutocast(state: AutocastState): OpenAutocast {
-  const region = new Region(state, innermost())
+  const region = new Region(state, outerRegion())
   enter(region)
   const close = (): boolean => {
     if (!region.open) return false

@@ -5,7 +5,7 @@ import { BFLOAT16, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, UINT8 } from '../dty
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
 import { readOptions } from '../options'
 import { tidy } from '../tensor/scope'
-import { contiguousStrides, type Shape, Tensor } from '../tensor/tensor'
+import { contiguousStrides, type Shape, sameShape, Tensor } from '../tensor/tensor'
 import { autocastProduct, autocastsToFloat32 } from './autocast'
 import {
   expectFloating,
@@ -249,11 +249,12 @@ export function linearCrossEntropy(
       expected: '[..., K] and [C, K]',
     })
   }
-  if (rows * width !== x.numel) {
+  const leading = x.shape.slice(0, -1)
+  if (!sameShape(target.shape, leading) && !sameShape(target.shape, [leading.reduce((a, b) => a * b, 1)])) {
     throw new ShapeError(op, {
-      problem: 'x and target have different numbers of rows',
+      problem: 'x and target do not fit',
       got: `x ${describeShape(x.shape)} and target ${describeShape(target.shape)}`,
-      expected: 'one target for each row of x',
+      expected: 'one target for each row of x: the shape of x without its last dim, or [rows]',
     })
   }
   const low = autocasting ? autocastProduct(op, [x, weight]) : -1

@@ -16,15 +16,11 @@ const scalerUpdateOp = native('scalerUpdate', 'growthFactor,backoffFactor,growth
 const copyOp = native('copy')
 const fillOp = native('fill', 'value')
 
-function expectPlain(op: string, tensors: readonly Tensor[]): void {
+function expectGradients(op: string, tensors: readonly Tensor[]): void {
   for (const each of tensors) {
     expectTensor(op, 'a gradient', each)
-    if (!isFloatingCode(each._dtype) || each._strides !== null) {
-      throw new DTypeError(op, {
-        problem: 'a tensor cannot be changed in place here',
-        got: `${each.dtype}${each._strides === null ? '' : ', not contiguous'}`,
-        expected: 'contiguous tensors of a floating dtype',
-      })
+    if (!isFloatingCode(each._dtype)) {
+      throw new DTypeError(op, { problem: 'not a gradient', got: each.dtype, expected: 'tensors of a floating dtype' })
     }
   }
 }
@@ -45,28 +41,41 @@ export function totalNorm(tensors: readonly Tensor[], p = 2): Tensor {
   return run(normOp, tensors.map(plain), [], FLOAT32, [p])
 }
 
-function inParts(tensors: readonly Tensor[], change: (part: readonly Tensor[]) => void): void {
-  for (let from = 0; from < tensors.length; from += 2048) change(tensors.slice(from, from + 2048))
+// As many as one native call takes, twice. Kernels want contiguous tensors: others are changed in copies.
+function inParts(
+  op: string,
+  tensors: readonly Tensor[],
+  writes: boolean,
+  kernel: (flat: readonly Tensor[], part: readonly Tensor[]) => void,
+): void {
+  expectGradients(op, tensors)
+  for (let from = 0; from < tensors.length; from += 2048) {
+    const part = tensors.slice(from, from + 2048)
+    const flat = part.map(plain)
+    kernel(flat, part)
+    part.forEach((each, i) => {
+      if (flat[i] === each) return
+      if (writes) runInto(copyOp, [flat[i]!], each)
+      flat[i]!.dispose()
+    })
+  }
 }
 
 /** @internal Scales by min(1, maxNorm / (norm + 1e-6)), on the device. */
 export function clipTensors(tensors: readonly Tensor[], norm: Tensor, maxNorm: number): void {
-  expectPlain('clip', tensors)
-  inParts(tensors, (part) => runMany(clipOp, [...part, norm], part, [maxNorm]))
+  inParts('clip', tensors, true, (flat) => runMany(clipOp, [...flat, norm], flat, [maxNorm]))
   if (maxNorm < Number.POSITIVE_INFINITY) markClipped(tensors) // else only the norm was asked for
 }
 
 /** @internal Limits every element to [-limit, limit]. */
 export function clampTensors(tensors: readonly Tensor[], limit: number): void {
-  expectPlain('clamp', tensors)
-  inParts(tensors, (part) => runMany(clampOp, part, part, [limit]))
+  inParts('clamp', tensors, true, (flat) => runMany(clampOp, flat, flat, [limit]))
   markClipped(tensors)
 }
 
 /** @internal Multiplies every element. */
 export function scaleTensors(tensors: readonly Tensor[], factor: number): void {
-  expectPlain('scale', tensors)
-  inParts(tensors, (part) => runMany(scaleOp, part, part, [factor]))
+  inParts('scale', tensors, true, (flat) => runMany(scaleOp, flat, flat, [factor]))
 }
 
 // --- loss scaling ---------------------------------------------------------------------------------------------------
@@ -84,9 +93,7 @@ export interface Check {
 
 function check(tensors: readonly Tensor[], scale: Tensor, write: boolean): Check[] {
   const checks: Check[] = []
-  inParts(tensors, (part) => {
-    for (const each of part) expectTensor('unscale', 'a gradient', each)
-    const flat = part.map(plain)
+  inParts('unscale', tensors, write, (flat, part) => {
     const results = [
       [[], FLOAT32],
       [[], FLOAT32],
@@ -94,9 +101,6 @@ function check(tensors: readonly Tensor[], scale: Tensor, write: boolean): Check
     ] as const
     const outputs = runMany(unscaleOp, [...flat, scale], [...(write ? flat : []), ...results], [write ? 1 : 0])
     const [foundInf, norm, first] = outputs.slice(-3) as [Tensor, Tensor, Tensor]
-    part.forEach((each, i) => {
-      if (write && flat[i] !== each) runInto(copyOp, [flat[i]!], each)
-    })
     checks.push({ tensors: part, foundInf, norm, first })
   })
   return checks

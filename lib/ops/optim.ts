@@ -43,11 +43,11 @@ export interface StepOperands {
   readonly conditions: StepConditions
 }
 
-/** @internal What every call of a step takes as `foundInf` when there are several: a late error in one gradient then
- *  stops all of them, and a step is taken whole or not at all. Null when one call is enough. */
-export function gateOf(calls: readonly (readonly Tensor[])[]): Tensor | null {
-  if (calls.reduce((n, params) => n + Math.ceil(params.length / MOST), 0) < 2) return null
-  let open: Tensor[] = calls.flatMap((params) => params.map((param) => param.grad!))
+/** @internal What every native call of a step takes as `foundInf`: a late error in one gradient then stops all of them,
+ *  and a step is taken whole or not at all. Null for one gradient, whose call fails by itself. */
+export function gateOf(params: readonly Tensor[]): Tensor | null {
+  if (params.length < 2) return null
+  let open: Tensor[] = params.map((param) => param.grad!)
   do {
     const parts = Array.from({ length: Math.ceil(open.length / MOST) }, (_, i) => open.slice(i * MOST, (i + 1) * MOST))
     open = parts.map((part) => run(gateOp, part, [], FLOAT32))

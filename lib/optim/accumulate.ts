@@ -149,8 +149,9 @@ function check<Batch>(model: unknown, group: readonly Batch[], options: Accumula
 /** One optimizer step over a group of micro-batches, equal to that over one batch of all their samples: each mean loss
  *  counts by its share of the group's targets, so that micro-batches of different length, padding or size, and a last
  *  group that is shorter, change nothing. (One without targets counts for nothing; the gradients of a loss of your own
- *  must then be 0 and not NaN, as those of gradus's losses are.) Clears the gradients first; then forward and backward of each micro-batch, and
- *  one step, with the gradients clipped to `maxNorm` and through the `scaler` where these are given.
+ *  must then be 0 and not NaN, as those of gradus's losses are.) Clears the gradients first; then forward and backward
+ *  of each micro-batch, and one step, with the gradients clipped to `maxNorm` and through the `scaler` where these are
+ *  given.
  *
  *  Waits until all but the last micro-batch have run, without blocking the event loop; what it returns is not waited for.
  *  @throws ArgumentError for an empty group, a model that has neither `countTargets` nor the option `targets`, or a
@@ -175,14 +176,17 @@ export async function accumulate<Batch, Step = never>(
     const each = group.map((batch) => countOf(model, batch, targets).to('float64').clone()) // the caller's may be float64 already
     return [each, each.reduce((a, b) => a.add(b))] as const
   })
+  const shares = tidy(() => {
+    const divisor = where(total.gt(0), total, 1)
+    return counts.map((count) => count.div(divisor))
+  })
   let loss = unscoped(() => zeros([]))
-  const micro = (batch: Batch, count: Tensor): void => {
+  const micro = (batch: Batch, share: Tensor): void => {
     const before = loss
     loss = tidy(() => {
       const mean = expectScalar('loss', lossOf(batch))
-      const share = count.div(total.clampMin(1)).to(mean.dtype)
       // the mean over no targets is NaN, and counts for nothing
-      const part = where(count.gt(0), mean.mul(share), 0)
+      const part = where(share.gt(0), mean.mul(mean.dtype === 'float64' ? share : share.to('float32')), 0)
       const sum = before.add(part.detach()) // backward releases part, unless it is the root
       ;(scaler === undefined ? part : scaler.scale(part)).backward()
       return sum
@@ -191,14 +195,14 @@ export async function accumulate<Batch, Step = never>(
   }
   let passed: Promise<void> | null = null
   for (const [i, batch] of group.entries()) {
-    const run = (): void => micro(batch, counts[i]!)
+    const run = (): void => micro(batch, shares[i]!)
     if (i < group.length - 1 && typeof model.noSync === 'function') model.noSync(run)
     else run()
     // one micro-batch ahead of the device: it never idles, and neither the queue nor the heap grows
     await passed
     passed = i < group.length - 1 ? device('cpu').passed() : null
   }
-  for (const count of counts) if (count !== total) count.dispose()
+  for (const each of [...counts, ...shares]) if (each !== total) each.dispose()
 
   const clip = maxNorm === undefined ? {} : { maxNorm }
   if (scaler === undefined) {

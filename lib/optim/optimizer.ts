@@ -135,7 +135,7 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
       this.#conditions = { ...outer, norm, maxNorm }
     }
     const { foundInf, norm: ofAll } = this.#conditions // each depends on all gradients, too
-    const gate = foundInf || ofAll ? null : tidy(() => gateOf(due))
+    const gate = foundInf || ofAll ? null : tidy(() => gateOf(due.flat()))
     this.#gate = gate
     try {
       due.forEach((params, i) => {

@@ -74,6 +74,33 @@ describe('a late error', () => {
   )
 })
 
+describe('a late error in one of several calls of an update stops them all', () => {
+  // wide and narrow states, and parameters whose counts of steps differ, are calls of their own
+  it.each(['states of 8 and 32 bits', 'a first gradient later'])('%s', async (kind) => {
+    const [table8, other] = [ones([2048, 2]).requiresGrad_(), ones([2]).requiresGrad_()]
+    const optimizer = new optim.AdamW([table8, other], { lr: 1, stateBits: kind.startsWith('states') ? 8 : 32 })
+    if (kind === 'a first gradient later') {
+      table8.sum().backward()
+      optimizer.step()
+    }
+    const before = [values(table8), values(other)]
+    outOfRange(table8).backward()
+    if (kind.startsWith('states')) table8.grad = null
+    const failing = kind.startsWith('states') ? table8 : other
+    failing.grad = null
+    ops
+      .embedding(tensor([1 << 20], { dtype: 'int64' }), kind.startsWith('states') ? table8 : other.reshape([1, 2]))
+      .sum()
+      .backward()
+    const whole = kind.startsWith('states') ? other : table8
+    whole.grad = null
+    whole.sum().backward()
+    optimizer.step()
+    await expect(failing.grad!.array()).rejects.toThrow('index')
+    expect([values(table8), values(other)]).toEqual(before)
+  })
+})
+
 describe('hooks of the gradient', () => {
   it('may write into what they are handed: other leaves keep theirs', () => {
     const [a, b] = [zeros([2], { requiresGrad: true }), zeros([2], { requiresGrad: true })]

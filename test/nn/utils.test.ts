@@ -56,6 +56,21 @@ describe('clipGradNorm_', () => {
     expect(await param.grad!.array()).toEqual([0, Number.NaN])
   })
 
+  it('takes gradients with any strides, as the optimizer does', () => {
+    const p = zeros([2, 2]).requiresGrad_()
+    p.grad = tensor([
+      [3, 0],
+      [4, 0],
+    ]).t()
+    nn.utils.clipGradNorm_([p], 1)
+    const [row, empty] = p.grad!.arraySync() as [number[], number[]]
+    expect(row[0]).toBeCloseTo(0.6, 5)
+    expect(row[1]).toBeCloseTo(0.8, 5)
+    expect(empty).toEqual([0, 0])
+    nn.utils.clipGradValue_([p], 0.7)
+    expect((p.grad!.arraySync() as number[][])[0]![1]).toBeCloseTo(0.7, 6)
+  })
+
   it('takes parameters without gradients', async () => {
     expect(await nn.utils.clipGradNorm_([nn.parameter(zeros([2]))], 1).item()).toBe(0)
     expect(() => nn.utils.clipGradNorm_([], -1)).toThrow('clipGradNorm_: maxNorm is out of range: got -1')

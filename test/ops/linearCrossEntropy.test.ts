@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { amp, type DType, ops, type Tensor, tensor } from '../../lib/index'
+import { amp, type DType, ops, type Tensor, tensor, zeros } from '../../lib/index'
 import { expectClose } from '../support/golden'
 
 // A linear congruence: the same values everywhere, without the library's own generator.
@@ -90,6 +90,21 @@ describe('linearCrossEntropy in chunks', () => {
     expect(weight.grad!.dtype).toBe('bfloat16')
     expect(await distance(x.grad!, a.grad!)).toBeLessThan(allowed.bfloat16)
     expect(await distance(weight.grad!, b.grad!)).toBeLessThan(allowed.bfloat16)
+  })
+
+  it('refuses targets of another shape than the rows, whatever their number', () => {
+    const x = zeros([3, 2, 4])
+    const target = zeros([2, 3], { dtype: 'int64' })
+    expect(() => ops.linearCrossEntropy(x, zeros([5, 4]), target)).toThrow(
+      'x and target do not fit: got x [3, 2, 4] and target [2, 3]',
+    )
+    expect(ops.linearCrossEntropy(x, zeros([5, 4]), zeros([6], { dtype: 'int64' })).itemSync()).toBeCloseTo(
+      Math.log(5),
+      6,
+    )
+    expect(() => ops.linearCrossEntropy(zeros([3, 0]), zeros([5, 0]), zeros([7], { dtype: 'int64' }))).toThrow(
+      'do not fit',
+    )
   })
 
   it('refuses what is no size', () => {
