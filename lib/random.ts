@@ -6,6 +6,15 @@ import { philox } from './philox'
 
 const block = new Uint32Array(4)
 
+let watcher: ((generator: Generator) => void) | null = null
+
+/** @internal Is told of each generator before it is drawn from; returns who was told before. */
+export function watchGenerators(next: typeof watcher): typeof watcher {
+  const before = watcher
+  watcher = next
+  return before
+}
+
 /** State of a generator. */
 export interface RandomState {
   seed: number
@@ -52,6 +61,7 @@ export class Generator {
   /** @internal Seed and offset for an operation that draws for `elements` elements of up to 16 bytes each; the next one
    *  continues behind it. */
   take(elements: number, countersPerElement = 0.25): RandomState {
+    watcher?.(this)
     const { seed, offset } = this.state
     this.state.offset = offset + Math.ceil(elements * countersPerElement)
     return { seed, offset }

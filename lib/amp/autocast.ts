@@ -20,7 +20,7 @@ export type AutocastDType = Extract<DType, 'bfloat16' | 'float16'>
 export interface AutocastOptions {
   /** Default: the current device. */
   device?: DeviceName | Device
-  /** Default: bfloat16 on cpu, float16 on cuda. */
+  /** Default: that of the region around; outside of any bfloat16 on cpu, float16 on cuda. */
   dtype?: AutocastDType
   /** false computes in the dtypes of the operands, also inside of another region. Default true. */
   enabled?: boolean
@@ -42,7 +42,7 @@ function expectFlag(name: string, value: unknown): boolean {
 }
 
 function readDType(dtype: DType | undefined, on: Device): number {
-  if (dtype === undefined) return defaults[on.type]
+  if (dtype === undefined) return autocastRegion()?.dtype ?? defaults[on.type]
   if (dtype === 'bfloat16') return BFLOAT16
   if (dtype === 'float16') return FLOAT16
   throw new DTypeError('autocast', {
@@ -83,7 +83,13 @@ export function autocast<R>(fn: () => R): R
 export function autocast<R>(options: AutocastOptions, fn: () => R): R
 export function autocast(options?: AutocastOptions): AutocastScope
 export function autocast<R>(first?: AutocastOptions | (() => R), ...rest: [fn?: () => R]): R | AutocastScope {
-  if (typeof first === 'function') return runWithAutocast(readState({}), first)
+  if (typeof first === 'function') {
+    if (rest.length > 0) {
+      const action = 'write amp.autocast(options, fn): the function is long and comes last'
+      throw new ArgumentError('autocast', { problem: 'options follow the function', action })
+    }
+    return runWithAutocast(readState({}), first)
+  }
   const state = readState(first === undefined ? {} : first)
   if (rest.length === 0) return scopeOf(state)
   const [fn] = rest

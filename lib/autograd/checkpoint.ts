@@ -2,6 +2,7 @@
 
 import { ArgumentError, describeValue } from '../errors'
 import { expectFunction } from '../options'
+import { watchGenerators } from '../random'
 import { isNativeOp } from '../tensor/dispatch'
 import { setObserver } from '../tensor/observer'
 import { forEachTensor, scoped } from '../tensor/scope'
@@ -90,15 +91,23 @@ export function runCheckpointed<Args extends readonly unknown[], Output>(
   const frame = new Frame(op, run, owner, save === null ? null : readPolicy(op, save))
   const recording = new Recording(frame, keeper as Filling | null)
   const [outerKeeper, outerObserver] = [setKeeper(recording), setObserver(recording)]
+  const outerWatcher = watchGenerators((generator) => {
+    frame.draws(generator)
+    outerWatcher?.(generator)
+  })
+  const outputs = new Set<Tensor>()
   let output: Output
   try {
     forEachTensor(args, (tensor) => recording.uses(tensor))
     output = scoped(`${op}()`, owner, run)
+    forEachTensor([output], (tensor) => void outputs.add(tensor))
   } catch (error) {
     if (error !== enough) frame.release()
     else frame.finish() // the function around this one has what it wanted
     throw error
   } finally {
+    recording.settle(outputs)
+    watchGenerators(outerWatcher)
     setObserver(outerObserver)
     setKeeper(outerKeeper)
   }
@@ -111,8 +120,8 @@ export function runCheckpointed<Args extends readonly unknown[], Output>(
  *  Gradients are equal to the bit to those without.
  *
  *  Arguments that are no tensors pass through. Parameters that fn closes over have their gradients whether or not an
- *  argument requires one. The second run finds the state of the default random generator, the modes and the module of
- *  the first one, and leaves no trace in them. Checkpointed functions may be nested. Where gradients are disabled, fn just
+ *  argument requires one. The second run finds the state of the random generators, the modes and the module of the
+ *  first one, and leaves no trace in them. Checkpointed functions may be nested. Where gradients are disabled, fn just
  *  runs. Forward hooks of modules in fn see both runs; `isRecomputing()` tells them apart.
  *  @throws ArgumentError when fn returns anything but tensors (also a promise); StateError when it changes in place what
  *  it did not make, or, in backward, when it does not do the same again

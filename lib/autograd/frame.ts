@@ -6,7 +6,7 @@
 // stops as soon as the last one is full. So gradients take the way that they always take, and are equal to the bit.
 
 import { describeShape, StateError } from '../errors'
-import { defaultGenerator } from '../random'
+import { defaultGenerator, type Generator } from '../random'
 import { currentContext, setContext } from '../tensor/dispatch'
 import { unref } from '../tensor/memory'
 import { type Observer, observer, setObserver } from '../tensor/observer'
@@ -78,7 +78,8 @@ export class Frame {
   readonly stored = new Map<string, Held[][]>()
   private open = 0
   private released = false
-  private readonly random = defaultGenerator.getState()
+  /** Generators that the function draws from, as they were before. */
+  private readonly random = new Map([[defaultGenerator, defaultGenerator.getState()]])
   private readonly context = currentContext
   private readonly autocast = autocastState()
 
@@ -99,6 +100,11 @@ export class Frame {
     if (this.held.has(tensor)) return
     tensor._refs++
     this.held.set(tensor, { tensor, version: tensor._storageVersion })
+  }
+
+  /** Is about to be drawn from. */
+  draws(generator: Generator): void {
+    if (!this.random.has(generator)) this.random.set(generator, generator.getState())
   }
 
   /** Keeps the results of an operation. */
@@ -158,12 +164,12 @@ export class Frame {
       })
     }
     const filling = new Filling(this)
-    const random = defaultGenerator.getState()
+    const random = [...this.random.keys()].map((generator) => [generator, generator.getState()] as const)
     const [outerKeeper, outerObserver] = [setKeeper(filling), setObserver(this.policy === null ? null : filling)]
     const outerContext = setContext(this.context)
     const revived = revive(this.held.keys())
     try {
-      defaultGenerator.setState(this.random)
+      for (const [generator, state] of this.random) generator.setState(state)
       const again = (): void => withGrad(() => scoped(`${this.op}()`, this.owner, () => void this.run()))
       runWithAutocast(this.autocast, again)
     } catch (signal) {
@@ -173,7 +179,7 @@ export class Frame {
       setContext(outerContext)
       setObserver(outerObserver)
       setKeeper(outerKeeper)
-      defaultGenerator.setState(random)
+      for (const [generator, state] of random) generator.setState(state)
     }
     filling.expectFull()
     if (!retaining) this.release()
@@ -200,6 +206,7 @@ function revive(tensors: Iterable<Tensor>): (() => void)[] {
 /** @internal The first run of a function: nothing is saved but a slot for each tensor. */
 export class Recording implements Keeper, Observer {
   private readonly fresh = new Set<Tensor>()
+  private recipes: Tensor[] = []
   private readonly beyond: Observer | null = observer
 
   /** `outer` is the second run of a function that this one is a part of. */
@@ -220,6 +227,23 @@ export class Recording implements Keeper, Observer {
 
   nodeDone(): void {
     this.outer?.nodeDone()
+  }
+
+  /** What the recipe of an output needs: whoever reads the output reads the recipe. */
+  recipe(tensor: Tensor): void {
+    for (const input of tensor._recipe!.inputs) input._refs++
+    this.recipes.push(tensor)
+  }
+
+  /** The function has returned: recipes of what it returned stay with the frame. */
+  settle(outputs: ReadonlySet<Tensor>): void {
+    for (const tensor of this.recipes) {
+      for (const input of tensor._recipe!.inputs) {
+        if (outputs.has(tensor)) this.frame.hold(input)
+        unref(input)
+      }
+    }
+    this.recipes = []
   }
 
   isLast(saved: number): boolean {
@@ -272,6 +296,8 @@ export class Filling implements Keeper, Observer {
   nodeDone(): void {
     if (this.filled === this.frame.slots.length) throw enough
   }
+
+  recipe(): void {} // the slots hold what it needs
 
   isLast(saved: number): boolean {
     return this.filled + saved === this.frame.slots.length

@@ -53,6 +53,8 @@ export interface Keeper {
   keep(tensor: Tensor): Saved
   /** All of a node is kept. */
   nodeDone(): void
+  /** A tensor has a recipe that rounds. */
+  recipe(tensor: Tensor): void
   /** Whether a node that saves so many tensors is the last one that is wanted: its own results are not. */
   isLast(saved: number): boolean
 }
@@ -65,6 +67,12 @@ export function setKeeper(next: Keeper | null): Keeper | null {
   const outer = keeper
   keeper = next
   return outer
+}
+
+/** @internal Gives a tensor its recipe. */
+export function setRecipe(tensor: Tensor, recipe: Recipe): void {
+  tensor._recipe = recipe
+  if (recipe.rounds) keeper?.recipe(tensor)
 }
 
 /** @internal Whether the pass under way leaves the graph for another one. */

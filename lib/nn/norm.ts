@@ -61,7 +61,7 @@ export class LayerNorm extends Module {
 
 /** Options of `RMSNorm`. */
 export interface RMSNormOptions extends Pick<TensorOptions, 'dtype' | 'device'> {
-  /** Added to the mean square; default null: the smallest step of x's dtype at 1. */
+  /** Added to the mean square; default null: 2^-23, for float64 2^-52. */
   eps?: number | null
   /** Has a trained weight; default true. */
   elementwiseAffine?: boolean

@@ -1,6 +1,7 @@
 // Normalization over the last dims.
 
 import { autocasting } from '../autograd/autocast'
+import { setRecipe } from '../autograd/node'
 import { FLOAT16, FLOAT32, FLOAT64, itemSizes } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
 import { tidy } from '../tensor/scope'
@@ -30,9 +31,6 @@ const layerNormBackwardOp = native('layerNormBackward', 'normDims,accumulate,nor
 const rmsNormOp = native('rmsNorm', 'eps,normDims')
 const rmsNormBackwardOp = native('rmsNormBackward', 'normDims,accumulate,normalized')
 const scaleShiftOp = native('scaleShift', 'normDims')
-
-/** Smallest steps at 1 of the floating dtypes, by code. */
-const epsilons = [2 ** -23, 2 ** -52, 2 ** -10, 2 ** -7]
 
 /** Checks x and its parameters; the normalized sizes. */
 function readNormalized(
@@ -167,14 +165,14 @@ function normalize(
     record({ name: norm.name, autocast: 'float32', backward }, y, inputs, operands.filter(isThere))
     const given = [true, ...parameters.map(isThere)]
     const { shape, _dtype: dtype } = y
-    y._recipe = {
+    setRecipe(y, {
       inputs: [source, ...parameters.filter(isThere)],
       rounds: narrow,
       compute: (again) => {
         const all = inPlaces(given, (i) => again[i]!)
         return narrow ? run(scaleShiftOp, all, shape, dtype, [normDims]) : forward(all)[0]!
       },
-    }
+    })
   }
   for (const each of kept) each.dispose() // the tape's from here on
   return y
@@ -200,7 +198,8 @@ export function layerNorm(
 }
 
 /** Root-mean-square normalization over the dims of `normalizedShape`: x / sqrt(mean(x²) + eps) * weight, statistics in
- *  float32. Default eps: null, the dtype's own (2^-23 for float32).
+ *  float32. Default eps: null, the smallest step at 1 of the dtype that is computed in: 2^-23, for float64 2^-52. (So
+ *  does PyTorch, whose page says the dtype of x.)
  *  @throws ShapeError when normalizedShape or weight do not fit x
  *  @see Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4
  *  @example rmsNorm(tensor([[3, 4]]), 2) // [[0.8485, 1.1314]] */
@@ -213,7 +212,13 @@ export function rmsNorm(
   if (autocasting) x = autocast('rmsNorm', x)
   const sizes = readNormalized('rmsNorm', x, normalizedShape, weight, null)
   if (weight !== null) expectWideEnough('rmsNorm', x, weight)
-  return normalize(rootMeanSquare, x, sizes, [weight], eps === null ? epsilons[x._dtype]! : expectEps('rmsNorm', eps))
+  return normalize(
+    rootMeanSquare,
+    x,
+    sizes,
+    [weight],
+    eps === null ? (x._dtype === FLOAT64 ? 2 ** -52 : 2 ** -23) : expectEps('rmsNorm', eps),
+  )
 }
 
 /** Normalization of groups of channels: each of `groups` equal parts of x's channels, with all that lies behind them, is

@@ -4,7 +4,7 @@ import type { DType } from '../dtype'
 import { ArgumentError, describeShape, describeValue, ShapeError, StateError } from '../errors'
 import { clearGradients } from '../nn/parameter'
 import { sameShape } from '../ops/broadcast'
-import { totalNorm } from '../ops/multiTensor'
+import { clipTensors, totalNorm } from '../ops/multiTensor'
 import { gateOf, type StepConditions, type StepOperands } from '../ops/optim'
 import { readOptions, refuseSnakeCase } from '../options'
 import { full } from '../tensor/create'
@@ -107,7 +107,8 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
   /** One update of every parameter that has a gradient. Parameters keep count of their own steps.
    *
    *  With `maxNorm` gradients are clipped on the way, as `clipGradNorm_` would, but nothing is written to them: they are
-   *  read twice, for the norm and for the update, and not four times. Returns the norm before clipping then, float32 of
+   *  read twice, for the norm and for the update, and not four times (an optimizer with an `update` of its own finds them
+   *  clipped). Returns the norm before clipping then, float32 of
    *  rank 0; nothing waits for it.
    *  @throws ArgumentError for options out of range; ShapeError for a gradient unlike its parameter; nothing is changed
    *  @see https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.step.html
@@ -133,6 +134,10 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
     if (maxNorm !== undefined) {
       norm = outer.norm ?? totalNorm([...new Set(due.flat().map((param) => param.grad!))])
       this.#conditions = { ...outer, norm, maxNorm }
+    }
+    if (norm !== undefined && !this._decidesOnDevice) {
+      // an update of one's own reads gradients as they are
+      clipTensors([...new Set(due.flat().map((param) => param.grad!))], norm, maxNorm!)
     }
     const { foundInf, norm: ofAll } = this.#conditions // each depends on all gradients, too
     const gate = foundInf || ofAll ? null : tidy(() => gateOf(due.flat()))

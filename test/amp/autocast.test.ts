@@ -44,6 +44,12 @@ describe('regions', () => {
     expect(seen).toEqual(['float16', ['float32', false, 'bfloat16'], 'bfloat16'])
   })
 
+  test('a region without a dtype has that of the one around, also inside of a disabled one', () => {
+    const inner = (): string => amp.autocast(product)
+    expect(amp.autocast({ dtype: 'float16' }, inner)).toBe('float16')
+    expect(amp.autocast({ dtype: 'float16' }, () => amp.autocast({ enabled: false }, inner))).toBe('float16')
+  })
+
   test('an error ends the region', () => {
     expect(() =>
       amp.autocast(() => {
@@ -156,6 +162,10 @@ describe('arguments', () => {
   ])('refuses %j', (options, type, text) => {
     expect(() => call(options, product)).toThrow(type)
     expect(() => call(options, product)).toThrow(text)
+  })
+
+  test('refuses options behind the function', () => {
+    expect(() => call(product, { dtype: 'float16' })).toThrow('write amp.autocast(options, fn)')
   })
 
   test.each([[5], [undefined], [null], ['fn']])('refuses %j as a function', (fn) => {

@@ -1,5 +1,6 @@
 import { describe, expect, it, vi } from 'vitest'
 import {
+  amp,
   autograd,
   device,
   memory,
@@ -8,6 +9,7 @@ import {
   noGrad,
   ones,
   ops,
+  rand,
   randn,
   random,
   StateError,
@@ -116,6 +118,24 @@ describe('checkpoint', () => {
     expect(seen).toEqual(['first', 'last', 'first again'])
     expect(w.grad!.arraySync()).toEqual([4])
     expect(isRecomputing()).toBe(false)
+  })
+
+  it('gives generators of its own back their states, too, and leaves them as they were', () => {
+    const x = randn([1000]).requiresGrad_()
+    const draw = (generator: random.Generator) => (y: Tensor) =>
+      autograd.checkpoint((z: Tensor) => z.mul(rand([1000], { generator })), y.mul(1)).mul(rand([1000], { generator }))
+    const gradients = [draw, (g: random.Generator) => (y: Tensor) => autograd.checkpoint(draw(g), y)].map((make) => {
+      const generator = new random.Generator(3)
+      x.grad = null
+      const y = make(generator)(x)
+      const state = generator.getState()
+      y.sum().backward()
+      expect(generator.getState()).toEqual(state)
+      return bytes(x.grad!)
+    })
+    const generator = new random.Generator(3)
+    const expected = rand([1000], { generator }).mul(rand([1000], { generator }))
+    for (const each of gradients) expect(each).toEqual(bytes(expected))
   })
 
   it('leaves the stream of random numbers as it is between forward and backward', () => {
@@ -428,21 +448,27 @@ describe('Module.gradientCheckpointing', () => {
     maxPositionEmbeddings: 8,
   })
 
-  const run = (model: Pick<models.GPT, 'forward' | 'namedParameters' | 'zeroGrad'>): unknown => {
+  type Dtype = amp.AutocastDType | 'float32'
+  const run = (model: Pick<models.GPT, 'forward' | 'namedParameters' | 'zeroGrad'>, dtype: Dtype): unknown => {
     random.seed(5)
     model.zeroGrad()
-    const { loss } = model.forward({ inputIds: ids, labels: ids })
+    const forward = () => model.forward({ inputIds: ids, labels: ids })
+    const { loss } = dtype === 'float32' ? forward() : amp.autocast({ dtype }, forward)
     loss!.backward()
     return [loss!.itemSync(), model.namedParameters().map(([name, p]) => [name, bytes(p.grad!)]), random.getState()]
   }
 
-  for (const [name, model] of [
-    ['GPT', gpt],
-    ['BERT', bert as unknown as models.GPT],
+  for (const [name, model, dtype] of [
+    ['GPT', gpt, 'float32'],
+    ['GPT', gpt, 'bfloat16'],
+    ['GPT', gpt, 'float16'],
+    ['BERT', bert as unknown as models.GPT, 'float32'],
+    ['BERT', bert as unknown as models.GPT, 'bfloat16'],
+    ['BERT', bert as unknown as models.GPT, 'float16'],
   ] as const) {
-    it(`${name}: gradients are equal to the bit with any choice of layers`, () => {
-      const expected = run(model)
-      const [, plain] = counted(() => run(model))
+    it(`${name} in ${dtype}: gradients are equal to the bit with any choice of layers`, () => {
+      const expected = run(model, dtype)
+      const [, plain] = counted(() => run(model, dtype))
       for (const options of [
         {},
         { every: 2 },
@@ -450,10 +476,10 @@ describe('Module.gradientCheckpointing', () => {
         { layers: (_: string, module: nn.Module) => module instanceof nn.LayerNorm },
       ]) {
         expect(model.gradientCheckpointing(options).isGradientCheckpointing).toBe(true)
-        expect(run(model)).toEqual(expected)
+        expect(run(model, dtype)).toEqual(expected)
       }
       model.gradientCheckpointing({ every: 2 })
-      const [, some] = counted(() => run(model))
+      const [, some] = counted(() => run(model, dtype))
       expect(some.get('attention')! - plain.get('attention')!).toBe(2)
       expect(model.gradientCheckpointing(false).isGradientCheckpointing).toBe(false)
     })
@@ -469,7 +495,7 @@ describe('Module.gradientCheckpointing', () => {
 
   it('does nothing in evaluation', async () => {
     gpt.gradientCheckpointing().eval()
-    const [, counts] = counted(() => run(gpt))
+    const [, counts] = counted(() => run(gpt, 'float32'))
     expect(counts.get('attention')).toBe(3)
     await gpt.generate([[1, 2]], { maxNewTokens: 2 })
     gpt.train().gradientCheckpointing(false)

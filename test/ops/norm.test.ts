@@ -16,6 +16,15 @@ const make = (shape: number[], seed = 1, dtype: DType = 'float64'): Tensor =>
 const leaf = (shape: number[], seed = 1): Tensor => make(shape, seed).requiresGrad_()
 
 describe('layerNorm and rmsNorm', () => {
+  // PyTorch 2.13
+  it.each([
+    ['float16', [1.3535, 0.4058]],
+    ['bfloat16', [1.3516, 0.4063]],
+  ] as const)('rmsNorm: the default eps is that of the computation, in %s', (dtype, expected) => {
+    const y = ops.rmsNorm(tensor([0.01, 0.003], { dtype }), 2).to('float32')
+    for (const [i, value] of (y.arraySync() as number[]).entries()) expect(value).toBeCloseTo(expected[i]!, 3)
+  })
+
   const cases = [...goldenCases('ops', /^(layer|rms)_norm/), ...goldenCases('lowp', /^(layer|rms)_norm/, 2)]
   it.each(cases.map((each) => [each.name, each] as const))('golden %s', async (name, golden) => {
     await expectGolden(golden, ({ x, w, b }, { eps }) => {

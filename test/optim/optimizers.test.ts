@@ -1,5 +1,16 @@
 import { describe, expect, it } from 'vitest'
-import { ArgumentError, nn, optim, ShapeError, StateError, type Tensor, tensor, zeros } from '../../lib/index'
+import {
+  ArgumentError,
+  nn,
+  noGrad,
+  ops,
+  optim,
+  ShapeError,
+  StateError,
+  type Tensor,
+  tensor,
+  zeros,
+} from '../../lib/index'
 import { expectClose, type GoldenCase, goldenCases, goldenTensors } from '../support/golden'
 
 const { parameter } = nn
@@ -231,6 +242,20 @@ describe('paramGroupsWithDecay', () => {
 })
 
 describe('step({ maxNorm })', () => {
+  it('clips for an optimizer with an update of its own, too', () => {
+    class Descent extends optim.Optimizer<{ lr: number }> {
+      protected check(): void {}
+      protected update({ lr }: { lr: number }, params: Tensor[]): void {
+        for (const param of params) noGrad(() => ops.sub_(param, param.grad!.mul(lr)))
+      }
+    }
+    const param = parameter(zeros([2]))
+    param.grad = tensor([3, 4])
+    const norm = new Descent([param], { lr: 1 }).step({ maxNorm: 1 })
+    expect(norm.itemSync()).toBe(5)
+    for (const [i, value] of (param.arraySync() as number[]).entries()) expect(value).toBeCloseTo([-0.6, -0.8][i]!, 5)
+  })
+
   const makeAll = (params: Tensor[]): optim.Optimizer[] => [
     new optim.AdamW([{ params: params.slice(0, 1) }, { params: params.slice(1), lr: 0.1 }]),
     new optim.SGD(params, { lr: 0.1, momentum: 0.9 }),

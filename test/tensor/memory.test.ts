@@ -2,7 +2,7 @@ import { constants, PerformanceObserver } from 'node:perf_hooks'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { describe, expect, it } from 'vitest'
-import { memory, nn, noGrad, ones, zeros } from '../../lib/index'
+import { amp, memory, nn, noGrad, ones, ops, zeros } from '../../lib/index'
 
 setFlagsFromString('--expose_gc')
 const gc = runInNewContext('gc') as () => void
@@ -19,6 +19,26 @@ describe('memory', () => {
     const before = memory.tensors()
     for (let i = 0; i < 10; i++) zeros([100])
     expect(memory.tensors()).toBe(before + 10)
+    await collect()
+    expect(memory.tensors()).toBe(before)
+  })
+
+  it('does not keep casts of regions that hooks open in backward', async () => {
+    const weight = ones([1, 1, 4, 8]).requiresGrad_()
+    const once = async (): Promise<void> => {
+      const x = ones([2]).requiresGrad_()
+      x.registerHook(() => {
+        using _ = amp.autocast()
+        ops.scaledDotProductAttention(weight, weight, weight)
+      })
+      // the region around makes autocast's state of backward visible to the hook
+      amp.autocast(() => x.sum().backward())
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    await once()
+    await collect()
+    const before = memory.tensors()
+    for (let i = 0; i < 5; i++) await once()
     await collect()
     expect(memory.tensors()).toBe(before)
   })
