@@ -62,7 +62,9 @@ export class ScaledStep implements PromiseLike<boolean> {
   async _follow(): Promise<void> {
     try {
       if (this.#outcome === undefined) this.#know((await this.#foundInf!.item()) === 0)
-    } catch {}
+    } catch (error) {
+      this.#thrown ??= { error, isHeard: false }
+    }
   }
 
   async #read(): Promise<boolean> {

@@ -356,9 +356,12 @@ void Stream::executeRead(const Header& header, const char* body) {
       }
     }
   }
-  if (failure) {  // reported here, so not once more by the next wait on the device
+  {
+    // Every wait reports: what failed before it and was read by nobody would else be lost, with all that depends on it.
     std::lock_guard lock(header.account->mutex);
-    if (header.account->unreported == failure) header.account->unreported = nullptr;
+    std::shared_ptr<const Failure> unreported = std::move(header.account->unreported);
+    header.account->unreported = nullptr;
+    if (!failure) failure = std::move(unreported);  // else the user knows, and one mistake often fails twice
   }
   completion->done(std::move(failure));
 }

@@ -42,6 +42,16 @@ describe('a late error', () => {
     expect(values(w.select(0, 0))).toEqual([0, 0])
   })
 
+  it('that nothing reads is thrown by the next wait, once, whatever that reads', async () => {
+    const w = table()
+    const healthy = ones([2])
+    outOfRange(w).backward()
+    new optim.SGD([w], { lr: 1 }).step()
+    await expect(healthy.array()).rejects.toThrow('index')
+    expect(values(healthy)).toEqual([1, 1])
+    expect(values(w)).toEqual(values(ones([3, 2])))
+  })
+
   it('in a gradient is over once it is filled with zeros', async () => {
     const w = table()
     outOfRange(w).backward()

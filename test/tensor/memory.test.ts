@@ -24,8 +24,8 @@ describe('memory', () => {
   })
 
   it('does not keep casts of regions that hooks open in backward', async () => {
-    const weight = ones([1, 1, 4, 8]).requiresGrad_()
     const once = async (): Promise<void> => {
+      const weight = ones([1, 1, 4, 8]).requiresGrad_()
       const x = ones([2]).requiresGrad_()
       x.registerHook(() => {
         using _ = amp.autocast()
