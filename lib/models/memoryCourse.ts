@@ -2,6 +2,7 @@
 // saves or makes, or scratch that native/cpu takes.
 
 import type { DType } from '../dtype'
+import { getNumThreads } from '../tensor/dispatch'
 import { type BERTConfig, bertParameterCount, completeBERTConfig } from './bertConfig'
 import { completeGPTConfig, type GPTConfig, gptParameterCount } from './gptConfig'
 import type { MemoryEstimate } from './memoryEstimate'
@@ -13,8 +14,9 @@ export interface Course {
   layerParameters: number
   itemSize: number
   dtype: DType
-  /** Tokens of the batch, width inside the feed-forward part, classes of the head (0: none to speak of). */
+  /** Tokens and sequences of the batch, width inside the feed-forward part, classes of the head (0: none to speak of). */
   tokens: number
+  batch: number
   inner: number
   width: number
   classes: number
@@ -39,21 +41,32 @@ export interface Course {
 }
 
 // The products pack at most 8 MiB of their second operand, and a few hundred KiB of the first.
-const packing = (k: number, n: number): number => Math.min(8 << 20, k * n * 4) + (1 << 18)
+const packing = (k: number, n: number, itemSize = 4): number => Math.min(8 << 20, k * n * itemSize) + (1 << 18)
 
 const mostLogits = 256 << 20
 
+// Products of plain float32 are oneDNN's, unless there is one thread. Others pack the weight, but for up to 512 gathered
+// rows of float16, and keep blocks of what they round.
+function lossPacking({ batch, classes, width, dtype, itemSize }: Course, rows: number): number {
+  if (dtype === 'float32' && getNumThreads() > 1) return 0
+  const packed = dtype === 'float16' && batch > 1 && rows <= 512 ? rows : classes
+  const blocks = dtype === 'float64' ? 0 : 1 << 19
+  return packing(packed, width, dtype === 'bfloat16' ? 2 : Math.max(4, itemSize)) + blocks
+}
+
 // What linearCrossEntropy takes while it runs, besides its results: rows in chunks, their logits (in 16 bit for bfloat16
-// only), losses, and both operands' rows in the type it computes in; a row index and a target for all. Gradients of
-// bfloat16 weights add up in float32.
+// only), losses, and both operands' rows in the type it computes in; a row index and a target for all. The last token of
+// a sequence foretells nothing, and its row is left out. Gradients of bfloat16 weights add up in float32.
 function lossScratch(course: Course): number {
-  const { tokens, classes, width, dtype, itemSize } = course
+  const { tokens, batch, classes, width, dtype, itemSize } = course
   const computed = Math.max(4, itemSize)
   const ofLogit = dtype === 'bfloat16' ? 2 : computed
-  const chunks = Math.ceil(tokens / Math.max(1, Math.floor(mostLogits / (classes * ofLogit))))
-  const chunk = Math.ceil(tokens / chunks)
+  const rows = tokens - batch
+  const chunks = Math.max(1, Math.ceil(rows / Math.max(1, Math.floor(mostLogits / (classes * ofLogit)))))
+  const chunk = Math.ceil(rows / chunks)
   const sum = chunks > 1 && dtype === 'bfloat16' ? classes * width * computed : 0
-  return 16 * tokens + chunk * (classes * ofLogit + 8 + 2 * width * computed) + sum
+  const ofRow = classes * ofLogit + 8 + 2 * width * computed
+  return 16 * tokens + chunk * ofRow + sum + lossPacking(course, chunk)
 }
 
 class Peak {
@@ -105,7 +118,7 @@ export function followStep(course: Course, optimizerBytes: number): MemoryEstima
   let headGradient = 0
   if (classes > 0 && course.fusedLoss) {
     const kept = course.dtype === 'float16' ? 2 : 1 // its gradients are in float32 until backward
-    peak.at('forward', 0, saved + unit + kept * (unit + classWeight), lossScratch(course) + packing(width, classes))
+    peak.at('forward', 0, saved + unit + kept * (unit + classWeight), lossScratch(course))
     headGradient = classWeight
   } else if (classes > 0) {
     const logits = tokens * classes * itemSize
@@ -152,7 +165,7 @@ export function followStep(course: Course, optimizerBytes: number): MemoryEstima
 }
 
 /** @internal What the courses of both models begin with. */
-export type Shared = Pick<Course, 'itemSize' | 'dtype' | 'tokens' | 'isStored'> & { batch: number; length: number }
+export type Shared = Pick<Course, 'itemSize' | 'dtype' | 'tokens' | 'batch' | 'isStored'> & { length: number }
 
 /** @internal */
 export function gptCourse(config: GPTConfig, shared: Shared, returnLogits: boolean): Course {

@@ -43,6 +43,12 @@ const names = ['batchSize', 'sequenceLength', 'dtype', 'optimizer', 'checkpoint'
 // bytes a parameter; 16-bit parameters have states in float32
 const stateBytes = { adamw: 8, adam: 8, adamw8bit: 2.03, sgd: 0, momentum: 4, rmsprop: 4, adagrad: 4 } as const
 
+// Of float64 parameters they are in float64, also those that would else be in 8 bits.
+function statesOf(optimizer: keyof typeof stateBytes, itemSize: number): number {
+  if (itemSize < 8) return stateBytes[optimizer]
+  return 2 * stateBytes[optimizer === 'adamw8bit' ? 'adamw' : optimizer]
+}
+
 function readEvery(op: string, checkpoint: unknown): number {
   if (typeof checkpoint === 'boolean') return checkpoint ? 1 : 0
   if (checkpoint !== null && typeof checkpoint === 'object') {
@@ -126,8 +132,7 @@ export function estimateMemory(
     isStored: (layer) => every === 0 || layer % every !== 0,
   }
   const course = isBert(own) ? bertCourse(own, shared) : gptCourse(own, shared, returnLogits)
-  const scale = itemSize === 8 ? 2 : 1 // float64 parameters have states in float64
-  return followStep(course, optimizer === null ? 0 : stateBytes[optimizer] * scale)
+  return followStep(course, optimizer === null ? 0 : statesOf(optimizer, itemSize))
 }
 
 const mib = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20).toLocaleString('en')} MiB`

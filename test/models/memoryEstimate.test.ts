@@ -3,6 +3,12 @@ import { device, memory, models, optim, randint, type Tensor } from '../../lib/i
 
 type Options = models.MemoryEstimateOptions
 
+const optimizers = {
+  sgd: (params: Tensor[]) => new optim.SGD(params, { lr: 0 }),
+  adamw: (params: Tensor[]) => new optim.AdamW(params),
+  adamw8bit: (params: Tensor[]) => new optim.AdamW8bit(params),
+}
+
 /** Peak of the second step, beside what was there before the model. */
 async function measure(
   make: () => models.GPT | models.BERT,
@@ -13,8 +19,7 @@ async function measure(
   const model = make().to(dtype) as models.GPT
   if (checkpoint) model.gradientCheckpointing(checkpoint === true ? {} : checkpoint)
   const params = model.parameters()
-  const update =
-    optimizer === null ? null : optimizer === 'sgd' ? new optim.SGD(params, { lr: 0 }) : new optim.AdamW(params)
+  const update = optimizer === null ? null : optimizers[optimizer as keyof typeof optimizers](params)
   const inputIds = randint(100, [batchSize, sequenceLength!])
   const gone: Tensor[] = []
   const step = async (): Promise<void> => {
@@ -73,6 +78,30 @@ const cases: Case[] = [
     { ...long, batchSize: 16, returnLogits: false },
   ],
   ['GPT, SGD', gpt, { ...long, optimizer: 'sgd' }],
+  // few tokens beside many classes: the peak is the loss's
+  ...(
+    [
+      [10_000, 256, 64, 2, 'sgd'],
+      [5000, 128, 128, 2, 'sgd'],
+      [10_000, 128, 128, 4, 'sgd'],
+      [20_000, 128, 128, 4, 'sgd'],
+      [20_000, 128, 128, 4, 'adamw8bit'],
+      [5000, 256, 128, 2, 'adamw8bit'],
+    ] as const
+  ).map(
+    ([vocabSize, nEmbd, sequenceLength, batchSize, optimizer]): Case => [
+      `GPT, without logits, ${optimizer}, ${batchSize} x ${sequenceLength} of ${vocabSize} tokens, ${nEmbd} wide`,
+      { ...gpt, vocabSize, nEmbd, nLayer: 2 },
+      { batchSize, sequenceLength, optimizer, returnLogits: false },
+    ],
+  ),
+  ...(['bfloat16', 'float16', 'float64'] as const).map(
+    (dtype): Case => [
+      `GPT, ${dtype}, without logits, few of many tokens, 8-bit AdamW`,
+      { ...gpt, vocabSize: 5000, nEmbd: 256, nLayer: 2 },
+      { batchSize: 2, sequenceLength: 128, dtype, optimizer: 'adamw8bit', returnLogits: false },
+    ],
+  ),
   ['GPT, untied', { ...gpt, tieWeights: false, vocabSize: 5000 }, long],
   ['GPT, checkpointed', { ...gpt, nLayer: 12 }, { ...long, batchSize: 16, checkpoint: true }],
   ['GPT, every third layer checkpointed', { ...gpt, nLayer: 12 }, { ...long, checkpoint: { every: 3 } }],
