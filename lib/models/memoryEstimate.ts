@@ -1,7 +1,8 @@
 // What a training step of a model will need, computed from its configuration: the course of a step is gone through, and
 // the point where most is in use at once is the answer.
 
-import { type DType, dtypeCode, isFloatingCode, itemSizes } from '../dtype'
+import { autocastState } from '../autograd/autocast'
+import { type DType, dtypeCode, dtypeNames, isFloatingCode, itemSizes } from '../dtype'
 import { ArgumentError, DTypeError, describeValue } from '../errors'
 import { expectCount } from '../nn/arguments'
 import { readOptions } from '../options'
@@ -17,6 +18,9 @@ export interface MemoryEstimateOptions {
   sequenceLength?: number
   /** Dtype of the parameters and of what is computed; default 'float32'. */
   dtype?: 'float32' | 'float64' | 'float16' | 'bfloat16'
+  /** forward runs in a region of `amp.autocast` of this dtype. That makes a difference for float32 parameters only: they,
+   *  their gradients and their states stay in float32, and most of what backward needs is in 16 bits. Default null. */
+  autocast?: 'bfloat16' | 'float16' | null
   /** What keeps states; default 'adamw'. 'sgd' is without momentum, null: there is no optimizer. */
   optimizer?: 'adamw' | 'adam' | 'adamw8bit' | 'sgd' | 'momentum' | 'rmsprop' | 'adagrad' | null
   /** Layers are recomputed, as after `model.gradientCheckpointing()`. Default false. */
@@ -38,7 +42,7 @@ export interface MemoryEstimate {
   phase: 'forward' | 'backward' | 'step'
 }
 
-const names = ['batchSize', 'sequenceLength', 'dtype', 'optimizer', 'checkpoint', 'returnLogits'] as const
+const names = ['batchSize', 'sequenceLength', 'dtype', 'autocast', 'optimizer', 'checkpoint', 'returnLogits'] as const
 
 // bytes a parameter; 16-bit parameters have states in float32
 const stateBytes = { adamw: 8, adam: 8, adamw8bit: 2.03, sgd: 0, momentum: 4, rmsprop: 4, adagrad: 4 } as const
@@ -66,7 +70,7 @@ const isBert = (config: object): config is BERTConfig =>
 
 /** Estimates the peak of a training step (forward, backward, step) of a GPT or BERT before anything of it is made, within
  *  10 % of what `memory.maxAllocated()` then shows. `config` is a model's configuration, or a model. `dtype` is that
- *  of the parameters (`model.to(dtype)`), not of autocast. It assumes a loop that holds on to nothing of the step before.
+ *  of the parameters (`model.to(dtype)`), `autocast` that of the products. It assumes a loop that holds on to nothing of the step before.
  *  Logits that forward returned are held until they are disposed or collected, even if the loop only reads `.loss`: the
  *  garbage collector leaves those of up to three more steps alive, each batchSize x sequenceLength x vocabSize elements.
  *  `output.logits.dispose()` after backward, or `returnLogits: false`, spares them.
@@ -92,6 +96,7 @@ export function estimateMemory(
   const {
     batchSize,
     dtype = 'float32',
+    autocast = null,
     optimizer = 'adamw',
     checkpoint = false,
     returnLogits = true,
@@ -122,10 +127,20 @@ export function estimateMemory(
       expected: 'float32, float64, float16 or bfloat16',
     })
   }
+  if (autocast !== null && autocast !== 'bfloat16' && autocast !== 'float16') {
+    throw new DTypeError(op, {
+      problem: 'autocast computes no products in this dtype',
+      got: describeValue(autocast),
+      expected: 'bfloat16, float16 or null',
+    })
+  }
   const itemSize = itemSizes[code]!
+  const isMixed = autocast !== null && dtype === 'float32'
   const shared: Shared = {
     itemSize,
     dtype,
+    product: isMixed ? autocast : dtype,
+    productSize: isMixed ? 2 : itemSize,
     tokens: batch * length,
     batch,
     length,
@@ -135,13 +150,19 @@ export function estimateMemory(
   return followStep(course, optimizer === null ? 0 : statesOf(optimizer, itemSize))
 }
 
+/** @internal The option `autocast` for the code that runs. */
+export function autocastHere(): MemoryEstimateOptions['autocast'] & (string | null) {
+  const { enabled, dtype } = autocastState()
+  return enabled ? (dtypeNames[dtype] as 'bfloat16' | 'float16') : null
+}
+
 const mib = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20).toLocaleString('en')} MiB`
 
 /** @internal For the out-of-memory error: what a step of this batch needs, and what would be less. */
 export function memoryAdvice(name: string, config: GPTConfig | BERTConfig, options: MemoryEstimateOptions): string {
   const need = (changes: Partial<MemoryEstimateOptions>): string =>
     mib(estimateMemory(config, { ...options, ...changes }).total)
-  const { batchSize, sequenceLength, checkpoint } = options
+  const { batchSize, sequenceLength, checkpoint, autocast } = options
   const ways = [
     ...(checkpoint === true ? [] : [`${need({ checkpoint: true })} with gradientCheckpointing()`]),
     ...(batchSize === 1
@@ -149,5 +170,6 @@ export function memoryAdvice(name: string, config: GPTConfig | BERTConfig, optio
       : [`${need({ batchSize: Math.floor(batchSize / 2) })} with a batch of ${Math.floor(batchSize / 2)}`]),
   ]
   const less = ways.length === 0 ? '' : `, ${ways.join(', ')}`
-  return `a training step of this ${name} on ${batchSize} x ${sequenceLength} tokens with AdamW needs about ${need({})}${less}`
+  const under = autocast ? ` under autocast to ${autocast}` : ''
+  return `a training step of this ${name} on ${batchSize} x ${sequenceLength} tokens with AdamW${under} needs about ${need({})}${less}`
 }
