@@ -25,7 +25,7 @@ import {
   type FullBERTConfig,
 } from './bertConfig'
 import { BERTEmbeddings, BERTEncoder, BERTPooler } from './bertEncoder'
-import { type MemoryEstimateOptions, memoryAdvice } from './memoryEstimate'
+import { autocastHere, type MemoryEstimateOptions, memoryAdvice } from './memoryEstimate'
 import { Insight, type LossOf, type ModelBatch, type ModelInsight, readBatch } from './output'
 import { expectIndices, IGNORED, ignorePadding, keyMask, readAttentionMask } from './padding'
 import { loadWeights, readConfig, savePretrained } from './pretrained'
@@ -169,7 +169,7 @@ export class BERT extends Module {
     if (positionIds) expectIndices('BERT', 'positionIds', positionIds, shape)
     if (tokenTypeIds) expectIndices('BERT', 'tokenTypeIds', tokenTypeIds, shape)
     const real = attentionMask ? readAttentionMask('BERT', attentionMask, shape) : null
-    this.#last = { batchSize: shape[0]!, sequenceLength: shape[1]! }
+    this.#last = { batchSize: shape[0]!, sequenceLength: shape[1]!, autocast: autocastHere() }
     const insight = new Insight(batch)
     const [lastHiddenState, pooled] = this.bert.forward(inputIds, {
       mask: real === null ? null : keyMask(real),

@@ -24,7 +24,7 @@ import {
   gptParameterCount,
 } from './gptConfig'
 import type { KeyValueCache } from './kvCache'
-import { type MemoryEstimateOptions, memoryAdvice } from './memoryEstimate'
+import { autocastHere, type MemoryEstimateOptions, memoryAdvice } from './memoryEstimate'
 import { Insight, type LossOf, type ModelBatch, type ModelInsight, readBatch } from './output'
 import { expectIndices, IGNORED, keyMask, readAttentionMask, shiftedTargets } from './padding'
 import { loadWeights, readConfig, savePretrained } from './pretrained'
@@ -162,7 +162,12 @@ export class GPT extends Module implements CausalLM {
     if (!returnLogits && !labels) {
       throw new ArgumentError('GPT', { problem: 'without labels and logits there is nothing to return' })
     }
-    this.#last = { batchSize: inputIds.size(0), sequenceLength: inputIds.size(1), returnLogits }
+    this.#last = {
+      batchSize: inputIds.size(0),
+      sequenceLength: inputIds.size(1),
+      returnLogits,
+      autocast: autocastHere(),
+    }
     const insight = new Insight(batch)
     const hidden = this.transformer.forward(inputIds, {
       mask: real === null ? null : keyMask(real),

@@ -5,6 +5,9 @@ import { binding, nativeError, type OpRow, scratch } from '../native'
 import { observer } from './observer'
 import { releasedError, type Shape, Tensor } from './tensor'
 
+/** @internal For what reckons with the scratch of kernels, which depends on their threads. */
+export { getNumThreads } from '../native'
+
 /** A row of native/ops.def. */
 export interface NativeOp {
   readonly id: number

@@ -1,29 +1,35 @@
 import { describe, expect, it } from 'vitest'
-import { device, memory, models, optim, randint, type Tensor } from '../../lib/index'
+import { amp, device, memory, models, optim, randint, type Tensor } from '../../lib/index'
 
 type Options = models.MemoryEstimateOptions
+
+const optimizers = {
+  sgd: (params: Tensor[]) => new optim.SGD(params, { lr: 0 }),
+  adamw: (params: Tensor[]) => new optim.AdamW(params),
+  adamw8bit: (params: Tensor[]) => new optim.AdamW8bit(params),
+}
 
 /** Peak of the second step, beside what was there before the model. */
 async function measure(
   make: () => models.GPT | models.BERT,
-  { batchSize, sequenceLength, dtype = 'float32', optimizer = 'adamw', checkpoint, returnLogits }: Options,
+  { batchSize, sequenceLength, dtype = 'float32', autocast, optimizer = 'adamw', checkpoint, returnLogits }: Options,
 ): Promise<number> {
   await device('cpu').synchronize()
   const before = memory.allocated()
   const model = make().to(dtype) as models.GPT
   if (checkpoint) model.gradientCheckpointing(checkpoint === true ? {} : checkpoint)
   const params = model.parameters()
-  const update =
-    optimizer === null ? null : optimizer === 'sgd' ? new optim.SGD(params, { lr: 0 }) : new optim.AdamW(params)
+  const update = optimizer === null ? null : optimizers[optimizer as keyof typeof optimizers](params)
   const inputIds = randint(100, [batchSize, sequenceLength!])
   const gone: Tensor[] = []
   const step = async (): Promise<void> => {
     model.zeroGrad()
-    const output = (model as models.GPT).forward({
-      inputIds,
-      labels: inputIds,
-      ...(returnLogits === false && { returnLogits }),
-    }) as unknown as Record<string, Tensor>
+    const forward = () =>
+      (model as models.GPT).forward({ inputIds, labels: inputIds, ...(returnLogits === false && { returnLogits }) })
+    const output = (autocast ? amp.autocast({ dtype: autocast }, forward) : forward()) as unknown as Record<
+      string,
+      Tensor
+    >
     output.loss!.backward()
     update?.step()
     await device('cpu').synchronize()
@@ -73,6 +79,30 @@ const cases: Case[] = [
     { ...long, batchSize: 16, returnLogits: false },
   ],
   ['GPT, SGD', gpt, { ...long, optimizer: 'sgd' }],
+  // few tokens beside many classes: the peak is the loss's
+  ...(
+    [
+      [10_000, 256, 64, 2, 'sgd'],
+      [5000, 128, 128, 2, 'sgd'],
+      [10_000, 128, 128, 4, 'sgd'],
+      [20_000, 128, 128, 4, 'sgd'],
+      [20_000, 128, 128, 4, 'adamw8bit'],
+      [5000, 256, 128, 2, 'adamw8bit'],
+    ] as const
+  ).map(
+    ([vocabSize, nEmbd, sequenceLength, batchSize, optimizer]): Case => [
+      `GPT, without logits, ${optimizer}, ${batchSize} x ${sequenceLength} of ${vocabSize} tokens, ${nEmbd} wide`,
+      { ...gpt, vocabSize, nEmbd, nLayer: 2 },
+      { batchSize, sequenceLength, optimizer, returnLogits: false },
+    ],
+  ),
+  ...(['bfloat16', 'float16', 'float64'] as const).map(
+    (dtype): Case => [
+      `GPT, ${dtype}, without logits, few of many tokens, 8-bit AdamW`,
+      { ...gpt, vocabSize: 5000, nEmbd: 256, nLayer: 2 },
+      { batchSize: 2, sequenceLength: 128, dtype, optimizer: 'adamw8bit', returnLogits: false },
+    ],
+  ),
   ['GPT, untied', { ...gpt, tieWeights: false, vocabSize: 5000 }, long],
   ['GPT, checkpointed', { ...gpt, nLayer: 12 }, { ...long, batchSize: 16, checkpoint: true }],
   ['GPT, every third layer checkpointed', { ...gpt, nLayer: 12 }, { ...long, checkpoint: { every: 3 } }],
@@ -101,8 +131,35 @@ const cases: Case[] = [
   ['BERT, checkpointed', { ...bert, numHiddenLayers: 12 }, { ...long, batchSize: 16, checkpoint: true }],
 ]
 
+const autocastCases = (
+  [
+    ['GPT', gpt, long],
+    ['GPT, a large batch', gpt, { ...long, batchSize: 32 }],
+    ['GPT, a small one', gpt, { batchSize: 2, sequenceLength: 64 }],
+    ['GPT with dropout', { ...gpt, dropout: 0.1 }, long],
+    ['GPT, many tokens', { ...gpt, vocabSize: 20_000, nLayer: 2 }, long],
+    ['GPT, wide', { ...gpt, nEmbd: 384, nHead: 6, nLayer: 2 }, long],
+    ['GPT, without logits', { ...gpt, vocabSize: 20_000 }, { ...long, returnLogits: false }],
+    [
+      'GPT, without logits, few of many tokens, SGD',
+      { ...gpt, vocabSize: 5000, nEmbd: 256, nLayer: 2 },
+      { batchSize: 2, sequenceLength: 128, optimizer: 'sgd', returnLogits: false },
+    ],
+    ['GPT, checkpointed', { ...gpt, nLayer: 12 }, { ...long, checkpoint: true }],
+    ['GPT, every third layer checkpointed', { ...gpt, nLayer: 12 }, { ...long, checkpoint: { every: 3 } }],
+    ['BERT', bert, long],
+    ['BERT, a large batch', bert, { ...long, batchSize: 32 }],
+    ['BERT with dropout', { ...bert, dropout: 0.1 }, long],
+    ['BERT, checkpointed', { ...bert, numHiddenLayers: 12 }, { ...long, checkpoint: true }],
+  ] as const satisfies Case[]
+).flatMap(([name, config, options]) =>
+  (['bfloat16', 'float16'] as const).map(
+    (autocast): Case => [`${name}, autocast to ${autocast}`, config, { ...options, autocast }],
+  ),
+)
+
 describe('estimateMemory', () => {
-  it.each(cases)('%s: within 10 % of the measured peak', async (_, config, options) => {
+  it.each([...cases, ...autocastCases])('%s: within 10 % of the measured peak', async (_, config, options) => {
     const isBert = 'hiddenSize' in config
     const measured = await measure(() => (isBert ? new models.BERT(config) : new models.GPT(config)), options)
     const { total, ...parts } = models.estimateMemory(config, options)
@@ -115,6 +172,16 @@ describe('estimateMemory', () => {
   it('takes a model for its configuration', () => {
     expect(models.estimateMemory(new models.GPT(gpt), long)).toEqual(models.estimateMemory(gpt, long))
     expect(models.estimateMemory(gpt, { batchSize: 8 })).toEqual(models.estimateMemory(gpt, long))
+  })
+
+  it('leaves parameters of 16 or 64 bits as they are under autocast', () => {
+    for (const dtype of ['bfloat16', 'float64'] as const) {
+      const options = { ...long, dtype }
+      expect(models.estimateMemory(gpt, { ...options, autocast: 'float16' })).toEqual(
+        models.estimateMemory(gpt, options),
+      )
+    }
+    expect(models.estimateMemory(gpt, { ...long, autocast: null })).toEqual(models.estimateMemory(gpt, long))
   })
 
   it('refuses what makes no sense', () => {
@@ -138,6 +205,11 @@ describe('estimateMemory', () => {
     expect(() => models.estimateMemory(gpt, { ...long, dtype: 'int64' as never })).toThrow(
       'estimateMemory: parameters have no gradients in this dtype: got "int64"',
     )
+    for (const autocast of ['float32', true]) {
+      expect(() => models.estimateMemory(gpt, { ...long, autocast: autocast as never })).toThrow(
+        'estimateMemory: autocast computes no products in this dtype: got',
+      )
+    }
     expect(() => models.estimateMemory(3 as never, long)).toThrow('estimateMemory: no configuration: got 3')
     expect(() => models.estimateMemory(gpt, { ...long, batch: 3 } as never)).toThrow('unknown option: got batch')
   })

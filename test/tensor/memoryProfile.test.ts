@@ -177,6 +177,44 @@ describe('out of memory', () => {
   })
 })
 
+describe('out of memory under autocast', () => {
+  afterEach(() => memory.setLimit(0))
+
+  const bert = { vocabSize: 64, hiddenSize: 64, numHiddenLayers: 2, numAttentionHeads: 2, intermediateSize: 256 }
+  const cases: [name: string, make: () => models.GPT | models.BERT][] = [
+    ['GPT', () => new models.GPT(config)],
+    ['BERT', () => new models.BERT(bert)],
+  ]
+
+  it.each(cases)('says what a step of the %s needs there, and without it after a step without it', (name, make) => {
+    const model = make()
+    const forward = (): unknown => (model as models.GPT).forward({ inputIds: ids, labels: ids })
+    const needs = (autocast: 'bfloat16' | 'float16' | null): string => {
+      const { total } = models.estimateMemory(model, { batchSize: 8, sequenceLength: 64, autocast })
+      const under = autocast === null ? '' : ` under autocast to ${autocast}`
+      return `this ${name} on 8 x 64 tokens with AdamW${under} needs about ${Math.ceil(total / 2 ** 20)} MiB, `
+    }
+    for (const dtype of ['bfloat16', 'float16'] as const) {
+      amp.autocast({ dtype }, forward)
+      expect(model.memoryAdvice()).toContain(needs(dtype))
+    }
+    amp.autocast({ enabled: false }, forward)
+    expect(model.memoryAdvice()).toContain(needs(null))
+    forward()
+    expect(model.memoryAdvice()).toContain(needs(null))
+  })
+
+  it('quotes it in the error', async () => {
+    const model = new models.GPT(config)
+    await settled()
+    memory.setLimit(memory.allocated() + 2 ** 20)
+    amp.autocast({ dtype: 'bfloat16' }, () => model.forward({ inputIds: ids, labels: ids }))
+    const failure = await settled().catch((error) => error)
+    expect(failure).toBeInstanceOf(OutOfMemoryError)
+    expect(failure.message).toContain('with AdamW under autocast to bfloat16 needs about')
+  })
+})
+
 describe('the allocator', () => {
   const faults = (): number => process.resourceUsage().minorPageFault
 
