@@ -29,6 +29,9 @@ export const dtypeNames: readonly DType[] = [
 /** @internal Bytes of one element, by code. */
 export const itemSizes: readonly number[] = [4, 8, 2, 2, 8, 4, 1, 1]
 
+/** @internal Of sums and statistics over elements of a dtype: float32, or float64 for float64. */
+export const statisticsDType = (dtype: number): number => (dtype === FLOAT64 ? FLOAT64 : FLOAT32)
+
 const codes = new Map(dtypeNames.map((name, code) => [name, code]))
 
 /** @internal Code of a dtype's name. @throws DTypeError when there is no such dtype */

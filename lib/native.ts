@@ -42,6 +42,7 @@ interface Binding {
   memoryStats(): void
   memoryControl(what: number, value: number): Failure | undefined
   memoryNote(what: number): Failure | undefined
+  /** Leaves the number of events that found no room in the scratch buffer. */
   memoryEvents(): Float64Array | Failure
   threads(n: number): number | Failure
   describe(): string | Failure

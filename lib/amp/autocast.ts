@@ -10,8 +10,8 @@ import {
 } from '../autograd/autocast'
 import { Device, type DeviceName, device as deviceOf } from '../device'
 import { BFLOAT16, type DType, dtypeNames, FLOAT16 } from '../dtype'
-import { ArgumentError, DTypeError, describeValue, StateError } from '../errors'
-import { expectFunction, readOptions } from '../options'
+import { DTypeError, describeValue, StateError } from '../errors'
+import { expectFlag, expectFunction, readOptions } from '../options'
 
 /** The dtypes that autocast computes products in. */
 export type AutocastDType = Extract<DType, 'bfloat16' | 'float16'>
@@ -32,15 +32,6 @@ export interface AutocastOptions {
 const names = ['device', 'dtype', 'enabled', 'cacheEnabled'] as const
 const defaults = { cpu: BFLOAT16, cuda: FLOAT16 } as const
 
-function expectFlag(name: string, value: unknown): boolean {
-  if (typeof value === 'boolean') return value
-  throw new ArgumentError('autocast', {
-    problem: `${name} is neither true nor false`,
-    got: describeValue(value),
-    expected: 'a boolean',
-  })
-}
-
 function readDType(dtype: DType | undefined, on: Device): number {
   if (dtype === undefined) return autocastRegion()?.dtype ?? defaults[on.type]
   if (dtype === 'bfloat16') return BFLOAT16
@@ -56,9 +47,9 @@ function readDType(dtype: DType | undefined, on: Device): number {
 function readState(options: AutocastOptions): AutocastState {
   const { device = Device.cpu, dtype, enabled = true, cacheEnabled = true } = readOptions('autocast', options, names)
   return {
-    enabled: expectFlag('enabled', enabled),
+    enabled: expectFlag('autocast', 'enabled', enabled),
     dtype: readDType(dtype, deviceOf(device)),
-    cacheEnabled: expectFlag('cacheEnabled', cacheEnabled),
+    cacheEnabled: expectFlag('autocast', 'cacheEnabled', cacheEnabled),
   }
 }
 

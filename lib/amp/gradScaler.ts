@@ -4,7 +4,7 @@
 // whether it will be taken; the optimizer's kernel looks at the flag that the check left.
 
 import { type Device, type DeviceName, device } from '../device'
-import { ArgumentError, describeValue, StateError } from '../errors'
+import { describeValue, StateError } from '../errors'
 import {
   type Check,
   checkTensors,
@@ -17,14 +17,22 @@ import {
   updateScale,
 } from '../ops/multiTensor'
 import type { Optimizer } from '../optim/optimizer'
-import { expectOptimizer } from '../optim/schedule/scheduler'
-import { readOptions } from '../options'
+import { expectOptimizer, expectSchedule, moveOn, type Steppable } from '../optim/schedule/scheduler'
+import { expectLimit, readOptions } from '../options'
 import { full } from '../tensor/create'
 import { unscoped } from '../tensor/scope'
 import type { Tensor } from '../tensor/tensor'
 import { CollapseWatch } from './collapseWatch'
 import { ScaledStep } from './scaledStep'
-import { expectNumber, gradientsOf, isScale, multiplied, type Scalable, setNumber } from './scalerArguments'
+import {
+  expectNumber,
+  isScale,
+  multiplied,
+  type Scalable,
+  scaledGradients,
+  setScale,
+  setTracker,
+} from './scalerArguments'
 
 /** Options of GradScaler; PyTorch's names and defaults. */
 export interface GradScalerOptions {
@@ -46,8 +54,8 @@ export interface GradScalerOptions {
 export interface ScalerStepOptions {
   /** Clips the unscaled gradients to this norm, as `clipGradNorm_` would after `unscale_`, without writing to them. */
   maxNorm?: number
-  /** A schedule that moves on with the step, and stays when it is skipped. */
-  scheduler?: { step(): unknown }
+  /** A schedule that moves on with the step, and stays when it is skipped. Its step is synchronous. */
+  scheduler?: Steppable
 }
 
 /** State of a scaler. Scale and tracker are tensors of rank 0 once the scaler is in use, so that nothing waits for them;
@@ -73,14 +81,16 @@ interface DeviceState {
   readonly status: Tensor
 }
 
+const stateNames = ['scale', 'growthFactor', 'backoffFactor', 'growthInterval', 'growthTracker'] as const
+const inBraces = (names: readonly string[]): string => `{ ${names.join(', ')} }`
 const optionNames = ['device', 'initScale', 'growthFactor', 'backoffFactor', 'growthInterval', 'enabled'] as const
 
 /** Scales losses so that gradients fit float16, and gradients back before they are used.
  *
  *  `scaler.scale(loss).backward(); scaler.step(optimizer); scaler.update()`, with `scaler.unscale_(optimizer)` before
  *  anything that looks at gradients. A step with an infinite or NaN gradient changes nothing, and the scale backs off;
- *  after `growthInterval` good updates it grows, unless it would not be finite. The device decides: only `getScale` and
- *  awaiting what `step` returns wait. When the scale falls below 1, a warning (`process.on('warning')`) names the first
+ *  after `growthInterval` good updates it grows, unless it would not be finite. The device decides: `getScale` and what
+ *  awaits a step wait for it, and a `scheduler` or an optimizer of your own can make `step` wait (see there). When the scale falls below 1, a warning (`process.on('warning')`) names the first
  *  parameter whose gradient overflowed.
  *  @throws ArgumentError for options out of range
  *  @see Micikevicius et al. 2018, arXiv:1710.03740; https://docs.pytorch.org/docs/stable/amp.html#gradient-scaling
@@ -140,7 +150,7 @@ export class GradScaler {
         action: 'call it once, after backward() and before step(), and update() at the end of every iteration',
       })
     }
-    progress.checks = unscoped(() => unscaleTensors(gradientsOf(op, optimizer), scale))
+    progress.checks = unscoped(() => unscaleTensors(scaledGradients(op, optimizer), scale))
     progress.stage = 'unscaled'
   }
 
@@ -159,18 +169,13 @@ export class GradScaler {
     const op = 'GradScaler.step'
     expectOptimizer(op, optimizer)
     const { maxNorm, scheduler } = readOptions(op, options, ['maxNorm', 'scheduler'])
-    if (scheduler !== undefined && typeof scheduler?.step !== 'function') {
-      throw new ArgumentError(op, {
-        problem: 'not a schedule',
-        got: describeValue(scheduler),
-        expected: 'an object with a step method',
-      })
-    }
+    expectSchedule(op, scheduler)
+    if (maxNorm !== undefined) expectLimit(op, 'maxNorm', maxNorm)
     const clip = maxNorm === undefined ? {} : { maxNorm }
-    const moveOn = (stepped: boolean): void => {
-      if (stepped) scheduler?.step()
+    const onKnown = (stepped: boolean): void => {
+      if (stepped && scheduler !== undefined) moveOn(op, scheduler)
     }
-    if (!this.#enabled) return new ScaledStep(null, optimizer.step(clip) ?? null, moveOn)
+    if (!this.#enabled) return new ScaledStep(null, optimizer.step(clip) ?? null, onKnown)
 
     const { scale } = this.#begun(op)
     const progress = this.#of(optimizer)
@@ -181,7 +186,7 @@ export class GradScaler {
       })
     }
     const scaled = progress.stage === 'ready'
-    const grads = gradientsOf(op, optimizer)
+    const grads = scaledGradients(op, optimizer)
     if (scaled && grads.some(isClipped)) {
       throw new StateError(op, {
         problem: 'gradients were clipped while they were still scaled',
@@ -202,11 +207,11 @@ export class GradScaler {
     const { foundInf, norm: found } = unscoped(() => combineChecks(progress.checks))
     // what was changed since unscale_ has another norm
     const norm = unscoped(() => (scaled && onDevice ? found : knownNorm(grads))) ?? null
-    if (!onDevice) return this.#stepOnHost(optimizer, progress, grads, foundInf, norm, maxNorm, moveOn)
+    if (!onDevice) return this.#stepOnHost(optimizer, progress, grads, foundInf, norm, maxNorm, onKnown)
     const conditions = { scale: scaled ? scale : null, foundInf, norm }
     const clipped = optimizer._conditionally(conditions, () => optimizer.step(clip))
     progress.stage = 'stepped'
-    const step = new ScaledStep(foundInf, clipped ?? norm, moveOn)
+    const step = new ScaledStep(foundInf, clipped ?? norm, onKnown)
     if (scheduler !== undefined) {
       void step._follow()
       optimizer._decideLater(() => step._settle())
@@ -222,7 +227,7 @@ export class GradScaler {
     foundInf: Tensor,
     known: Tensor | null,
     maxNorm: number | undefined,
-    moveOn: (stepped: boolean) => void,
+    onKnown: (stepped: boolean) => void,
   ): ScaledStep {
     progress.stage = 'unscaled' // by step(); were it to throw below, a second call must not divide again
     const norm = known ?? unscoped(() => totalNorm(grads))
@@ -232,11 +237,12 @@ export class GradScaler {
       optimizer.step()
     }
     progress.stage = 'stepped'
-    return new ScaledStep(null, norm, moveOn, stepped)
+    return new ScaledStep(null, norm, onKnown, stepped)
   }
 
   /** Backs off, counts or grows by what the steps since the last update found, or sets the scale. Call it once an
    *  iteration, after the step of every optimizer.
+   *  Nothing waits for a tensor: where its element is no finite number above 0, the scale stays.
    *  @throws StateError when no gradient was looked at since the last update; ArgumentError for what is no scale
    *  @example
    *  scaler.step(optimizer)
@@ -246,7 +252,7 @@ export class GradScaler {
     if (!this.#enabled) return
     const { scale, tracker, status } = this.#begun(op)
     if (newScale !== undefined) {
-      setNumber(op, 'newScale', scale, newScale, isScale, 'a finite number above 0')
+      setScale(op, 'newScale', scale, newScale)
       this.#watch.reset()
     } else {
       const checks = [...this.#progress.values()].flatMap((each) => each.checks)
@@ -315,7 +321,9 @@ export class GradScaler {
     this.#growthInterval = interval
   }
 
-  /** Scale, factors and count; {} when disabled. Take it after `update()`. Its tensors are copies; nothing waits. */
+  /** Scale, factors and count; {} when disabled. Take it after `update()`. Nothing waits, so scale and count are tensors once
+   *  the scaler is in use, copies that are yours: `io.saveCheckpoint(folder, { scaler })` writes them; for JSON replace them by
+   *  `await state.scale.item()` and `await state.growthTracker.item()`, which `loadStateDict` takes as well. */
   stateDict(): GradScalerState | Record<string, never> {
     if (!this.#enabled) return {}
     const state = this.#state
@@ -329,25 +337,27 @@ export class GradScaler {
     }
   }
 
-  /** Continues where another scaler stood; does nothing when disabled. Tensors are copied.
-   *  @throws StateError for the empty state of a disabled scaler; ArgumentError for values out of range */
+  /** Continues where another scaler stood; does nothing when disabled. Tensors are copied; nothing waits for them, and where
+   *  that of the scale is no finite number above 0, the scale stays.
+   *  @throws StateError for an empty state, or other names in it; ArgumentError for values out of range */
   loadStateDict(dict: GradScalerState | Record<string, never>): void {
     const op = 'GradScaler.loadStateDict'
     if (!this.#enabled) return
-    if (dict === null || typeof dict !== 'object' || Object.keys(dict).length === 0) {
+    const given = dict !== null && typeof dict === 'object' ? Object.keys(dict) : null
+    if (given === null || !stateNames.every((name) => given.includes(name))) {
       throw new StateError(op, {
         problem: 'not the state of a scaler',
-        got: dict !== null && typeof dict === 'object' ? 'that of one that is disabled' : describeValue(dict),
-        expected: '{ scale, growthFactor, backoffFactor, growthInterval, growthTracker }',
+        got: given === null ? describeValue(dict) : given.length === 0 ? 'that of a disabled one' : inBraces(given),
+        expected: inBraces(stateNames),
       })
     }
     const { scale, growthFactor, backoffFactor, growthInterval, growthTracker } = dict as GradScalerState
-    const [asScale, asCount] = ['a finite number above 0', 'a whole number of at least 0']
     const other = new GradScaler({ growthFactor, backoffFactor, growthInterval }) // checks them
     const fresh = this.#begin()
     try {
-      setNumber(op, 'scale', fresh.scale, scale, isScale, asScale)
-      setNumber(op, 'growthTracker', fresh.tracker, growthTracker, (x) => Number.isInteger(x) && x >= 0, asCount)
+      if (this.#state !== null) fresh.scale.copy_(this.#state.scale)
+      setScale(op, 'scale', fresh.scale, scale)
+      setTracker(op, 'growthTracker', fresh.tracker, growthTracker)
     } catch (error) {
       for (const each of Object.values(fresh) as Tensor[]) each.dispose()
       throw error

@@ -3,10 +3,14 @@
 import { unscoped } from '../tensor/scope'
 import type { Tensor } from '../tensor/tensor'
 
+// biome-ignore lint/suspicious/noExplicitAny: as Promise has it
+type Rejected<B> = ((reason: any) => B | PromiseLike<B>) | null
+
 /** A step that the device takes, or skips where a gradient is infinite or NaN. It is a promise of whether the step was
  *  taken, which waits only when it is awaited.
  *  @example if (!(await scaler.step(optimizer))) console.log('skipped') */
-export class ScaledStep implements PromiseLike<boolean> {
+export class ScaledStep implements Promise<boolean> {
+  readonly [Symbol.toStringTag] = 'ScaledStep'
   /** Norm of the unscaled gradients before clipping, float32 of rank 0; null from a scaler that is disabled, without
    *  `maxNorm`. */
   readonly norm: Tensor | null
@@ -88,8 +92,16 @@ export class ScaledStep implements PromiseLike<boolean> {
   // biome-ignore lint/suspicious/noThenProperty: it is a promise on purpose, so that nothing waits unless it is awaited
   then<A = boolean, B = never>(
     fulfilled?: ((stepped: boolean) => A | PromiseLike<A>) | null,
-    rejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
+    rejected?: Rejected<B>,
   ): Promise<A | B> {
     return this.stepped().then(fulfilled, rejected)
+  }
+
+  catch<B = never>(rejected?: Rejected<B>): Promise<boolean | B> {
+    return this.stepped().catch(rejected)
+  }
+
+  finally(settled?: (() => void) | null): Promise<boolean> {
+    return this.stepped().finally(settled)
   }
 }

@@ -1,8 +1,10 @@
 // What a loss scaler is given: losses, scales, optimizers and their gradients.
 
 import { ArgumentError, DTypeError, describeShape, describeValue } from '../errors'
-import { nameOf } from '../nn/parameter'
+import { gradientsOf, nameOf } from '../nn/parameter'
+import { where } from '../ops/compare'
 import type { Optimizer } from '../optim/optimizer'
+import { tidy } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
 
 /** A tensor, or nested arrays of tensors. */
@@ -37,47 +39,54 @@ export function expectNumber(
   throw new ArgumentError(op, { problem: `${name} is out of range`, got: describeValue(value), expected })
 }
 
-/** @internal Sets a tensor of rank 0 to a number, or to that of a tensor, which nothing waits for. */
-export function setNumber(
-  op: string,
-  name: string,
-  target: Tensor,
-  value: unknown,
-  fits: (x: number) => boolean,
-  expected: string,
-): void {
+function expectSingle(op: string, name: string, value: Tensor, expected: string): void {
+  if (value.numel === 1 && !value.requiresGrad) return
+  throw new ArgumentError(op, {
+    problem: `${name} is not a number`,
+    got: `a tensor of shape ${describeShape(value.shape)}${value.requiresGrad ? ' that requires a gradient' : ''}`,
+    expected: `${expected}, or a tensor with one element and no gradient`,
+  })
+}
+
+/** @internal Sets a scale to a number, or to that of a tensor, which nothing waits for: the device leaves the scale where
+ *  that is none. */
+export function setScale(op: string, name: string, scale: Tensor, value: unknown): void {
+  const expected = 'a finite number above 0'
   if (!(value instanceof Tensor)) {
-    expectNumber(op, name, value, fits, expected)
-    target.fill_(value as number)
+    expectNumber(op, name, value, isScale, expected)
+    scale.fill_(value as number)
     return
   }
-  if (value.numel !== 1 || value.requiresGrad) {
-    throw new ArgumentError(op, {
-      problem: `${name} is not a number`,
-      got: `a tensor of shape ${describeShape(value.shape)}${value.requiresGrad ? ' that requires a gradient' : ''}`,
-      expected: `${expected}, or a tensor with one element and no gradient`,
-    })
+  expectSingle(op, name, value, expected)
+  tidy(() => {
+    const given = value.reshape([]).to('float32')
+    const fits = given.gt(0).logicalAnd(given.lt(Number.POSITIVE_INFINITY))
+    scale.copy_(where(fits, given, scale))
+  })
+}
+
+/** @internal Sets a tracker to a count, or to that of a tensor, which nothing waits for. */
+export function setTracker(op: string, name: string, tracker: Tensor, value: unknown): void {
+  const expected = 'a whole number of at least 0'
+  if (!(value instanceof Tensor)) {
+    expectNumber(op, name, value, (x) => Number.isInteger(x) && x >= 0, expected)
+    tracker.fill_(value as number)
+    return
   }
-  target.copy_(value.reshape([]))
+  expectSingle(op, name, value, expected)
+  tracker.copy_(value.reshape([]))
 }
 
 /** @internal Gradients of the optimizer's parameters, one that several share once.
  *  @throws DTypeError for float16: unscaling would round them to 0 */
-export function gradientsOf(op: string, optimizer: Optimizer): Tensor[] {
-  const grads = new Set<Tensor>()
-  for (const { params } of optimizer.paramGroups) {
-    for (const param of params) {
-      if (param.grad === null) continue
-      if (param.grad.dtype === 'float16') {
-        throw new DTypeError(op, {
-          problem: 'attempting to unscale float16 gradients',
-          got: `a float16 gradient of ${nameOf(param) ?? `a parameter of shape ${describeShape(param.shape)}`}`,
-          expected: 'gradients that unscaling does not round to 0',
-          action: 'keep the parameters in float32 and let autocast compute in float16',
-        })
-      }
-      grads.add(param.grad)
-    }
-  }
-  return [...grads]
+export function scaledGradients(op: string, optimizer: Optimizer): Tensor[] {
+  const params = optimizer.paramGroups.flatMap((group) => group.params)
+  const half = params.find((param) => param.grad?.dtype === 'float16')
+  if (half === undefined) return gradientsOf(params)
+  throw new DTypeError(op, {
+    problem: 'attempting to unscale float16 gradients',
+    got: `a float16 gradient of ${nameOf(half) ?? `a parameter of shape ${describeShape(half.shape)}`}`,
+    expected: 'gradients that unscaling does not round to 0',
+    action: 'keep the parameters in float32 and let autocast compute in float16',
+  })
 }

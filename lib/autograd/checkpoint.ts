@@ -47,7 +47,14 @@ function expectTensors(op: string, output: unknown): void {
 
 /** @internal Throws unless it chooses operations that exist. */
 export function expectSaveOps(op: string, save: unknown): asserts save is SaveOps {
-  if (!Array.isArray(save)) return expectFunction(op, save)
+  if (!Array.isArray(save)) {
+    if (typeof save === 'function') return
+    throw new ArgumentError(op, {
+      problem: 'no choice of operations to save',
+      got: describeValue(save),
+      expected: 'names of operations in an array, or a function of a name',
+    })
+  }
   const wrong = save.find((name) => !isNativeOp(name))
   if (wrong === undefined && !save.includes(undefined)) return
   throw new ArgumentError(op, {
@@ -57,8 +64,7 @@ export function expectSaveOps(op: string, save: unknown): asserts save is SaveOp
   })
 }
 
-function readPolicy(op: string, save: SaveOps): SavePolicy {
-  expectSaveOps(op, save)
+function readPolicy(save: SaveOps): SavePolicy {
   const wanted = Array.isArray(save) ? (name: string) => save.includes(name) : (save as SavePolicy)
   const decided = new Map<string, boolean>() // once an operation, so that both runs agree
   return (name) => {
@@ -71,7 +77,7 @@ function readPolicy(op: string, save: SaveOps): SavePolicy {
   }
 }
 
-/** @internal `owner` is a module whose own fields survive the call. */
+/** @internal `owner` is a module whose own fields survive the call, `save` a choice that was checked. */
 export function runCheckpointed<Args extends readonly unknown[], Output>(
   op: string,
   fn: (...args: Args) => Output,
@@ -88,7 +94,7 @@ export function runCheckpointed<Args extends readonly unknown[], Output>(
   // this one is recorded.
   const recorded = isGradEnabled() && (keeper === null || keeper instanceof Filling)
   if (!recorded) return scoped(`${op}()`, owner, run)
-  const frame = new Frame(op, run, owner, save === null ? null : readPolicy(op, save))
+  const frame = new Frame(op, run, owner, save === null ? null : readPolicy(save))
   const recording = new Recording(frame, keeper as Filling | null)
   const [outerKeeper, outerObserver] = [setKeeper(recording), setObserver(recording)]
   const outerWatcher = watchGenerators((generator) => {
@@ -138,7 +144,8 @@ export function checkpoint<Args extends readonly unknown[], Output extends Check
 
 /** Like `checkpoint`, but stores the results of some operations, which then do not run again: a middle way between
  *  memory and time. `save` lists them by name; `expensiveOps` leaves only cheap ones to run twice.
- *  @throws as `checkpoint`; ArgumentError for an operation that does not exist; StateError in backward when a stored result was changed in place
+ *  @throws as `checkpoint`; ArgumentError for an operation that does not exist, or what is no choice of them; StateError
+ *  in backward when a stored result was changed in place
  *  @see https://docs.pytorch.org/docs/stable/checkpoint.html#torch.utils.checkpoint.create_selective_checkpoint_contexts
  *  @example autograd.selectiveCheckpoint(autograd.expensiveOps, (x) => x.mul(2).exp(), tensor([0])) // [1] */
 export function selectiveCheckpoint<Args extends readonly unknown[], Output extends CheckpointOutput>(
@@ -146,6 +153,7 @@ export function selectiveCheckpoint<Args extends readonly unknown[], Output exte
   fn: (...args: Args) => Output,
   ...args: Args
 ): Output {
+  expectSaveOps('selectiveCheckpoint', save)
   expectFunction('selectiveCheckpoint', fn)
   return runCheckpointed('selectiveCheckpoint', fn, args, save)
 }
@@ -164,7 +172,8 @@ const runAll = (steps: readonly SequentialStep[], input: Tensor): Tensor =>
 /** Runs a chain of modules or functions (an nn.Sequential, too) in so many segments, of which all but the last are
  *  checkpointed: as in PyTorch, the last one is needed at once when backward begins. With n modules, sqrt(n) segments
  *  store least.
- *  @throws ArgumentError when `segments` is not from 1 to the number of modules, or a link is no module or function
+ *  @throws ArgumentError when `segments` is not from 1 to the number of modules, a link is no module or function, the input
+ *  is no tensor, or a segment does not return tensors
  *  @see https://docs.pytorch.org/docs/stable/checkpoint.html#torch.utils.checkpoint.checkpoint_sequential
  *  @example autograd.checkpointSequential([(x) => x.mul(2), (x) => x.exp()], 2, tensor([0])) // [1] */
 export function checkpointSequential(modules: Iterable<SequentialStep>, segments: number, input: Tensor): Tensor {
@@ -192,6 +201,13 @@ export function checkpointSequential(modules: Iterable<SequentialStep>, segments
       expected: `a whole number from 1 to ${steps.length}, the number of modules`,
     })
   }
+  if (!(input instanceof Tensor)) {
+    throw new ArgumentError(op, {
+      problem: 'the input is no tensor',
+      got: describeValue(input),
+      expected: 'a Tensor',
+    })
+  }
   const size = Math.floor(steps.length / segments)
   let x = input
   let from = 0
@@ -199,5 +215,7 @@ export function checkpointSequential(modules: Iterable<SequentialStep>, segments
     const part = steps.slice(from, from + size)
     x = runCheckpointed(op, (each: Tensor) => runAll(part, each), [x])
   }
-  return runAll(steps.slice(from), x)
+  const output = runAll(steps.slice(from), x)
+  expectTensors(op, output)
+  return output
 }

@@ -330,6 +330,7 @@ function* skip<I>(source: Iterable<I>, count: number): Generator<I, void> {
 
 /** Batches in groups of `count`, for gradient accumulation; the last group may be shorter. Breaking off ends the loader's
  *  pass as well.
+ *  @throws ArgumentError for what is no loader, or no count
  *  @example
  *  for await (const group of data.groups(loader, 4)) {
  *    await optim.accumulate(model, group, { optimizer })
@@ -338,6 +339,17 @@ export function groups<B>(
   loader: AsyncIterable<B> & { readonly length: number },
   count: number,
 ): AsyncIterable<B[]> & { readonly length: number } {
+  const iterates =
+    (loader as AsyncIterable<B> | null)?.[Symbol.asyncIterator] ??
+    (loader as Partial<Iterable<B>> | null)?.[Symbol.iterator]
+  if (typeof iterates !== 'function') {
+    throw new ArgumentError('groups', {
+      problem: 'no loader',
+      got: describeValue(loader),
+      expected: 'a DataLoader, or what else can be iterated',
+      action: 'pass the count second',
+    })
+  }
   checkCount('groups', 'count', count)
   return {
     get length() {

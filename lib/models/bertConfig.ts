@@ -1,8 +1,8 @@
 // Configuration of BERT, ours and Hugging Face's.
 
 import { ArgumentError } from '../errors'
-import { expectCount, expectFinite, expectOneOf, expectProbability } from '../nn/arguments'
-import { readOptions } from '../options'
+import { expectFinite, expectOneOf } from '../nn/arguments'
+import { expectCount, expectProbability, readOptions } from '../options'
 import type { ActivationName } from './activations'
 import { type JsonConfig, readJson } from './pretrained'
 

@@ -2,9 +2,9 @@
 
 import { noGrad } from '../autograd/mode'
 import { ArgumentError, describeShape, describeValue, IndexError } from '../errors'
-import { expectCount } from '../nn/arguments'
 import type { Module } from '../nn/module'
 import { expectTensor } from '../ops/registry'
+import { expectCount } from '../options'
 import { fromTypedArray } from '../tensor/create'
 import { tidy } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'

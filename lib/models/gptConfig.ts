@@ -1,8 +1,8 @@
 // Configuration of GPT-2-like models, ours and Hugging Face's.
 
 import { ArgumentError } from '../errors'
-import { expectCount, expectFinite, expectProbability } from '../nn/arguments'
-import { readOptions } from '../options'
+import { expectFinite } from '../nn/arguments'
+import { expectCount, expectProbability, readOptions } from '../options'
 import type { ActivationName } from './activations'
 import { type JsonConfig, readJson } from './pretrained'
 

@@ -2,9 +2,8 @@
 
 import { FLOAT32, INT64 } from '../dtype'
 import { ArgumentError, describeValue } from '../errors'
-import { expectCount } from '../nn/arguments'
 import { amax, argmax, cumsum, softmax, sort, topk } from '../ops/index'
-import { readOptions } from '../options'
+import { expectCount, readOptions } from '../options'
 import { defaultGenerator, Generator } from '../random'
 import { native, run } from '../tensor/dispatch'
 import type { Tensor } from '../tensor/tensor'

@@ -1,8 +1,8 @@
 // Dropout.
 
 import { dropout } from '../ops/index'
+import { expectProbability } from '../options'
 import type { Tensor } from '../tensor/tensor'
-import { expectProbability } from './arguments'
 import { Module } from './module'
 
 /** While training, sets each element to 0 with probability p and scales the others by 1 / (1 - p); in evaluation gives

@@ -1,10 +1,10 @@
 // The affine map, and the map that does nothing.
 
 import { linear } from '../ops/index'
-import { readOptions } from '../options'
+import { expectCount, readOptions } from '../options'
 import { type TensorOptions, zeros } from '../tensor/create'
 import type { Tensor } from '../tensor/tensor'
-import { expectCount, placement } from './arguments'
+import { placement } from './arguments'
 import { isSkipped, kaimingUniform_, uniform_ } from './init/basic'
 import { Module } from './module'
 import { parameter } from './parameter'

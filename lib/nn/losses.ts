@@ -1,9 +1,9 @@
 // Losses as modules; each is the operator of its name in `ops`.
 
 import { binaryCrossEntropyWithLogits, crossEntropy, klDiv, l1Loss, mseLoss, nllLoss, smoothL1Loss } from '../ops/index'
-import { readOptions } from '../options'
+import { expectProbability, readOptions } from '../options'
 import type { Tensor } from '../tensor/tensor'
-import { expectOneOf, expectProbability } from './arguments'
+import { expectOneOf } from './arguments'
 import { Module } from './module'
 
 /** What becomes of the losses of single elements: their mean, their sum, or nothing. */

@@ -1,10 +1,10 @@
 // Normalization over the last dims.
 
 import { layerNorm, rmsNorm } from '../ops/index'
-import { readOptions } from '../options'
+import { expectCount, readOptions } from '../options'
 import { ones, type TensorOptions, zeros } from '../tensor/create'
 import type { Shape, Tensor } from '../tensor/tensor'
-import { expectCount, placement } from './arguments'
+import { placement } from './arguments'
 import { ones_, zeros_ } from './init/basic'
 import { Module } from './module'
 import { parameter } from './parameter'

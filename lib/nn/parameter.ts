@@ -41,6 +41,13 @@ export function clearGradients(params: Iterable<Tensor>, setToNone: boolean): vo
   flushReleases()
 }
 
+/** @internal The gradients that are there, one that several parameters share once. */
+export function gradientsOf(params: Iterable<Tensor>): Tensor[] {
+  const grads = new Set<Tensor>()
+  for (const { grad } of params) if (grad !== null) grads.add(grad)
+  return [...grads]
+}
+
 /** Whether the value is a parameter.
  *  @example nn.isParameter(zeros([2])) // false */
 export function isParameter(value: unknown): value is Tensor {

@@ -2,10 +2,10 @@
 
 import { ArgumentError, describeValue } from '../errors'
 import { add, dropoutAdd, gelu, mlp, relu } from '../ops/index'
-import { readOptions } from '../options'
+import { expectCount, expectProbability, readOptions } from '../options'
 import type { TensorOptions } from '../tensor/create'
 import type { Tensor } from '../tensor/tensor'
-import { expectCount, expectProbability, placement } from './arguments'
+import { placement } from './arguments'
 import { MultiheadAttention } from './attention'
 import { ModuleList } from './containers'
 import { Dropout } from './dropout'

@@ -2,8 +2,9 @@
 
 import { ArgumentError, describeValue, StateError } from '../errors'
 import { clampTensors, clipTensors, knownNorm, totalNorm } from '../ops/multiTensor'
-import { readOptions } from '../options'
+import { expectLimit, readOptions } from '../options'
 import { Tensor } from '../tensor/tensor'
+import { gradientsOf } from './parameter'
 
 /** Options of `clipGradNorm_`. */
 export interface ClipOptions {
@@ -13,7 +14,7 @@ export interface ClipOptions {
   errorIfNonFinite?: boolean
 }
 
-function gradientsOf(op: string, params: Tensor | Iterable<Tensor>): Tensor[] {
+function readGradients(op: string, params: Tensor | Iterable<Tensor>): Tensor[] {
   if (!(params instanceof Tensor) && typeof (params as Iterable<Tensor> | null)?.[Symbol.iterator] !== 'function') {
     throw new ArgumentError(op, {
       problem: 'no parameters',
@@ -23,24 +24,11 @@ function gradientsOf(op: string, params: Tensor | Iterable<Tensor>): Tensor[] {
     })
   }
   const list = params instanceof Tensor ? [params] : [...params]
-  const grads: Tensor[] = []
   for (const param of list) {
-    if (!(param instanceof Tensor)) {
-      throw new ArgumentError(op, { problem: 'not a parameter', got: describeValue(param), expected: 'tensors' })
-    }
-    if (param.grad !== null) grads.push(param.grad)
+    if (param instanceof Tensor) continue
+    throw new ArgumentError(op, { problem: 'not a parameter', got: describeValue(param), expected: 'tensors' })
   }
-  return [...new Set(grads)]
-}
-
-function expectLimit(op: string, name: string, value: unknown): asserts value is number {
-  if (typeof value !== 'number' || !(value >= 0)) {
-    throw new ArgumentError(op, {
-      problem: `${name} is out of range`,
-      got: describeValue(value),
-      expected: 'a number of at least 0',
-    })
-  }
+  return gradientsOf(list)
 }
 
 /** Scales all gradients together so that their norm is at most `maxNorm`: by min(1, maxNorm / (norm + 1e-6)).
@@ -61,7 +49,7 @@ export function clipGradNorm_(params: Tensor | Iterable<Tensor>, maxNorm: number
       expected: 'a number, Infinity included',
     })
   }
-  const grads = gradientsOf(op, params)
+  const grads = readGradients(op, params)
   const norm = (normType === 2 ? knownNorm(grads) : null) ?? totalNorm(grads, normType)
   if (errorIfNonFinite && !Number.isFinite(norm.itemSync())) {
     throw new StateError(op, {
@@ -79,6 +67,6 @@ export function clipGradNorm_(params: Tensor | Iterable<Tensor>, maxNorm: number
  *  @example nn.utils.clipGradValue_(model.parameters(), 0.5) */
 export function clipGradValue_(params: Tensor | Iterable<Tensor>, clipValue: number): void {
   expectLimit('clipGradValue_', 'clipValue', clipValue)
-  const grads = gradientsOf('clipGradValue_', params)
+  const grads = readGradients('clipGradValue_', params)
   if (grads.length > 0) clampTensors(grads, clipValue)
 }

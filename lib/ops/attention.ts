@@ -1,7 +1,7 @@
 // Scaled dot-product attention.
 
-import { FLOAT64 } from '../dtype'
-import { readOptions } from '../options'
+import { statisticsDType } from '../dtype'
+import { expectProbability, readOptions } from '../options'
 import { defaultGenerator } from '../random'
 import { tidy } from '../tensor/scope'
 import { type Shape, Tensor } from '../tensor/tensor'
@@ -14,7 +14,6 @@ import {
   fourDims,
   inOneDtype,
   readCall,
-  readDropout,
   readScale,
 } from './attentionCall'
 import { sumTo } from './broadcast'
@@ -171,7 +170,7 @@ export function attend(query: Tensor, key: Tensor, value: Tensor, call: Attentio
     [query, key, value, ...masks],
     [
       [[B, L, H, value.shape[3]!], query._dtype],
-      [[B, H, L], logsumexpType(query)],
+      [[B, H, L], statisticsDType(query._dtype)],
     ],
     attrs,
   ) as [Tensor, Tensor]
@@ -185,9 +184,6 @@ export function attend(query: Tensor, key: Tensor, value: Tensor, call: Attentio
   merged.dispose() // the result's from here on
   return [out, logsumexp]
 }
-
-/** @internal */
-export const logsumexpType = (x: Tensor): number => (x._dtype === FLOAT64 ? FLOAT64 : 0)
 
 /** @internal Gives back what only the tape may need longer. */
 export function release(tensors: readonly Tensor[]): void {
@@ -226,7 +222,7 @@ export function scaledDotProductAttention(
   given: AttentionOptions = {},
 ): Tensor {
   const op = 'scaledDotProductAttention'
-  readOptions(op, given, attentionOptions)
+  readOptions(op, given, attentionOptions, 'pass a mask as { attnMask }')
   const operands = expectAttention(op, query, key, value, given)
   const [out] = inFourDims(operands, (q, k, v) => {
     const call = callOf(op, q, k, given)
@@ -247,7 +243,7 @@ export function expectAttention(
 ): [Tensor, Tensor, Tensor] {
   const operands = inOneDtype(op, query, key, value)
   expectOperands(op, ...operands, enableGqa)
-  readDropout(op, dropoutP)
+  expectProbability(op, 'dropoutP', dropoutP)
   return operands
 }
 

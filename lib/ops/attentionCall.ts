@@ -3,6 +3,7 @@
 import { autocasting } from '../autograd/autocast'
 import { BOOL, INT32, INT64, isFloatingCode } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, IndexError, ShapeError } from '../errors'
+import { expectFlag } from '../options'
 import { fromTypedArray } from '../tensor/create'
 import { type Shape, Tensor } from '../tensor/tensor'
 import { autocast } from './autocast'
@@ -230,23 +231,14 @@ function expectBlockMask(op: string, given: BlockMask, [B, H, L, S]: Shape): voi
 }
 
 /** @internal */
-export function expectFlag(op: string, name: string, value: unknown): boolean {
-  if (typeof value === 'boolean') return value
-  throw new ArgumentError(op, {
-    problem: `${name} is neither true nor false`,
-    got: describeValue(value),
-    expected: 'a boolean',
-  })
-}
-
-/** @internal */
-export function readDropout(op: string, p: number): number {
-  if (typeof p === 'number' && p >= 0 && p <= 1) return p
-  throw new ArgumentError(op, { problem: 'not a probability', got: describeValue(p), expected: '0 to 1' })
-}
-
-/** @internal */
 export function readScale(op: string, scale: number | null | undefined, headDim: number): number {
+  if (headDim === 0 && (scale === null || scale === undefined)) {
+    throw new ShapeError(op, {
+      problem: 'the heads have no elements',
+      got: 'a head dim of 0',
+      expected: 'at least 1, or a scale',
+    })
+  }
   const factor = scale ?? 1 / Math.sqrt(headDim)
   if (Number.isFinite(factor)) return factor
   throw new ArgumentError(op, { problem: 'not a scale', got: describeValue(factor), expected: 'a finite number' })

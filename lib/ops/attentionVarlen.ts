@@ -1,7 +1,7 @@
 // Attention of sequences that lie packed one after the other.
 
 import { IndexError, ShapeError } from '../errors'
-import { readOptions } from '../options'
+import { expectFlag, expectProbability, readOptions } from '../options'
 import { defaultGenerator } from '../random'
 import { tidy } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
@@ -9,10 +9,8 @@ import { attend, release } from './attention'
 import {
   type AttentionCall,
   describeOperands,
-  expectFlag,
   expectHeads,
   inOneDtype,
-  readDropout,
   readIntegers,
   readScale,
   readWindow,
@@ -96,7 +94,7 @@ export function scaledDotProductAttentionVarlen(
   return tidy(() => {
     const [q, k, v] = inOneDtype(op, query, key, value)
     expectPacked(op, q, k, v, enableGqa)
-    readDropout(op, dropoutP)
+    expectProbability(op, 'dropoutP', dropoutP)
     const made: Tensor[] = []
     const [offsetsQ, offsetsK] = [cuSeqlensQ, cuSeqlensK].map((offsets, i) => {
       const name = i === 0 ? 'cuSeqlensQ' : 'cuSeqlensK'

@@ -1,5 +1,6 @@
 // What attention looks at: its probabilities, and statistics of them.
 
+import { statisticsDType } from '../dtype'
 import { readOptions } from '../options'
 import { zeros } from '../tensor/create'
 import type { Shape, Tensor } from '../tensor/tensor'
@@ -8,7 +9,6 @@ import {
   callOf,
   expectAttention,
   inFourDims,
-  logsumexpType,
   probabilities,
   release,
   rowDot,
@@ -134,8 +134,8 @@ export function attentionStatistics(
       statisticsOp,
       [q, k, logsumexp, ...call.masks],
       [
-        [[B, H, L], logsumexpType(q)],
-        [[B, H, S], logsumexpType(q)],
+        [[B, H, L], statisticsDType(q._dtype)],
+        [[B, H, S], statisticsDType(q._dtype)],
       ],
       call.attrs,
     )

@@ -2,10 +2,10 @@
 
 import { BOOL } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
-import { readOptions } from '../options'
+import { expectCount, readOptions } from '../options'
 import { fromTypedArray } from '../tensor/create'
 import { tidy } from '../tensor/scope'
-import type { Tensor } from '../tensor/tensor'
+import { Tensor } from '../tensor/tensor'
 import { expectTensor } from './registry'
 import { reshape } from './shape'
 
@@ -20,15 +20,6 @@ export interface BlockMaskOptions {
 
 const names = ['keyLength', 'blockSize'] as const
 const isCount = (n: unknown): n is number => Number.isSafeInteger(n) && (n as number) >= 1
-
-function expectCount(op: string, name: string, n: unknown, least = 1): number {
-  if (Number.isSafeInteger(n) && (n as number) >= least) return n as number
-  throw new ArgumentError(op, {
-    problem: `${name} is no count`,
-    got: describeValue(n),
-    expected: `a whole number of at least ${least}`,
-  })
-}
 
 function readGrid(op: string, length: number, given: BlockMaskOptions): Grid {
   const { keyLength = length, blockSize = 64 } = readOptions(op, given, names)
@@ -102,7 +93,15 @@ export class BlockMask {
   /** Queries and keys of a block. */
   readonly blockSize: readonly [queries: number, keys: number]
 
-  private constructor(blocks: Tensor, { queryLength, keyLength, blockSize }: Grid) {
+  private constructor(blocks: Tensor, grid: Grid) {
+    if (!(blocks instanceof Tensor) || grid === undefined) {
+      throw new ArgumentError('BlockMask', {
+        problem: 'not made by new',
+        got: describeValue(blocks),
+        action: 'use BlockMask.from, .local, .strided, .global or .causal',
+      })
+    }
+    const { queryLength, keyLength, blockSize } = grid
     this.blocks = blocks.keep() // it may be made inside of a module and live on in a field of it
     this.queryLength = queryLength
     this.keyLength = keyLength

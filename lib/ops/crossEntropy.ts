@@ -1,8 +1,8 @@
 // Cross entropy with class targets, by itself and joined with the linear layer before it.
 
 import { autocasting } from '../autograd/autocast'
-import { BFLOAT16, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, UINT8 } from '../dtype'
-import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
+import { BFLOAT16, FLOAT16, FLOAT32, INT32, INT64, statisticsDType, UINT8 } from '../dtype'
+import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError, StateError } from '../errors'
 import { readOptions } from '../options'
 import { tidy } from '../tensor/scope'
 import { contiguousStrides, type Shape, sameShape, Tensor } from '../tensor/tensor'
@@ -68,7 +68,7 @@ export function expectClassTarget(op: string, target: Tensor): void {
       problem: 'target has no class indices',
       got: target.dtype,
       expected: 'int64, int32 or uint8',
-      action: "convert it with .to('int64')",
+      action: "make class indices with { dtype: 'int64' }, or convert them with .to('int64')",
     })
   }
 }
@@ -108,8 +108,6 @@ function options(
   return [ignoreIndex, labelSmoothing, expectReduction(op, reduction)]
 }
 
-const statisticsOf = (dtype: number): number => (dtype === FLOAT64 ? FLOAT64 : FLOAT32)
-
 // --- cross entropy --------------------------------------------------------------------------------------------------
 
 const crossEntropyRecord: OpRecord = { name: 'crossEntropy', autocast: 'float32', backward: () => null }
@@ -118,7 +116,7 @@ const crossEntropyRecord: OpRecord = { name: 'crossEntropy', autocast: 'float32'
  *  under autocast, which asks for a loss in float32. */
 export function crossEntropyRows(logits: Tensor, target: Tensor, weight: Tensor | null, attrs: number[]): Tensor {
   const [rows] = logits.shape as [number]
-  const statistics = statisticsOf(logits._dtype)
+  const statistics = statisticsDType(logits._dtype)
   const lossDType = autocasting && autocastsToFloat32('crossEntropy', logits) ? FLOAT32 : logits._dtype
   const inputs = weight === null ? [logits, target] : [logits, target, weight]
   const [loss, logsumexp, divisor] = runMany(
@@ -214,9 +212,9 @@ const linearOptionNames = [
  *  x [..., K], weight [C, K] of one floating dtype (under autocast of any), target with one class index for each row of x
  *  -> float32 [] (float64 for float64). `classWeight`, ignoreIndex, labelSmoothing and reduction ('mean' or 'sum') as in
  *  crossEntropy.
- *  backward() can pass once.
+ *  backward() can pass once, also with `retainGraph`: the first pass takes the gradients.
  *  @throws ShapeError when shapes do not fit; DTypeError when dtypes do not; ArgumentError for an
- *  option that does not exist or makes no sense
+ *  option that does not exist or makes no sense; StateError when backward passes a second time
  *  @see Wijmans et al. 2024, arXiv:2411.09009
  *  @example linearCrossEntropy(hidden, head.weight, target, { ignoreIndex: -100 }) */
 export function linearCrossEntropy(
@@ -276,7 +274,7 @@ export function linearCrossEntropy(
   }
   const matrix = x.ndim === 2 ? x : reshape(x, [rows, width])
   const wanted = needsGrad([matrix, weight])
-  const statistics = statisticsOf(x._dtype)
+  const statistics = statisticsDType(x._dtype)
   const gradients: Output[] = [
     [wanted ? matrix.shape : [0], keptIn(x._dtype)],
     [wanted ? weight.shape : [0], keptIn(weight._dtype)],
@@ -298,7 +296,16 @@ export function linearCrossEntropy(
     return loss
   }
   const dtypes = [x._dtype, weight._dtype]
+  let isSpent = false
   record(linearCrossEntropyRecord, loss, [matrix, weight], [dx, dweight], (context, g) => {
+    if (isSpent) {
+      throw new StateError(`backward of ${op}`, {
+        problem:
+          'backward can pass once through it: its gradients were made along with the loss, and the first pass took them',
+        action: 'use linear and crossEntropy to pass again',
+      })
+    }
+    isSpent = true
     const made = [context.saved(0), context.saved(1)]
     const factor = g._dtype === statistics ? g : run(copyOp, [g], [], statistics)
     runMany(scaleOp, [factor], made)

@@ -26,7 +26,7 @@ const triuOp = native('triu', 'diagonal')
 const copyOp = native('copy')
 
 const catRecord: OpRecord = { name: 'cat', autocast: 'promote', backward: () => null }
-const MOST_PARTS = 4096 // operands of one native call
+const mostParts = catOp.mostInputs
 
 function expectTensors(op: string, tensors: readonly Tensor[]): void {
   if (!Array.isArray(tensors) || tensors.length === 0) {
@@ -63,9 +63,9 @@ export function cat(tensors: readonly Tensor[], dim = 0): Tensor {
       expected: `the sizes of ${describeShape(first.shape)} but for dim ${at}`,
     })
   })
-  if (parts.length > MOST_PARTS) {
-    const groups = Array.from({ length: Math.ceil(parts.length / MOST_PARTS) }, (_, i) =>
-      cat(parts.slice(i * MOST_PARTS, (i + 1) * MOST_PARTS), at),
+  if (parts.length > mostParts) {
+    const groups = Array.from({ length: Math.ceil(parts.length / mostParts) }, (_, i) =>
+      cat(parts.slice(i * mostParts, (i + 1) * mostParts), at),
     )
     return cat(groups, at)
   }

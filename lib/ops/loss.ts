@@ -81,6 +81,7 @@ function crossEntropyOfProbabilities(
   expectSmoothing(op, labelSmoothing)
   const classDim = input.ndim === 1 ? 0 : 1
   const classes = input.shape[classDim] ?? 0
+  if (target.ndim === input.ndim - 1) expectClassTarget(op, target) // it is meant to be one
   if (classes === 0 || target.ndim !== input.ndim || target.shape.some((size, d) => size !== input.shape[d])) {
     throw new ShapeError(op, {
       problem: 'probabilities do not fit',

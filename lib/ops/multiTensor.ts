@@ -30,10 +30,11 @@ export function totalNorm(tensors: readonly Tensor[], p = 2): Tensor {
   if (typeof p !== 'number' || Number.isNaN(p)) {
     throw new ArgumentError('totalNorm', { problem: 'not an order of a norm', got: describeValue(p) })
   }
-  if (tensors.length > 4096) {
+  const most = normOp.mostInputs
+  if (tensors.length > most) {
     // norms of parts have a norm: |(x, y)| = |(|x|, |y|)| for every p but 0, where counts are added
     const parts: Tensor[] = []
-    for (let from = 0; from < tensors.length; from += 4096) parts.push(totalNorm(tensors.slice(from, from + 4096), p))
+    for (let from = 0; from < tensors.length; from += most) parts.push(totalNorm(tensors.slice(from, from + most), p))
     return totalNorm(parts, p === 0 ? 1 : p)
   }
   if (tensors.length === 0) return run(fillOp, [], [], FLOAT32, [0])
@@ -41,7 +42,9 @@ export function totalNorm(tensors: readonly Tensor[], p = 2): Tensor {
   return run(normOp, tensors.map(plain), [], FLOAT32, [p])
 }
 
-// As many as one native call takes, twice. Kernels want contiguous tensors: others are changed in copies.
+const mostChanged = scaleOp.mostInputs / 2 // a call may read as many as it writes, and a number
+
+// Kernels want contiguous tensors: others are changed in copies.
 function inParts(
   op: string,
   tensors: readonly Tensor[],
@@ -49,8 +52,8 @@ function inParts(
   kernel: (flat: readonly Tensor[], part: readonly Tensor[]) => void,
 ): void {
   expectGradients(op, tensors)
-  for (let from = 0; from < tensors.length; from += 2048) {
-    const part = tensors.slice(from, from + 2048)
+  for (let from = 0; from < tensors.length; from += mostChanged) {
+    const part = tensors.slice(from, from + mostChanged)
     const flat = part.map(plain)
     kernel(flat, part)
     part.forEach((each, i) => {

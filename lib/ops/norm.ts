@@ -2,7 +2,7 @@
 
 import { autocasting } from '../autograd/autocast'
 import { setRecipe } from '../autograd/node'
-import { FLOAT16, FLOAT32, FLOAT64, itemSizes } from '../dtype'
+import { FLOAT16, FLOAT32, FLOAT64, itemSizes, statisticsDType } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
 import { tidy } from '../tensor/scope'
 import type { Shape, Tensor } from '../tensor/tensor'
@@ -142,7 +142,7 @@ function normalize(
   const narrow = autocasting && needsBackward && autocastNarrows(x)
   const normDims = sizes.length
   const rows = x.shape.slice(0, x.ndim - normDims).reduce((n, size) => n * size, 1)
-  const statistic: Output = [[rows], x._dtype === FLOAT64 ? FLOAT64 : FLOAT32]
+  const statistic: Output = [[rows], statisticsDType(x._dtype)]
   const outputs: Output[] = [
     [x.shape, x._dtype],
     ...(norm.centers ? [statistic, statistic] : [statistic]),

@@ -6,9 +6,6 @@ import type { Tensor } from '../tensor/tensor'
 import { plain } from './matmul'
 import { expectTensor, native, run, runMany } from './registry'
 
-// Parameters of one native call: the kernels take 4096 operands, and a step has up to seven a parameter.
-const MOST = 512
-
 const frame = 'count,counted,maxNorm'
 const adamAttributes = `${frame},lr,beta1,beta2,eps,weightDecay,decoupled,amsgrad,maximize,step`
 const adamwOp = native('adamw', adamAttributes)
@@ -18,6 +15,8 @@ const rmspropOp = native('rmsprop', `${frame},lr,alpha,eps,weightDecay,momentum,
 const adagradOp = native('adagrad', `${frame},lr,lrDecay,eps,weightDecay,maximize,step`)
 const quantizeOp = native('quantizeBlocks', 'signed')
 const dequantizeOp = native('dequantizeBlocks', 'signed')
+// Parameters of one native call: a step has up to seven operands a parameter, and three more.
+const mostParameters = adamw8bitOp.mostInputs / 8
 const copyOp = native('copy')
 const gateOp = native('gate')
 
@@ -47,9 +46,10 @@ export interface StepOperands {
  *  and a step is taken whole or not at all. Null for one gradient, whose call fails by itself. */
 export function gateOf(params: readonly Tensor[]): Tensor | null {
   if (params.length < 2) return null
+  const most = gateOp.mostInputs
   let open: Tensor[] = params.map((param) => param.grad!)
   do {
-    const parts = Array.from({ length: Math.ceil(open.length / MOST) }, (_, i) => open.slice(i * MOST, (i + 1) * MOST))
+    const parts = Array.from({ length: Math.ceil(open.length / most) }, (_, i) => open.slice(i * most, (i + 1) * most))
     open = parts.map((part) => run(gateOp, part, [], FLOAT32))
   } while (open.length > 1)
   return open[0]!
@@ -71,9 +71,9 @@ function step(op: ReturnType<typeof native>, operands: StepOperands, attrs: read
   }
   const { scale = null, foundInf = null, norm = null, maxNorm } = conditions
   const counters = steps === null ? [] : [steps]
-  for (let from = 0; from < params.length; from += MOST) {
-    const part = <T>(list: readonly T[]): readonly T[] => list.slice(from, from + MOST)
-    const count = Math.min(MOST, params.length - from)
+  for (let from = 0; from < params.length; from += mostParameters) {
+    const part = <T>(list: readonly T[]): readonly T[] => list.slice(from, from + mostParameters)
+    const count = Math.min(mostParameters, params.length - from)
     const changed = [...states, ...counters].flatMap(part)
     const gradients = part(grads).map((grad, i) => gradientOf(params[from + i]!, grad))
     const inputs = [...part(params), ...gradients, ...changed, scale, foundInf, maxNorm === undefined ? null : norm]

@@ -3,7 +3,7 @@
 
 import { type DType, dtypeCode, FLOAT32, FLOAT64, INT64, isFloatingCode, promote } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
-import { readOptions } from '../options'
+import { expectProbability, readOptions } from '../options'
 import { defaultGenerator, Generator } from '../random'
 import { type NewArguments, readNew, type TensorOptions, tensorOptions } from '../tensor/create'
 import type { Shape, Tensor } from '../tensor/tensor'
@@ -231,13 +231,6 @@ export function normal_(x: Tensor, mean = 0, std = 1, { generator }: RandomOptio
 
 // --- dropout ------------------------------------------------------------------------------------------------------
 
-function expectProbability(op: string, p: unknown): number {
-  if (typeof p !== 'number' || !(p >= 0 && p <= 1)) {
-    throw new ArgumentError(op, { problem: 'p is not a probability', got: describeValue(p), expected: '0 to 1' })
-  }
-  return p
-}
-
 /** Sets elements to 0 with probability p and divides the others by 1 - p, while `training`; else x itself.
  *  Its gradient draws the same elements again from the stream's position: no mask is stored. Default p 0.5.
  *  @throws ArgumentError when p is not in [0, 1]
@@ -246,7 +239,7 @@ function expectProbability(op: string, p: unknown): number {
 export function dropout(x: Tensor, p = 0.5, training = true, { generator }: RandomOptions = {}): Tensor {
   expectTensor('dropout', 'x', x)
   expectFloating('dropout', 'x', x)
-  expectProbability('dropout', p)
+  expectProbability('dropout', 'p', p)
   if (!training || p === 0) return x
   const attrs = [...draw('dropout', x.numel, generator), p]
   const apply = (input: Tensor): Tensor => run(dropoutOp, [input], x.shape, x._dtype, attrs)
@@ -270,7 +263,7 @@ export function dropoutAdd(
   expectTensor('dropoutAdd', 'x', x)
   expectTensor('dropoutAdd', 'residual', residual)
   expectFloating('dropoutAdd', 'x', x)
-  expectProbability('dropoutAdd', p)
+  expectProbability('dropoutAdd', 'p', p)
   expectFloating('dropoutAdd', 'residual', residual)
   if (!sameShape(x.shape, residual.shape)) {
     throw new ShapeError('dropoutAdd', {

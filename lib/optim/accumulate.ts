@@ -4,11 +4,12 @@
 import { device } from '../device'
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
 import { where } from '../ops/compare'
-import { expectFunction, readOptions } from '../options'
+import { expectFunction, expectLimit, readOptions } from '../options'
 import { zeros } from '../tensor/create'
 import { tidy, unscoped } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
 import { Optimizer } from './optimizer'
+import { expectSchedule, moveOn } from './schedule/scheduler'
 
 /** What `accumulate` needs of a model. */
 export interface Accumulated<Batch> {
@@ -130,20 +131,8 @@ function check<Batch>(model: unknown, group: readonly Batch[], options: Accumula
       expected: 'an amp.GradScaler',
     })
   }
-  if (scheduler !== undefined && typeof scheduler?.step !== 'function') {
-    throw new ArgumentError(op, {
-      problem: 'scheduler is no schedule',
-      got: describeValue(scheduler),
-      expected: 'an object with a step method',
-    })
-  }
-  if (options.maxNorm !== undefined && !(typeof options.maxNorm === 'number' && options.maxNorm >= 0)) {
-    throw new ArgumentError(op, {
-      problem: 'maxNorm is out of range',
-      got: describeValue(options.maxNorm),
-      expected: 'a number of at least 0',
-    })
-  }
+  expectSchedule(op, scheduler)
+  if (options.maxNorm !== undefined) expectLimit(op, 'maxNorm', options.maxNorm)
 }
 
 /** One optimizer step over a group of micro-batches, equal to that over one batch of all their samples: each mean loss
@@ -207,7 +196,7 @@ export async function accumulate<Batch, Step = never>(
   const clip = maxNorm === undefined ? {} : { maxNorm }
   if (scaler === undefined) {
     const norm = optimizer.step(clip) ?? null
-    scheduler?.step()
+    if (scheduler !== undefined) moveOn(op, scheduler)
     return { loss, targets: total, norm, step: null }
   }
   const step = scaler.step(optimizer as Optimizer<never>, scheduler === undefined ? clip : { ...clip, scheduler })

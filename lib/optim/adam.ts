@@ -8,7 +8,7 @@ import { zeros } from '../tensor/create'
 import { unscoped } from '../tensor/scope'
 import type { Tensor } from '../tensor/tensor'
 import { checkRange, withDefaults, zerosFor } from './arguments'
-import { Optimizer, type ParamGroup, type ParamState, type Params } from './optimizer'
+import { Optimizer, type OptimizerState, type ParamGroup, type ParamState, type Params } from './optimizer'
 
 /** Options of Adam and AdamW. */
 export interface AdamOptions {
@@ -95,6 +95,21 @@ abstract class AdamFamily extends Optimizer<AdamOptions> {
     for (const old of [expAvg, expAvgSq, expAvgScale, expAvgSqScale]) old?.dispose()
   }
 
+  /** Takes over options and states of an optimizer with equal groups. Tensors are copied and converted;
+   *  a step count that is a tensor, as in PyTorch's files, is waited for.
+   *  @throws ArgumentError naming what the state of a parameter lacks; ShapeError when groups or states do not fit the
+   *  parameters, StateError for another kind of optimizer's; nothing is changed then */
+  override loadStateDict(dict: OptimizerState): void {
+    const groups: unknown = dict?.paramGroups
+    const isOfAdam = Array.isArray(groups) && groups.every((group) => group?.betas !== undefined)
+    if (isOfAdam) {
+      for (const [name, state] of Object.entries(dict.state ?? {})) {
+        expectWhole(`${this.constructor.name}.loadStateDict`, name, state)
+      }
+    }
+    super.loadStateDict(dict)
+  }
+
   /** @internal */
   protected override stateDType(key: string, saved: ParamState, param: Tensor): DType | null {
     const value = saved[key] as Tensor
@@ -111,6 +126,19 @@ const isLarge = (param: Tensor): boolean => param.numel >= fewestElements && par
 const blocksOf = (param: Tensor): number => Math.ceil(param.numel / quantizedBlock)
 
 const narrowNames = ['expAvg', 'expAvgSq', 'expAvgScale', 'expAvgSqScale'] as const
+
+function expectWhole(op: string, parameter: string, state: ParamState | null): void {
+  const present = Object.entries(state ?? {}).flatMap(([name, value]) => (value === undefined ? [] : [name]))
+  const scaled = ['expAvg', 'expAvgSq'].filter((name) => (state?.[name] as Tensor | undefined)?.dtype === 'uint8')
+  const needed = ['step', 'expAvg', 'expAvgSq', ...scaled.map((name) => `${name}Scale`)]
+  const missing = needed.filter((name) => !present.includes(name))
+  if (missing.length === 0) return
+  throw new ArgumentError(op, {
+    problem: `the state of parameter ${parameter} is not complete`,
+    got: present.join(', ') || describeValue(state),
+    expected: `also ${missing.join(', ')}`,
+  })
+}
 
 // A block of magnitude 0 is 0 whatever its codes.
 function narrowZeros(param: Tensor): Record<(typeof narrowNames)[number], Tensor> {

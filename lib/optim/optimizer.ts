@@ -6,13 +6,13 @@ import { clearGradients } from '../nn/parameter'
 import { sameShape } from '../ops/broadcast'
 import { clipTensors, totalNorm } from '../ops/multiTensor'
 import { gateOf, type StepConditions, type StepOperands } from '../ops/optim'
-import { readOptions, refuseSnakeCase } from '../options'
+import { expectLimit, readOptions, refuseSnakeCase } from '../options'
 import { full } from '../tensor/create'
 import { flushReleases, releaseTensor } from '../tensor/memory'
 import { inPhase, isListening, noteTensor } from '../tensor/memoryNotes'
 import { tidy, unscoped } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
-import { checkRange, expectGradient, expectParameter, zerosFor } from './arguments'
+import { expectGradient, expectParameter, zerosFor } from './arguments'
 
 /** Parameters with options of their own. Every number may be changed at any time; `lr` is the rate of the next step. */
 export type ParamGroup<Options extends object> = Options & {
@@ -123,7 +123,7 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
   #step(options: StepOptions): Tensor | undefined {
     const name = this.constructor.name
     const { maxNorm } = readOptions(`${name}.step`, options, ['maxNorm'])
-    if (maxNorm !== undefined) checkRange(name, 'maxNorm', maxNorm, 0)
+    if (maxNorm !== undefined) expectLimit(`${name}.step`, 'maxNorm', maxNorm)
     this._settle()
     const due = this.paramGroups.map((group) => {
       this.check(group) // whatever was set by hand since

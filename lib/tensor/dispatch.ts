@@ -13,6 +13,8 @@ export interface NativeOp {
   readonly id: number
   readonly name: string
   readonly outputs: number
+  /** Operands of one call. */
+  readonly mostInputs: number
 }
 
 const rows = new Map<string, { id: number; row: OpRow }>(binding.opTable().map((row, id) => [row.name, { id, row }]))
@@ -32,7 +34,8 @@ export function native(name: string, attributes = ''): NativeOp {
       action: 'run "npm run build"',
     })
   }
-  return { id: found.id, name, outputs: found.row.outputs }
+  const { outputs, mostInputs } = found.row
+  return { id: found.id, name, outputs, mostInputs }
 }
 
 /** @internal Id of the module call that operations belong to, for error messages. */

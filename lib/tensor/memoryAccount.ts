@@ -36,6 +36,7 @@ export const memory = {
         problem: 'not a number of bytes',
         got: describeValue(bytes),
         expected: 'a whole number of at least 0',
+        action: '0 restores the default',
       })
     }
     check(binding.memoryControl(2, bytes))
@@ -58,7 +59,8 @@ export const memory = {
    *  (weights, gradients, optimizer, activations, workspace), and the largest peak by module path. Prints itself as a
    *  table; goes into `TrainingHistory.memory` for the HTML report. `model` and `optimizer` say whose tensors are told
    *  apart. Waits for the device before and after; allocations take a little longer meanwhile.
-   *  @throws StateError while another profile is under way
+   *  @throws StateError while another profile of the process is under way, or when more happens than a log holds (4 million
+   *  allocations and releases: thousands of steps)
    *  @see https://docs.pytorch.org/docs/stable/torch_cuda_memory.html
    *  @example
    *  const profile = await memory.profile(

@@ -165,7 +165,8 @@ function expectOwners(op: string, options: MemoryProfileOptions): void {
   }
 }
 
-let isProfiling = false // from the call on: it waits before it listens
+let isProfiling = false // from the call on: it waits before it listens. The log itself refuses other threads
+const mostEvents = 2 ** 22 // 100 MB
 
 async function settled(): Promise<void> {
   flushReleases()
@@ -175,7 +176,11 @@ async function settled(): Promise<void> {
 }
 
 /** @internal */
-export async function profile(fn: () => unknown, options: MemoryProfileOptions = {}): Promise<MemoryProfile> {
+export async function profile(
+  fn: () => unknown,
+  options: MemoryProfileOptions = {},
+  most = mostEvents,
+): Promise<MemoryProfile> {
   const op = 'memory.profile'
   expectFunction(op, fn)
   expectOwners(op, options)
@@ -187,13 +192,22 @@ export async function profile(fn: () => unknown, options: MemoryProfileOptions =
     await settled()
     binding.memoryStats()
     const baseline = scratch[0]!
-    check(binding.memoryControl(4, 1))
+    check(binding.memoryControl(4, most))
     setListening(true)
     noteAll(options)
     await fn()
     await settled()
     const events = binding.memoryEvents()
     if (Array.isArray(events)) throw nativeError(events)
+    const missed = scratch[0]!
+    if (missed > 0) {
+      throw new StateError(op, {
+        problem: 'the log was full before fn was done',
+        got: `${most + missed} events`,
+        expected: `at most ${most}`,
+        action: 'profile a step or a few of them',
+      })
+    }
     return new MemoryProfile(follow(events, baseline))
   } finally {
     isProfiling = false

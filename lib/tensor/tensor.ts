@@ -10,9 +10,12 @@ import { DTypeError, describeShape, IndexError, StateError } from '../errors'
 import { binding, check, nativeError, scratch } from '../native'
 import { expectFunction } from '../options'
 import { hostTarget, type NestedArray, nest, scalar, type TensorData } from './elements'
+import { contiguousStrides, isContiguous } from './layout'
 import { flushReleases, releaseTensor, track, yieldToCollector } from './memory'
 import { observer } from './observer'
 import { formatTensor } from './print'
+
+export { contiguousStrides, sameShape } from './layout'
 
 /** Sizes of a tensor, outermost first. */
 export type Shape = readonly number[]
@@ -365,6 +368,16 @@ export class Tensor {
   [Symbol.for('nodejs.util.inspect.custom')](): string {
     return formatTensor(this)
   }
+
+  /** JSON is written at once, and elements have to be waited for.
+   *  @throws StateError always: read the tensor first, with `await t.array()` */
+  toJSON(): never {
+    throw new StateError('toJSON', {
+      problem: 'a tensor is not written as JSON',
+      got: `${this.dtype} ${describeShape(this.shape)}`,
+      action: 'read it first: await t.array(), or save it with io.saveFile',
+    })
+  }
 }
 
 /** @internal */
@@ -373,34 +386,4 @@ export function releasedError(op: string, tensor: Tensor): StateError {
     problem: `a tensor of shape ${describeShape(tensor.shape)} was released by ${tensor._released}`,
     action: 'call .keep() on it before, or return it',
   })
-}
-
-/** @internal */
-export function sameShape(a: Shape, b: Shape): boolean {
-  if (a === b) return true
-  if (a.length !== b.length) return false
-  for (let d = 0; d < a.length; d++) if (a[d] !== b[d]) return false
-  return true
-}
-
-/** @internal Row-major strides. */
-export function contiguousStrides(shape: Shape): number[] {
-  const strides = new Array<number>(shape.length)
-  let stride = 1
-  for (let d = shape.length - 1; d >= 0; d--) {
-    strides[d] = stride
-    stride *= Math.max(1, shape[d]!)
-  }
-  return strides
-}
-
-function isContiguous(shape: Shape, strides: readonly number[]): boolean {
-  let expected = 1
-  for (let d = shape.length - 1; d >= 0; d--) {
-    const size = shape[d]!
-    if (size === 0) return true
-    if (size !== 1 && strides[d] !== expected) return shape.includes(0)
-    expected *= size
-  }
-  return true
 }

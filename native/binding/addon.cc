@@ -52,6 +52,7 @@ class Drained final : public Completion {
 void cleanUp(void* data) {
   auto environment = static_cast<Environment*>(data);
   environment->account.cancelled = true;
+  environment->endLog();
   const std::vector<Tensor*> all = environment->handles.takeAll();
   Stream::cpu().release(all.data(), all.size());
   Drained drained;

@@ -25,6 +25,12 @@ struct Environment {
   napi_threadsafe_function settle = nullptr;  // resolves promises on the JavaScript thread
   std::unordered_set<PendingRead*> pending;
   std::vector<Tensor*> in, out;  // reused by dispatch
+  bool logging = false;          // it began the log of the allocator
+
+  void endLog() {
+    if (logging) hostAllocator().stopLog();
+    logging = false;
+  }
 
   Tensor* find(double handle, const char* what) const {
     Tensor* tensor = handles.find(handle);

@@ -53,10 +53,11 @@ napi_value memoryStats(napi_env env, napi_callback_info info) {
 }
 
 // memoryControl(what, value): 0 resets the peak, 1 trims, 2 sets the limit in bytes (0: the system's), 3 tells V8 how
-// many more bytes (or fewer) unreleased tensors of this environment hold, 4 begins (1) or ends (0) the log.
+// many more bytes (or fewer) unreleased tensors of this environment hold, 4 begins the log, with room for so many
+// events, or ends (0) the one that this environment began.
 napi_value memoryControl(napi_env env, napi_callback_info info) {
   napi_value args[2];
-  environmentOf(env, info, 2, args);
+  Environment* environment = environmentOf(env, info, 2, args);
   return guarded(env, [&]() -> napi_value {
     int32_t what = -1;
     double value = 0;
@@ -78,7 +79,12 @@ napi_value memoryControl(napi_env env, napi_callback_info info) {
         napi_adjust_external_memory(env, static_cast<int64_t>(value), &total);
         break;
       case 4:
-        hostAllocator().setLogging(value > 0);
+        if (value > 0) {
+          hostAllocator().startLog(static_cast<size_t>(value));
+          environment->logging = true;
+        } else {
+          environment->endLog();
+        }
         break;
       default:
         fail(ErrorCode::kNative, "memoryControl: unknown request %d", what);
@@ -101,10 +107,14 @@ napi_value memoryNote(napi_env env, napi_callback_info info) {
   });
 }
 
-// The log so far, as a Float64Array of kind, context, address, bytes for each event.
-napi_value memoryEvents(napi_env env, napi_callback_info) {
+// The log so far, as a Float64Array of kind, context, address, bytes for each event. Writes the number of events that
+// found no room to the scratch buffer.
+napi_value memoryEvents(napi_env env, napi_callback_info info) {
+  Environment* environment = environmentOf(env, info);
   return guarded(env, [&]() -> napi_value {
-    const std::vector<MemoryEvent> events = hostAllocator().events();
+    uint64_t missed = 0;
+    const std::vector<MemoryEvent> events = hostAllocator().events(&missed);
+    environment->scratch[0] = static_cast<double>(missed);
     napi_value buffer, array = nullptr;
     void* data = nullptr;
     napi_create_arraybuffer(env, 4 * sizeof(double) * events.size(), &data, &buffer);

@@ -241,9 +241,16 @@ void Allocator::setLimit(uint64_t bytes) {
   limit_ = bytes > 0 ? bytes : systemLimit();
 }
 
-void Allocator::setLogging(bool on) {
+void Allocator::startLog(size_t most) {
   std::lock_guard lock(mutex_);
-  on ? log_.start() : log_.stop();
+  GRADUS_CHECK(!log_.on(), ErrorCode::kState,
+               "memory.profile: a profile is under way in this process; await it before the next one");
+  log_.start(most);
+}
+
+void Allocator::stopLog() {
+  std::lock_guard lock(mutex_);
+  log_.stop();
 }
 
 void Allocator::note(const void* address, size_t bytes, uint32_t what) {
@@ -251,8 +258,9 @@ void Allocator::note(const void* address, size_t bytes, uint32_t what) {
   if (log_.on()) log_.add(MemoryEvent::kNote, address, bytes, what);
 }
 
-std::vector<MemoryEvent> Allocator::events() {
+std::vector<MemoryEvent> Allocator::events(uint64_t* missed) {
   std::lock_guard lock(mutex_);
+  *missed = log_.missed();
   return log_.events();
 }
 

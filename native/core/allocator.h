@@ -43,10 +43,12 @@ class Allocator {
   // Gives memory that is not in use back to the system.
   void trim();
 
-  // The log of everything that passes here, for profiles; off by default.
-  void setLogging(bool on);
+  // The log of everything that passes here, for profiles; off by default. One at a time: throws Error(kState) when it is
+  // on. Events beyond `most` are only counted.
+  void startLog(size_t most);
+  void stopLog();
   void note(const void* address, size_t bytes, uint32_t what);
-  std::vector<MemoryEvent> events();
+  std::vector<MemoryEvent> events(uint64_t* missed);
 
  private:
   struct Segment {

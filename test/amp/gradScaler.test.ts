@@ -265,6 +265,63 @@ describe('GradScaler', () => {
     expect(() => scaler.update(tensor([1, 2]))).toThrow('newScale is not a number: got a tensor of shape [2]')
   })
 
+  it('keeps its scale where that of a tensor is none', async () => {
+    const { scaler } = started([1])
+    const none = [tensor(0), tensor(-2), tensor(Number.NaN), tensor(inf), tensor(1e-60, { dtype: 'float64' })]
+    for (const each of none) {
+      scaler.update(each)
+      expect(await scaler.getScale()).toBe(4)
+      scaler.loadStateDict({ ...(scaler.stateDict() as amp.GradScalerState), scale: each })
+      expect(await scaler.getScale()).toBe(4)
+    }
+    scaler.update(tensor([8], { dtype: 'int64' }))
+    expect(await scaler.getScale()).toBe(8)
+  })
+
+  it('returns a promise of a step as good as any', async () => {
+    const { scaler, optimizer } = started([1])
+    const step = scaler.step(optimizer)
+    const heard: string[] = []
+    expect(await step.finally(() => heard.push('finally'))).toBe(true)
+    expect(await step.catch(() => heard.push('catch'))).toBe(true)
+    scaler.update()
+    optimizer.paramGroups[0]!.params[0]!.grad = tensor([1])
+    const scheduler = {
+      step() {
+        throw new RangeError('mine')
+      },
+    }
+    const failing = scaler.step(optimizer, { scheduler })
+    expect(await failing.catch((error: Error) => error.message)).toBe('mine')
+    await expect(failing.finally(() => heard.push('finally'))).rejects.toThrow('mine')
+    expect(heard).toEqual(['finally', 'finally'])
+  })
+
+  it('refuses a schedule whose step is asynchronous, and hears what it fails with', async () => {
+    const { scaler, optimizer } = started([1])
+    const scheduler = {
+      async step() {
+        throw new RangeError('nobody awaits this')
+      },
+    }
+    await expect(scaler.step(optimizer, { scheduler })).rejects.toMatchObject({
+      code: 'ERR_GRADUS_ARGUMENT',
+      message:
+        'GradScaler.step: the step of the schedule is asynchronous: got a Promise, expected a rate that is set when step returns; await what it needs before the optimizer steps.',
+    })
+  })
+
+  it('takes an infinite maxNorm, which only asks for the norm', async () => {
+    const { scaler, optimizer, param } = started([3])
+    expect(await scaler.step(optimizer, { maxNorm: inf }).norm!.item()).toBe(3)
+    expect(await param.array()).toEqual([-2])
+  })
+
+  it('says how its state is written as JSON', () => {
+    const { scaler } = started([1])
+    expect(() => JSON.stringify(scaler.stateDict())).toThrow('await t.array()')
+  })
+
   it('continues from its state to the bit, numbers or tensors', async () => {
     const { scaler, optimizer, param } = started([1], { initScale: 64, growthInterval: 3 })
     const next = new GradScaler({ growthInterval: 5 })
@@ -286,6 +343,10 @@ describe('GradScaler', () => {
     next.loadStateDict({ scale: 4, growthFactor: 2, backoffFactor: 0.5, growthInterval: 9, growthTracker: 1 })
     expect(await next.getScale()).toBe(4)
     expect(() => next.loadStateDict({})).toThrow('GradScaler.loadStateDict: not the state of a scaler')
+    const torch = { scale: 4, growth_factor: 2, backoff_factor: 0.5, growth_interval: 9, _growth_tracker: 1 }
+    expect(() => next.loadStateDict(torch as never)).toThrow(
+      'GradScaler.loadStateDict: not the state of a scaler: got { scale, growth_factor, backoff_factor, growth_interval, _growth_tracker }, expected { scale, growthFactor, backoffFactor, growthInterval, growthTracker }.',
+    )
     expect(() => next.loadStateDict({ ...(next.stateDict() as amp.GradScalerState), growthFactor: 1 })).toThrow(
       'GradScaler: growthFactor is out of range: got 1, expected a finite number above 1.',
     )
@@ -576,7 +637,9 @@ describe('GradScaler refuses', () => {
     const { scaler, optimizer } = started([1])
     expect(() => scaler.step({} as never)).toThrow('GradScaler.step: not an optimizer: got an object')
     expect(() => scaler.step(optimizer, { maxNorm: -1 })).toThrow('maxNorm is out of range: got -1')
-    expect(() => scaler.step(optimizer, { scheduler: 5 as never })).toThrow('GradScaler.step: not a schedule: got 5')
+    expect(() => scaler.step(optimizer, { scheduler: 5 as never })).toThrow(
+      'GradScaler.step: scheduler is no schedule: got 5',
+    )
   })
 
   it('to go on with a gradient whose operation failed, and leaves the weights', async () => {

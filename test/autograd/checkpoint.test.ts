@@ -411,6 +411,14 @@ describe('checkpointSequential', () => {
     expect(() => checkpointSequential([(h) => h], 2, x)).toThrow('got 2, expected a whole number from 1 to 1')
     expect(() => checkpointSequential(3 as never, 1, x)).toThrow('checkpointSequential: no chain of modules: got 3')
     expect(() => checkpointSequential([3 as never], 1, x)).toThrow('a link of the chain cannot be called: got 3')
+    expect(() => checkpointSequential([(h) => h], 1, 5 as never)).toThrow(
+      'checkpointSequential: the input is no tensor: got 5, expected a Tensor.',
+    )
+    for (const segments of [1, 2]) {
+      expect(() => checkpointSequential([(h) => h.mul(2), () => 'hello' as never], segments, x)).toThrow(
+        'checkpointSequential: the function did not return tensors: got "hello"',
+      )
+    }
   })
 })
 
@@ -422,12 +430,19 @@ it('selectiveCheckpoint and gradientCheckpointing refuse operations that do not 
     `selectiveCheckpoint: ${message}`,
   )
   expect(() => autograd.selectiveCheckpoint([3 as never], (v) => v.mul(2), w)).toThrow('got 3')
+  const noChoice = 'no choice of operations to save'
+  for (const save of [null, undefined, 'linear', 3, {}]) {
+    const call = (): unknown => autograd.selectiveCheckpoint(save as never, (v) => v.mul(2), w)
+    expect(call).toThrow(`selectiveCheckpoint: ${noChoice}: got `)
+    expect(() => noGrad(call)).toThrow(noChoice)
+  }
   const model = new nn.Sequential(new nn.Linear(2, 2))
   expect(() => model.gradientCheckpointing({ save: ['atention'] })).toThrow(`gradientCheckpointing: ${message}`)
   expect(() => model.gradientCheckpointing({ save: 'attention' as never })).toThrow(
-    'gradientCheckpointing: not a function',
+    `gradientCheckpointing: ${noChoice}: got "attention", expected names of operations in an array, or a function of a name.`,
   )
   expect(model.isGradientCheckpointing).toBe(false)
+  expect(model.gradientCheckpointing({ save: ['linear'] }).isGradientCheckpointing).toBe(true)
 })
 
 describe('Module.gradientCheckpointing', () => {

@@ -132,6 +132,11 @@ describe('DataLoader in the main thread', () => {
   })
 
   it('groups batches, the last group shorter', async () => {
+    expect(() => groups(5 as never, 2)).toThrow(
+      'groups: no loader: got 5, expected a DataLoader, or what else can be iterated; pass the count second.',
+    )
+    expect(() => groups(null as never, 2)).toThrow(ArgumentError)
+    expect(groups([1, 2, 3] as never, 2).length).toBe(2)
     const grouped = groups(new DataLoader(new Numbers(7), { batchSize: 2 }), 3)
     expect(grouped.length).toBe(2)
     const sizes = []

@@ -273,7 +273,7 @@ describe('scaledDotProductAttention', () => {
       'scaledDotProductAttention: attnMask does not broadcast to the scores: got [3, 4], expected a shape that broadcasts to [1, 4, 3, 3] (batch, heads, queries, keys).',
     )
     expect(() => attention(q, q, q, { dropoutP: 1.5 })).toThrow(
-      'scaledDotProductAttention: not a probability: got 1.5, expected 0 to 1.',
+      'scaledDotProductAttention: dropoutP is not a probability: got 1.5, expected a number from 0 to 1.',
     )
     expect(() => attention(q, q, filled([1, 4, 3, 8], 1, 'float32'))).toThrow(/dtypes differ: got query float64/)
   })

@@ -107,6 +107,17 @@ describe('linearCrossEntropy in chunks', () => {
     )
   })
 
+  it('lets backward pass once, and says so', async () => {
+    const [x, weight] = [leaf(filled([2, 3], 1), 'float32'), leaf(filled([4, 3], 2), 'float32')]
+    const loss = ops.linearCrossEntropy(x, weight, classes(2, 4, 0))
+    loss.backward({ retainGraph: true })
+    const first = await x.grad!.array()
+    expect(() => loss.backward({ retainGraph: true })).toThrow(
+      'backward of linearCrossEntropy: backward can pass once through it: its gradients were made along with the loss, and the first pass took them; use linear and crossEntropy to pass again.',
+    )
+    expect(await x.grad!.array()).toEqual(first)
+  })
+
   it('refuses what is no size', () => {
     for (const chunkBytes of [0, -1, 1.5, Number.NaN]) {
       expect(() =>

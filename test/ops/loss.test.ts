@@ -214,7 +214,7 @@ describe('linearCrossEntropy', () => {
     const loss = ops.linearCrossEntropy(x, weight, target)
     loss.backward({ retainGraph: true })
     expect(x.grad!.shape).toEqual([2, 3, 4])
-    expect(() => loss.backward()).toThrow(/changed in place/)
+    expect(() => loss.backward()).toThrow(/backward can pass once through it/)
     expect(() => ops.linearCrossEntropy(x, weight, target, { reduction: 'none' })).toThrow(
       "linearCrossEntropy: there is no loss of single rows: got reduction 'none', expected 'mean' or 'sum'; use linear and crossEntropy.",
     )
@@ -252,6 +252,17 @@ describe('losses', () => {
       0.125, 2.5,
     ])
     expect(() => ops.mseLoss(tensor([1]), tensor([1]), { reduction: 'max' as never })).toThrow(/unknown reduction/)
+  })
+
+  it('crossEntropy says how class indices are made', () => {
+    const hint = "make class indices with { dtype: 'int64' }"
+    const call = (logits: number[], target: Tensor) => () => ops.crossEntropy(zeros(logits), target)
+    expect(call([2, 3], tensor([0, 1]))).toThrow(DTypeError)
+    expect(call([2, 3], tensor([0, 1]))).toThrow(hint)
+    expect(call([3], tensor(1))).toThrow(hint)
+    expect(call([2, 3, 4], zeros([2, 4]))).toThrow(hint)
+    expect(call([2, 3], zeros([3, 2]))).not.toThrow(hint) // probabilities of another shape
+    expect(() => ops.linearCrossEntropy(zeros([2, 3]), zeros([4, 3]), tensor([0, 1]))).toThrow(hint)
   })
 
   it('binaryCrossEntropyWithLogits: does not broadcast, as in PyTorch', () => {

@@ -244,7 +244,9 @@ describe('dropout', () => {
   })
 
   it('says what it does not take', () => {
-    expect(() => ops.dropout(ones([2]), 1.5)).toThrow('dropout: p is not a probability: got 1.5, expected 0 to 1.')
+    expect(() => ops.dropout(ones([2]), 1.5)).toThrow(
+      'dropout: p is not a probability: got 1.5, expected a number from 0 to 1.',
+    )
     expect(() => rand([2], { dtype: 'int64' })).toThrow('rand: no fractions: got int64, expected a floating dtype.')
     expect(() => randint(5, 5, [2])).toThrow('randint: the range is empty: got 5 to 5')
     // @ts-expect-error: not a generator

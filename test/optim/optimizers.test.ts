@@ -176,6 +176,19 @@ describe('Optimizer', () => {
     const misfit = { paramGroups, state: { 0: { step: 1, expAvg: zeros([3]), expAvgSq: zeros([3]) } } }
     expect(() => optimizer.loadStateDict(misfit)).toThrow(ShapeError)
     expect(() => optimizer.loadStateDict({ paramGroups: [], state: {} })).toThrow('the parameter groups differ')
+    const whole = { step: 1, expAvg: zeros([2]), expAvgSq: zeros([2]) }
+    for (const missing of ['step', 'expAvg', 'expAvgSq'] as const) {
+      const state = { 0: { ...whole, [missing]: undefined } }
+      expect(() => optimizer.loadStateDict({ paramGroups, state })).toThrow(ArgumentError)
+      expect(() => optimizer.loadStateDict({ paramGroups, state })).toThrow(`expected also ${missing}.`)
+    }
+    const torch = { step: 1, exp_avg: zeros([2]), exp_avg_sq: zeros([2]) }
+    expect(() => optimizer.loadStateDict({ paramGroups, state: { 0: torch } })).toThrow(
+      'AdamW.loadStateDict: the state of parameter 0 is not complete: got step, exp_avg, exp_avg_sq, expected also expAvg, expAvgSq.',
+    )
+    expect(() => optimizer.loadStateDict({ paramGroups, state: { 0: null as never } })).toThrow(
+      'the state of parameter 0 is not complete: got null',
+    )
     expect(optimizer.state.get(w)!.step).toBe(1)
   })
 })
@@ -308,12 +321,28 @@ describe('step({ maxNorm })', () => {
     expect(await a.array()).toEqual([expect.closeTo(-0.6, 5), Number.NaN])
   })
 
+  it('only tells the norm where it is not limited, as clipGradNorm_ does', async () => {
+    const [a, b] = [weights([0, 0]), weights([0, 0])]
+    for (const grad of [
+      [3, 4],
+      [3, Number.POSITIVE_INFINITY],
+    ]) {
+      for (const each of [a, b]) each.grad = tensor(grad)
+      const got = new optim.SGD([a], { lr: 1 }).step({ maxNorm: Number.POSITIVE_INFINITY })
+      const expected = nn.utils.clipGradNorm_([b], Number.POSITIVE_INFINITY)
+      new optim.SGD([b], { lr: 1 }).step()
+      expect(await got.item()).toBe(await expected.item())
+      expect(await a.array()).toEqual(await b.array())
+    }
+  })
+
   it('refuses what is no norm, and other options', () => {
     const param = weights([1], 'float32')
     const optimizer = new optim.AdamW([param])
     expect(() => optimizer.step({ maxNorm: -1 })).toThrow(
-      'AdamW: maxNorm is out of range: got -1, expected a number of at least 0.',
+      'AdamW.step: maxNorm is out of range: got -1, expected a number of at least 0.',
     )
+    expect(() => optimizer.step({ maxNorm: Number.NaN })).toThrow('maxNorm is out of range: got NaN')
     // @ts-expect-error Python's name
     expect(() => optimizer.step({ max_norm: 1 })).toThrow('AdamW.step: unknown option: got max_norm, expected maxNorm')
   })

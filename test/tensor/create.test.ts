@@ -14,6 +14,7 @@ import {
   rand,
   randn,
   ShapeError,
+  StateError,
   tensor,
   zeros,
   zerosLike,
@@ -30,6 +31,15 @@ describe('tensor', () => {
     expect(tensor(new Int32Array([1, 2])).dtype).toBe('int32')
     expect(tensor([]).shape).toEqual([0])
     expect(tensor([[], []]).shape).toEqual([2, 0])
+  })
+
+  it('is not written as JSON before it is read', async () => {
+    const x = tensor([[1, 2]])
+    expect(() => JSON.stringify({ x })).toThrow(
+      'toJSON: a tensor is not written as JSON: got float32 [1, 2]; read it first: await t.array(), or save it with io.saveFile.',
+    )
+    expect(() => JSON.stringify(x)).toThrow(StateError)
+    expect(JSON.stringify(await x.array())).toBe('[[1,2]]')
   })
 
   it('keeps 64-bit integers exact, and says when a number cannot be', async () => {

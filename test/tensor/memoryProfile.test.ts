@@ -1,3 +1,5 @@
+import { join } from 'node:path'
+import { Worker } from 'node:worker_threads'
 import { afterEach, describe, expect, it } from 'vitest'
 import {
   amp,
@@ -12,6 +14,7 @@ import {
   randint,
   type Tensor,
 } from '../../lib/index'
+import { profile as profileAtMost } from '../../lib/tensor/memoryProfile'
 
 const config = { vocabSize: 64, nLayer: 2, nHead: 2, nEmbd: 64, blockSize: 64, dropout: 0.1 }
 const ids = randint(64, [8, 64])
@@ -124,6 +127,44 @@ describe('memory.profile', () => {
     )
     expect((await memory.profile(() => ones([4]))).phases).toHaveLength(1)
   })
+
+  it('is the only one of the process, and over when its thread ends', async () => {
+    const addon = process.env.GRADUS_ADDON ?? join(__dirname, '../../build/Release/gradus.node')
+    const other = new Worker(
+      `const { parentPort } = require('node:worker_threads')
+       const addon = require(${JSON.stringify(addon)})
+       addon.setScratch(new Float64Array(32768))
+       parentPort.on('message', (value) => parentPort.postMessage(addon.memoryControl(4, value)))`,
+      { eval: true },
+    )
+    const control = (value: number): Promise<unknown> => {
+      const answer = new Promise((resolve) => other.once('message', resolve))
+      other.postMessage(value)
+      return answer
+    }
+    const mine = await memory.profile(async () => {
+      const kept = ones([1 << 18])
+      expect(await control(1)).toEqual([4, expect.stringContaining('memory.profile: a profile is under way'), 0])
+      await control(0) // not its own
+      return kept
+    })
+    expect(mine.modules).toEqual([{ path: '', bytes: 2 ** 20 }])
+    expect(await control(1)).toBeUndefined()
+    await expect(memory.profile(() => {})).rejects.toMatchObject({
+      code: 'ERR_GRADUS_STATE',
+      message: 'memory.profile: a profile is under way in this process; await it before the next one',
+    })
+    await other.terminate()
+    expect((await memory.profile(() => ones([4]))).phases).toHaveLength(1)
+  })
+
+  it('refuses to tell half of what happened', async () => {
+    await expect(profileAtMost(() => [1, 2, 3, 4].map((n) => ones([n])), {}, 3)).rejects.toMatchObject({
+      code: 'ERR_GRADUS_STATE',
+      message:
+        'memory.profile: the log was full before fn was done: got 4 events, expected at most 3; profile a step or a few of them.',
+    })
+  })
 })
 
 describe('memory.setLimit', () => {
@@ -132,6 +173,9 @@ describe('memory.setLimit', () => {
     for (const bytes of [-1, 0.5, Number.NaN, Number.POSITIVE_INFINITY, '1', undefined]) {
       expect(() => memory.setLimit(bytes as never)).toThrow('memory.setLimit: not a number of bytes')
     }
+    expect(() => memory.setLimit(Number.POSITIVE_INFINITY)).toThrow(
+      'got Infinity, expected a whole number of at least 0; 0 restores the default.',
+    )
     expect(memory.limit()).toBe(before)
   })
 })

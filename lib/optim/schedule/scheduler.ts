@@ -20,6 +20,35 @@ export function expectOptimizer(op: string, optimizer: unknown): void {
   })
 }
 
+/** What moves on with the steps of an optimizer: a schedule, or an object of yours. Its step is synchronous. */
+export interface Steppable {
+  step(): unknown
+}
+
+/** @internal @throws ArgumentError for what has no step to take */
+export function expectSchedule(op: string, scheduler: unknown): void {
+  if (scheduler === undefined || typeof (scheduler as Steppable | null)?.step === 'function') return
+  throw new ArgumentError(op, {
+    problem: 'scheduler is no schedule',
+    got: describeValue(scheduler),
+    expected: 'an object with a step method',
+  })
+}
+
+/** @internal @throws ArgumentError when its step returns a promise: what sets rates later sets them for another step, and
+ *  nobody would hear of its failure */
+export function moveOn(op: string, scheduler: Steppable): void {
+  const result = scheduler.step()
+  if (typeof (result as PromiseLike<unknown> | null | undefined)?.then !== 'function') return
+  void (result as PromiseLike<unknown>).then(undefined, () => {}) // what is thrown here says what to do first
+  throw new ArgumentError(op, {
+    problem: 'the step of the schedule is asynchronous',
+    got: describeValue(result),
+    expected: 'a rate that is set when step returns',
+    action: 'await what it needs before the optimizer steps',
+  })
+}
+
 /** Base of the learning-rate schedules. Made with step 0's rate set; each `step()` sets the next one's. */
 export abstract class LRScheduler {
   /** Steps taken. */
