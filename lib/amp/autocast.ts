@@ -10,7 +10,7 @@ import {
 } from '../autograd/autocast'
 import { Device, type DeviceName, device as deviceOf } from '../device'
 import { BFLOAT16, type DType, dtypeNames, FLOAT16 } from '../dtype'
-import { DTypeError, describeValue, StateError } from '../errors'
+import { ArgumentError, DTypeError, describeValue, StateError } from '../errors'
 import { expectFlag, expectFunction, readOptions } from '../options'
 
 /** The dtypes that autocast computes products in. */
