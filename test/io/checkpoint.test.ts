@@ -396,6 +396,13 @@ describe('a manifest', () => {
     const adam = new optim.AdamW(layer.parameters())
     const { paramGroups } = adam.stateDict()
     await expect(load({ parts: { o: { state: { 0: null }, paramGroups } } }, adam)).rejects.toThrow(
+      'AdamW.loadStateDict: the state of parameter 0 is not complete: got null',
+    )
+    const trusting: io.Stateful = {
+      stateDict: () => ({}),
+      loadStateDict: (state: unknown) => void (state as { list: number[] }).list.length,
+    }
+    await expect(load({ parts: { o: {} } }, trusting)).rejects.toThrow(
       'io.loadCheckpoint: o cannot take the state in the checkpoint',
     )
     const file = join(folder, 'plain')
