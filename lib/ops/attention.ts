@@ -1,6 +1,6 @@
 // Scaled dot-product attention.
 
-import { statisticsDType } from '../dtype'
+import { isFloatingCode, statisticsDType } from '../dtype'
 import { expectProbability, readOptions } from '../options'
 import { defaultGenerator } from '../random'
 import { tidy } from '../tensor/scope'
@@ -160,17 +160,18 @@ const attentionRecord: OpRecord = { name: 'scaledDotProductAttention', autocast:
 
 // --- the operator -------------------------------------------------------------------------------------------------
 
-/** @internal Attention of [B, H, L, D], recorded: the output and the logsumexp [B, H, L], which is the caller's to
- *  dispose of as what was made for the call. */
+/** @internal Attention of [B, H, L, D], recorded: the output and the logsumexp [B, H, L] (beside an additive mask
+ *  maximum and sum, [2, B, H, L]), which is the caller's to dispose of as what was made for the call. */
 export function attend(query: Tensor, key: Tensor, value: Tensor, call: AttentionCall): [out: Tensor, lse: Tensor] {
   const [B, H, L] = query.shape as [number, number, number]
   const { masks, attrs } = call
+  const rows: Shape = masks[0] && isFloatingCode(masks[0]._dtype) ? [2, B, H, L] : [B, H, L]
   const [merged, logsumexp] = runMany(
     attentionOp,
     [query, key, value, ...masks],
     [
       [[B, L, H, value.shape[3]!], query._dtype],
-      [[B, H, L], statisticsDType(query._dtype)],
+      [rows, statisticsDType(query._dtype)],
     ],
     attrs,
   ) as [Tensor, Tensor]

@@ -34,7 +34,7 @@ struct Segment {
 
 struct Attention {
   const TensorView *q, *k, *v, *mask, *blockMask;  // masks: null without one
-  const TensorView *out, *logsumexp;               // written by forward, read by backward
+  const TensorView *out, *logsumexp;               // written by forward, read by backward; see SoftmaxTerms
   const TensorView *g, *dq, *dk, *dv;              // backward only
   const TensorView *entropy, *received, *weights;  // statistics and weights only
   int64_t batch, heads, kvHeads;                   // B, H, Hkv
@@ -48,6 +48,7 @@ struct Attention {
   double scale, dropout;
   uint64_t seed, offset;
   bool pairs;  // bfloat16 operands, multiplied in pairs
+  bool apart;  // logsumexp is [2, B, H, L]: the maximum and the sum of every row
   std::vector<Segment> segments;
   int64_t longestQueries, longestKeys;  // of any segment
   int64_t paddedQueries;                // of all segments, each padded to kAttentionBlock

@@ -1,5 +1,5 @@
 // Flash attention, backward (Dao et al. 2022, arXiv:2205.14135, algorithm 4): probabilities are made again from the
-// saved logsumexp, and one pass over the tiles gives
+// saved terms of the softmax, and one pass over the tiles gives
 //   dV = P' dO,   dS = P * (dO V' - delta),   dK = dS' Q * scale,   dQ = dS K * scale,   delta = rowsum(dO * O).
 // A task owns the dK and dV of its keys; dQ is summed over key panels in a fixed order. So there are no atomics and
 // the result does not depend on which thread ran what.
@@ -15,21 +15,18 @@
 HWY_BEFORE_NAMESPACE();
 namespace gradus::cpu::HWY_NAMESPACE {
 
-// Whether those of a block of queries are there, and scale some row.
-enum class RowTerms : uint8_t { kMissing, kPlain, kScaled };
-
 template <bool kPairs, class T>
 struct BackwardScratch {
   T *keys, *keysAsRight, *values, *dkeys, *dvalues;  // by slot; both forms of the keys are one with floats
   // a block of queries: Q and dO as right operands of sums over queries, and transposed
   T *queryRows, *queries, *gradRows, *grads, *row, *zeros;
   T *scores, *dprobs, *weights, *dscores, *dscoresByKey, *keep;
-  T* dqueries;                      // of a block of queries, or over several panels of all of a group of heads
-  T *logsumexp, *delta, *rowScale;  // of all queries of a group of heads
-  RowTerms* terms;                  // and of their blocks
-  int32_t* order;                   // of the blocks of queries of a group
-  int64_t* firstSeen;               // the first key of the panel that each of them sees
-  KeyBlock* keyBlocks;              // of the panel
+  T* dqueries;                  // of a block of queries, or over several panels of all of a group of heads
+  T *shift, *delta, *rowScale;  // of all queries of a group of heads; rowScale is null unless terms lie apart
+  bool* hasTerms;               // which of their blocks have those already
+  int32_t* order;               // of the blocks of queries of a group
+  int64_t* firstSeen;           // the first key of the panel that each of them sees
+  KeyBlock* keyBlocks;          // of the panel
   int32_t* freeSlots;
   size_t bytes;
 
@@ -57,10 +54,10 @@ struct BackwardScratch {
     const int64_t queriesOfGroup = a.heads / a.kvHeads * roundUp(a.longestQueries, kAttentionBlock);
     const bool onePanel = a.longestKeys <= plan.panelKeys;
     dqueries = plan.ranges > 1 ? nullptr : carve.take<T>((onePanel ? kAttentionBlock : queriesOfGroup) * a.dimPad);
-    logsumexp = carve.take<T>(queriesOfGroup);
+    shift = carve.take<T>(queriesOfGroup);
     delta = carve.take<T>(queriesOfGroup);
-    rowScale = carve.take<T>(queriesOfGroup);
-    terms = carve.take<RowTerms>(queriesOfGroup / kAttentionBlock);
+    rowScale = a.apart ? carve.take<T>(queriesOfGroup) : nullptr;
+    hasTerms = carve.take<bool>(queriesOfGroup / kAttentionBlock);
     order = carve.take<int32_t>(queriesOfGroup / kAttentionBlock);
     firstSeen = carve.take<int64_t>(queriesOfGroup / kAttentionBlock);
     keyBlocks = carve.take<KeyBlock>(panel / kAttentionBlock);
@@ -69,47 +66,23 @@ struct BackwardScratch {
   }
 };
 
-// An additive mask of lowest values absorbs the scores: every x equals the maximum, the average is uniform, and
-// logsumexp, which is the maximum plus log(count), has lost the count. It is found again from the mask.
-template <class T>
-T absorbedRowScale(const Attention& a, const Segment& segment, int64_t h, int64_t query, T logsumexp) {
-  const int64_t *strides = a.maskStrides, *blocks = a.blockStrides;
-  const int64_t base = segment.batch * strides[0] + h * strides[1] + query * strides[2];
-  const int64_t end = std::min(segment.keys, query + segment.shift + a.right + 1);
-  int64_t count = 0;
-  for (int64_t j = std::max<int64_t>(0, query + segment.shift - a.left); j < end; ++j) {
-    if (a.blockMask && !a.blockMask->as<uint8_t>()[segment.batch * blocks[0] + h * blocks[1] +
-                                                   query / a.blockQueries * blocks[2] + j / a.blockKeys * blocks[3]]) {
-      continue;
-    }
-    count += maskValue<T>(*a.mask, base + j * strides[3]) >= logsumexp;
-  }
-  return T(1) / static_cast<T>(std::max<int64_t>(count, 1));
-}
-
-// What backward needs of every query of a block beside Q and dO, from `at` on in the scratch memory; returns whether
-// some row needs rowScale.
+// What backward needs of every query of a block beside Q and dO, from `at` on in the scratch memory.
 template <class E, class Scratch>
-bool loadRowTerms(const Attention& a, const Scratch& s, const Segment& segment, int64_t h, int64_t i0, int64_t at) {
+void loadRowTerms(const Attention& a, const Scratch& s, const Segment& segment, int64_t h, int64_t i0, int64_t at) {
   using T = Compute<E>;
   const hn::ScalableTag<T> d;
   const int64_t lanes = hn::Lanes(d), b = segment.batch, first = segment.firstQuery + i0;
   const Matrix<E> out(*a.out, b, h), g(*a.g, b, h);
-  const T* logsumexp = a.logsumexp->as<T>() + (b * a.heads + h) * a.queries + first;
-  bool scaled = false;
+  const SoftmaxTerms<T> terms(a, b, h, first);
   T *outRow = s.row, *gradRow = s.row + a.valuePad;
   std::fill(s.row, s.row + 2 * a.valuePad, T(0));
   for (int64_t r = 0; r < kAttentionBlock; ++r, ++at) {
-    // +inf makes every probability of a dead or padded row 0
-    const bool dead = i0 + r >= segment.queries || logsumexp[r] == -std::numeric_limits<T>::infinity();
-    s.logsumexp[at] = dead ? std::numeric_limits<T>::infinity() : logsumexp[r];
-    s.rowScale[at] = T(1);
+    T shift = std::numeric_limits<T>::infinity(), factor = 1;  // those of a padded row
+    if (i0 + r < segment.queries) terms.load(r, shift, factor);
+    s.shift[at] = shift;
     s.delta[at] = T(0);
-    if (dead) continue;
-    if (a.mask && logsumexp[r] < T(-1e30)) {
-      s.rowScale[at] = absorbedRowScale(a, segment, h, i0 + r, logsumexp[r]);
-      scaled = true;
-    }
+    if (s.rowScale) s.rowScale[at] = factor;
+    if (shift == std::numeric_limits<T>::infinity()) continue;
     loadRow(out.row(first + r), out.columnStride, a.valueDim, T(1), outRow);
     loadRow(g.row(first + r), g.columnStride, a.valueDim, T(1), gradRow);
     auto dot = hn::Zero(d);
@@ -118,7 +91,6 @@ bool loadRowTerms(const Attention& a, const Scratch& s, const Segment& segment, 
     }
     s.delta[at] = vec::sumLanes(d, dot);
   }
-  return scaled;
 }
 
 // Loads a block of queries; its row terms, at `at`, stay for further panels.
@@ -133,10 +105,9 @@ void loadQueryBlock(const Attention& a, const BackwardScratch<kPairs, T>& s, con
     packRowPairs(q, first, rows, a.dim, s.queryRows, a.dimPad);
     packRowPairs(g, first, rows, a.valueDim, s.gradRows, a.valuePad);
   }
-  RowTerms& terms = s.terms[at / kAttentionBlock];
-  if (terms == RowTerms::kMissing) {
-    terms = loadRowTerms<E>(a, s, segment, h, i0, at) ? RowTerms::kScaled : RowTerms::kPlain;
-  }
+  bool& hasTerms = s.hasTerms[at / kAttentionBlock];
+  if (!hasTerms) loadRowTerms<E>(a, s, segment, h, i0, at);
+  hasTerms = true;
 }
 
 // Has what loadQueryBlock() reads fetched, for block number `block` of the heads from firstHead on.
@@ -148,7 +119,7 @@ void fetchQueryBlock(const Attention& a, const Scratch& s, const Segment& segmen
   const int64_t rows = std::min<int64_t>(kAttentionBlock, segment.queries - i0);
   ahead.add(Matrix<E>(*a.q, b, h), first, rows, a.dim);
   ahead.add(Matrix<E>(*a.g, b, h), first, rows, a.valueDim);
-  if (s.terms[block] == RowTerms::kMissing) ahead.add(Matrix<E>(*a.out, b, h), first, rows, a.valueDim);
+  if (!s.hasTerms[block]) ahead.add(Matrix<E>(*a.out, b, h), first, rows, a.valueDim);
 }
 
 // Keys and values of a tile, and the sums of their gradients.
@@ -186,7 +157,7 @@ KeyOperands<T> keyOperands(const Attention& a, const BackwardScratch<kPairs, T>&
 
 template <bool kPairs, class T>
 void backwardTile(const Attention& a, const BackwardScratch<kPairs, T>& s, const TileAt& tile,
-                  const KeyOperands<T>& block, int64_t rowTerms, bool scaled, T* dqueries, Ahead& ahead) {
+                  const KeyOperands<T>& block, int64_t rowTerms, T* dqueries, Ahead& ahead) {
   const int lanes = static_cast<int>(hn::Lanes(hn::ScalableTag<T>()));
   const int columns = static_cast<int>(roundUp(tile.queries, lanes));
   const int keyRows = static_cast<int>(roundUp(tile.keys, kTileRows));
@@ -201,8 +172,8 @@ void backwardTile(const Attention& a, const BackwardScratch<kPairs, T>& s, const
                                         ScoreSpan{static_cast<int>(a.valueDim), tile});
     ahead.some();
     softmaxGradient<kPairs>(tile, strip, s.scores, s.dprobs, Weights<T>{kPairs ? nullptr : s.weights, s.weights},
-                            Weights<T>{s.dscoresByKey, s.dscores}, s.logsumexp + rowTerms, s.delta + rowTerms,
-                            scaled ? s.rowScale + rowTerms : nullptr, s.keep);
+                            Weights<T>{s.dscoresByKey, s.dscores}, s.shift + rowTerms, s.delta + rowTerms,
+                            s.rowScale ? s.rowScale + rowTerms : nullptr, s.keep);
     ahead.some();
   }
   constexpr int kRow = inFloats<kPairs>(kAttentionBlock);
@@ -260,7 +231,7 @@ void backwardTask(const Attention& a, const AttentionPlan& plan, int64_t task, c
     dqueries = static_cast<T*>(plan.partials) + head * ofHead + segment.paddedQuery * a.dimPad;
   }
   for (int64_t h = 0; h < group; ++h) std::fill_n(dqueries + h * ofHead, padded * ofBlock, T(0));
-  std::fill_n(s.terms, group * padded / kAttentionBlock, RowTerms::kMissing);
+  std::fill_n(s.hasTerms, group * padded / kAttentionBlock, false);
   std::fill_n(s.zeros, std::max(a.dimPad, a.valuePad), T(0));
 
   const Matrix<E> k(*a.k, b, kvHead), v(*a.v, b, kvHead);
@@ -286,7 +257,6 @@ void backwardTask(const Attention& a, const AttentionPlan& plan, int64_t task, c
         loadQueryBlock<kPairs, E>(a, s, segment, h, i0, block);
         if (position + 1 < blocks) fetchQueryBlock<E>(a, s, segment, kvHead * group, s.order[position + 1], ahead);
       }
-      const bool scaled = s.terms[block / kAttentionBlock] == RowTerms::kScaled;
       while (more) {
         tile = next;
         more = walk.find(tile.firstKey + kAttentionBlock, endKey, next);
@@ -299,7 +269,7 @@ void backwardTask(const Attention& a, const AttentionPlan& plan, int64_t task, c
           ahead.add(k, segment.firstKey + next.firstKey, keysAt(next.firstKey), a.dim);
           ahead.add(v, segment.firstKey + next.firstKey, keysAt(next.firstKey), a.valueDim);
         }
-        backwardTile<kPairs>(a, s, tile, operands, block, scaled, sums, ahead);
+        backwardTile<kPairs>(a, s, tile, operands, block, sums, ahead);
         if (at.last != position) continue;
         storeKeyGradients<kPairs, E>(a, segment, kvHead, j0, operands.dkeys, a.dimPad, operands.dvalues, a.valuePad);
         s.freeSlots[free++] = at.slot;

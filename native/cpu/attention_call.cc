@@ -111,6 +111,7 @@ Attention describeAttention(const OpCall& call, const TensorView* q, const Tenso
     a.blockKeys = call.integer(8);
   }
   a.pairs = q->dtype == DType::kBFloat16 && multipliesPairs();
+  a.apart = a.mask && isFloating(a.mask->dtype);
   cutIntoSegments(call, a, operand(call, optional + 1), operand(call, optional + 2));
   return a;
 }

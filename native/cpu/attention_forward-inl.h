@@ -61,7 +61,7 @@ void forwardTask(const Attention& a, const AttentionPlan& plan, int64_t task, ch
   const int64_t b = segment.batch, h = task % a.heads, kvHead = h / (a.heads / a.kvHeads);
   const int64_t range = plan.ranges - 1 - task / heads;  // with causality the last ranges are the longest
   const Matrix<E> q(*a.q, b, h), k(*a.k, b, kvHead), v(*a.v, b, kvHead), out(*a.out, b, h);
-  T* logsumexp = a.logsumexp->as<T>() + (b * a.heads + h) * a.queries + segment.firstQuery;
+  const SoftmaxTerms<T> terms(a, b, h, segment.firstQuery);
   const int valuePad = static_cast<int>(a.valuePad);
   const bool reuse = plan.rangeSize > kAttentionBlock;
   std::memset(s.packed, 0, reuse ? ceilDiv(segment.keys, kAttentionBlock) : 0);
@@ -120,7 +120,7 @@ void forwardTask(const Attention& a, const AttentionPlan& plan, int64_t task, ch
       const bool dead = s.sum[r] == 0;  // every key masked: output 0
       storeRow(s.out + r * a.valuePad, a.valueDim, dead ? T(0) : 1 / s.sum[r], out.row(segment.firstQuery + i0 + r),
                out.columnStride);
-      logsumexp[i0 + r] = dead ? -std::numeric_limits<T>::infinity() : s.maximum[r] + std::log(s.sum[r]);
+      terms.store(i0 + r, dead ? -std::numeric_limits<T>::infinity() : s.maximum[r], s.sum[r]);
     }
   }
 }

@@ -27,6 +27,31 @@ HWY_INLINE T maskValue(const TensorView& mask, int64_t at) {
   }
 }
 
+// What normalizes the rows of a head, from a query on, as forward leaves it to backward: logsumexp; beside an additive
+// mask the maximum and the sum, since a mask of -1e9 over a whole row would round log(sum) away. The maximum of a row
+// without visible keys is -inf.
+template <class T>
+class SoftmaxTerms {
+ public:
+  SoftmaxTerms(const Attention& a, int64_t batch, int64_t head, int64_t query)
+      : first_(a.logsumexp->as<T>() + (batch * a.heads + head) * a.queries + query),
+        sums_(a.apart ? first_ + a.batch * a.heads * a.queries : nullptr) {}
+
+  void store(int64_t i, T maximum, T sum) const {
+    first_[i] = sums_ || sum == 0 ? maximum : maximum + std::log(sum);
+    if (sums_) sums_[i] = sum;
+  }
+  // A probability is exp(score - shift) * factor; an infinite shift makes that of a dead row 0.
+  void load(int64_t i, T& shift, T& factor) const {
+    const bool dead = first_[i] == -std::numeric_limits<T>::infinity();
+    shift = dead ? std::numeric_limits<T>::infinity() : first_[i];
+    factor = sums_ && !dead ? 1 / sums_[i] : T(1);
+  }
+
+ private:
+  T *first_, *sums_;
+};
+
 // What follows works on columns [begin, end) of a tile; `scores` is addressed from `begin` on, kStrip floats a row.
 struct Columns {
   int begin, end;
@@ -175,10 +200,10 @@ void onlineSoftmax(const TileAt& tile, Columns columns, T* scores, const Weights
 }
 
 // scores -> probabilities (with dropout applied), dprobs -> dscores = P * (dP - delta), delta = sum(dO * O).
-// `logsumexp` is +inf in dead columns; `rowScale` and `keep` may be null.
+// P = exp(score - shift) * rowScale, see SoftmaxTerms; `rowScale` and `keep` may be null.
 template <bool kPairs, class T>
 void softmaxGradient(const TileAt& tile, Columns columns, T* scores, const T* dprobs, const Weights<T>& weights,
-                     const Weights<T>& dscores, const T* logsumexp, const T* delta, const T* rowScale, const T* keep) {
+                     const Weights<T>& dscores, const T* rowShift, const T* delta, const T* rowScale, const T* keep) {
   constexpr int kRow = kStrip<kPairs>;
   const hn::ScalableTag<T> d;
   const int lanes = static_cast<int>(hn::Lanes(d));
@@ -186,7 +211,7 @@ void softmaxGradient(const TileAt& tile, Columns columns, T* scores, const T* dp
     T* column = scores + (c - columns.begin);
     const T* dcolumn = dprobs + (c - columns.begin);
     const Rows rows = visibleRows<kRow>(tile, c, column);
-    const auto shift = hn::Load(d, logsumexp + c), mean = hn::Load(d, delta + c);
+    const auto shift = hn::Load(d, rowShift + c), mean = hn::Load(d, delta + c);
     for (int r = rows.begin; r < rows.end; r += 2) {
       hn::Vec<decltype(d)> kept[2], ds[2];
       for (int i = 0; i < 2; ++i) {

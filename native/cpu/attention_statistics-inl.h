@@ -1,6 +1,6 @@
-// The probabilities of attention, made again tile by tile from the saved logsumexp: written out where they are wanted,
-// which takes O(T^2) memory, or summed up in O(T) to the entropy of every query's distribution and to what every key
-// receives from all queries.
+// The probabilities of attention, made again tile by tile from the saved terms of the softmax: written out where they
+// are wanted, which takes O(T^2) memory, or summed up in O(T) to the entropy of every query's distribution and to what
+// every key receives from all queries.
 #if defined(GRADUS_ATTENTION_STATISTICS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef GRADUS_ATTENTION_STATISTICS_INL_H_
 #undef GRADUS_ATTENTION_STATISTICS_INL_H_
@@ -15,7 +15,7 @@ namespace gradus::cpu::HWY_NAMESPACE {
 
 template <bool kPairs, class T>
 struct StatisticsScratch {
-  T *keys, *queryRows, *queries, *scores, *logsumexp, *rowScale, *entropy;
+  T *keys, *queryRows, *queries, *scores, *shift, *rowScale, *entropy;
   size_t bytes;
 
   StatisticsScratch(const Attention& a, char* base) {
@@ -24,7 +24,7 @@ struct StatisticsScratch {
     queryRows = carve.take<T>(inFloats<kPairs>(kAttentionBlock * a.dimPad));
     queries = carve.take<T>(inFloats<kPairs>(kAttentionBlock * a.dimPad));
     scores = carve.take<T>(kAttentionBlock * kStrip<kPairs>);
-    logsumexp = carve.take<T>(kAttentionBlock);
+    shift = carve.take<T>(kAttentionBlock);
     rowScale = carve.take<T>(kAttentionBlock);
     entropy = carve.take<T>(kAttentionBlock);
     bytes = carve.used();
@@ -37,16 +37,15 @@ void visitScores(const Attention& a, const StatisticsScratch<kPairs, T>& s, cons
                  int64_t i0, const Use& use) {
   const int lanes = static_cast<int>(hn::Lanes(hn::ScalableTag<T>()));
   const Matrix<E> q(*a.q, segment.batch, h);
-  const T* logsumexp = a.logsumexp->as<T>() + (segment.batch * a.heads + h) * a.queries + segment.firstQuery + i0;
+  const SoftmaxTerms<T> terms(a, segment.batch, h, segment.firstQuery + i0);
   const int rows = static_cast<int>(std::min<int64_t>(kAttentionBlock, segment.queries - i0));
   const int columns = static_cast<int>(roundUp(rows, lanes));
   packTransposed<kPairs>(q, segment.firstQuery + i0, rows, a.dim, static_cast<T>(a.scale), s.queryRows, a.dimPad,
                          s.queries);
   for (int r = 0; r < kAttentionBlock; ++r) {
-    const bool dead = r >= rows || logsumexp[r] == -std::numeric_limits<T>::infinity();
-    s.logsumexp[r] = dead ? std::numeric_limits<T>::infinity() : logsumexp[r];
-    s.rowScale[r] =
-        !dead && a.mask && logsumexp[r] < T(-1e30) ? absorbedRowScale(a, segment, h, i0 + r, logsumexp[r]) : T(1);
+    s.shift[r] = std::numeric_limits<T>::infinity();  // that of a padded row
+    s.rowScale[r] = 1;
+    if (r < rows) terms.load(r, s.shift[r], s.rowScale[r]);
   }
   const TileWalk walk(a, segment, h, i0);
   TileAt tile;
@@ -59,10 +58,10 @@ void visitScores(const Attention& a, const StatisticsScratch<kPairs, T>& s, cons
   }
 }
 
-// Adds a strip's share to the entropy -sum(p log p) of its queries, log p = score - logsumexp, and to what its keys
-// receive.
+// Adds a strip's share to the entropy -sum(p log p) of its queries, log p = score - shift + log(rowScale), and to what
+// its keys receive.
 template <int kRow, class T>
-void addStatistics(const TileAt& tile, Columns columns, T* scores, const T* logsumexp, const T* rowScale, T* entropy,
+void addStatistics(const TileAt& tile, Columns columns, T* scores, const T* rowShift, const T* rowScale, T* entropy,
                    T* received) {
   const hn::ScalableTag<T> d;
   const int lanes = static_cast<int>(hn::Lanes(d));
@@ -70,8 +69,7 @@ void addStatistics(const TileAt& tile, Columns columns, T* scores, const T* logs
   for (int c = columns.begin; c < columns.end; c += lanes) {
     T* column = scores + (c - columns.begin);
     const Rows rows = visibleRows<kRow>(tile, c, column);
-    const auto shift = hn::Load(d, logsumexp + c), share = hn::Load(d, rowScale + c);
-    // an absorbed row is uniform: log p is that of its share
+    const auto shift = hn::Load(d, rowShift + c), share = hn::Load(d, rowScale + c);
     const auto logShare = vec::log(d, share);
     auto sum = hn::Load(d, entropy + c);
     for (int r = rows.begin; r < std::min(rows.end, tile.keys); ++r) {
@@ -99,8 +97,7 @@ void statisticsTask(const Attention& a, int64_t task, char* memory) {
   for (int64_t i0 = 0; i0 < segment.queries; i0 += kAttentionBlock) {
     std::fill_n(s.entropy, kAttentionBlock, T(0));
     visitScores<kPairs, E>(a, s, segment, h, i0, [&](const TileAt& tile, Columns strip) {
-      addStatistics<kStrip<kPairs>>(tile, strip, s.scores, s.logsumexp, s.rowScale, s.entropy,
-                                    received + tile.firstKey);
+      addStatistics<kStrip<kPairs>>(tile, strip, s.scores, s.shift, s.rowScale, s.entropy, received + tile.firstKey);
     });
     std::copy_n(s.entropy, std::min<int64_t>(kAttentionBlock, segment.queries - i0), entropy + i0);
   }
@@ -123,7 +120,7 @@ void weightsTask(const Attention& a, int64_t task, char* memory) {
       for (int c = strip.begin; c < strip.end; c += lanes) {
         T* column = s.scores + (c - strip.begin);
         const Rows rows = visibleRows<kRow>(tile, c, column);
-        const auto shift = hn::Load(d, s.logsumexp + c), share = hn::Load(d, s.rowScale + c);
+        const auto shift = hn::Load(d, s.shift + c), share = hn::Load(d, s.rowScale + c);
         for (int r = rows.begin; r < rows.end; ++r) {
           const auto p = hn::Mul(expNonPositive(d, hn::Sub(hn::Load(d, column + r * kRow), shift)), share);
           hn::Store(p, d, column + r * kRow);

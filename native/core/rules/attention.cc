@@ -110,9 +110,12 @@ void checkOperands(const OpCall& call, const TensorView& q, const TensorView& k,
   checkLengths(call, optionalAt(call, optional + kQueryOffsets), optionalAt(call, optional + kKeyOffsets),
                mask || blockMask, q);
   const DType statistics = q.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
-  GRADUS_CHECK(logsumexp.rank == 3 && logsumexp.size(0) == q.size(0) && logsumexp.size(1) == q.size(1) &&
-                   logsumexp.size(2) == q.size(2) && logsumexp.contiguous && logsumexp.dtype == statistics,
-               ErrorCode::kNative, "%s: logsumexp must be a contiguous %s [B, H, T]", call.name, dtypeName(statistics));
+  const bool apart = mask && isFloating(mask->dtype);
+  const bool hasRows = apart ? isSize(logsumexp, 2, q.size(0), q.size(1), q.size(2))
+                             : logsumexp.rank == 3 && std::equal(q.sizes, q.sizes + 3, logsumexp.sizes);
+  GRADUS_CHECK(hasRows && logsumexp.contiguous && logsumexp.dtype == statistics, ErrorCode::kNative,
+               "%s: logsumexp must be a contiguous %s %s", call.name, dtypeName(statistics),
+               apart ? "[2, B, H, T]" : "[B, H, T]");
   const double scale = call.attr[0], seed = call.attr[2], offset = call.attr[3], p = call.attr[4];
   GRADUS_CHECK(std::isfinite(scale), ErrorCode::kShape, "%s: scale: got %g, expected a finite number", call.name,
                scale);
