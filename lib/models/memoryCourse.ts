@@ -2,6 +2,7 @@
 // saves or makes, or scratch that native/cpu takes.
 
 import type { DType } from '../dtype'
+import { logitChunkBytes } from '../ops/crossEntropy'
 import { getNumThreads } from '../tensor/dispatch'
 import { type BERTConfig, bertParameterCount, completeBERTConfig } from './bertConfig'
 import { completeGPTConfig, type GPTConfig, gptParameterCount } from './gptConfig'
@@ -51,8 +52,6 @@ export interface Course {
 // The products pack at most 8 MiB of their second operand, and a few hundred KiB of the first.
 const packing = (k: number, n: number, itemSize = 4): number => Math.min(8 << 20, k * n * itemSize) + (1 << 18)
 
-const mostLogits = 256 << 20
-
 // Products of plain float32 are oneDNN's, unless there is one thread. Others pack the weight, but for up to 512 gathered
 // rows of float16, and keep blocks of what they round.
 function lossPacking({ batch, classes, width, dtype, product, itemSize }: Course, rows: number): number {
@@ -70,7 +69,7 @@ function lossScratch(course: Course): number {
   const computed = Math.max(4, itemSize)
   const ofLogit = product === 'bfloat16' ? 2 : computed
   const rows = tokens - batch
-  const chunks = Math.max(1, Math.ceil(rows / Math.max(1, Math.floor(mostLogits / (classes * ofLogit)))))
+  const chunks = Math.max(1, Math.ceil(rows / Math.max(1, Math.floor(logitChunkBytes / (classes * ofLogit)))))
   const chunk = Math.ceil(rows / chunks)
   const sum = chunks > 1 && dtype === 'bfloat16' ? classes * width * computed : 0
   const ofRow = classes * ofLogit + 8 + 2 * width * computed

@@ -187,6 +187,10 @@ function handOver(x: Tensor, shape: Shape): Tensor {
 // which is what a loss scale is there for.
 const keptIn = (dtype: number): number => (dtype === FLOAT16 ? FLOAT32 : dtype)
 
+/** @internal Bytes of logits that `linearCrossEntropy` holds at once unless it is told otherwise. Every chunk reads the
+ *  weight twice and its gradient once. */
+export const logitChunkBytes = 256 << 20
+
 /** Options of `linearCrossEntropy`. */
 export interface LinearCrossEntropyOptions extends Omit<CrossEntropyOptions, 'weight'> {
   /** Weight of each class [C]; `weight` is the layer's. */
@@ -229,7 +233,7 @@ export function linearCrossEntropy(
     throw new ArgumentError(op, { problem: 'unknown option', got: 'weight', action })
   }
   const read = readOptions(op, optionsGiven, linearOptionNames)
-  const { classWeight = null, skipIgnored = true, chunkBytes = 256 << 20, ...given } = read
+  const { classWeight = null, skipIgnored = true, chunkBytes = logitChunkBytes, ...given } = read
   for (const [name, each] of [
     ['x', x],
     ['weight', weight],

@@ -1,4 +1,5 @@
 // Kinds of recipes: the operands that whole families of operators accept.
+import { logitChunkBytes } from '../../lib/ops/crossEntropy'
 import type { Random } from './random'
 
 /** Sizes and dtype code of an operand; null for an optional one that is absent. */
@@ -350,7 +351,6 @@ export const linearCrossEntropy: Make = (r) => {
   return {
     inputs: [x, weight, [[n], r.pick(indexing)], r.chance(0.6) ? null : [[classes], r.pick(floating)]],
     outputs: [scalar, scalar, gradients ? kept(x) : empty, gradients ? kept(weight) : empty],
-    // 0: one chunk
     attributes: [
       r.pick([-100, 0, 1]),
       r.pick([0, 0, 0.1]),
@@ -358,7 +358,7 @@ export const linearCrossEntropy: Make = (r) => {
       gradients,
       flag(r),
       flag(r),
-      r.pick([0, 1, 8 * classes, 1 << 12]),
+      r.pick([1, 8 * classes, 1 << 12, logitChunkBytes]),
     ],
   }
 }
