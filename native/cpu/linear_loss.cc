@@ -18,9 +18,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace gradus::cpu::HWY_NAMESPACE {
 
-// Of a chunk, unless the call says otherwise: every chunk reads the weight twice and its gradient once.
-constexpr int64_t kLogitBytes = int64_t{256} << 20;
-
 template <class T>
 constexpr DType dtypeOf() {
   return sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
@@ -47,7 +44,7 @@ class LinearCrossEntropy {
         options_{call.integer(0), call.attr[1], static_cast<int>(call.attr[2])},
         withGradients_(call.flag(3)),
         inBFloat16_(call.flag(5)),
-        chunkBytes_(call.integer(6) > 0 ? call.integer(6) : kLogitBytes),
+        chunkBytes_(call.integer(6)),
         targets_(call.scratch<int64_t>(rows_)),
         weights_((readTargets(call.name, call.in[2], classes_, options_.ignoreIndex, targets_),
                   call.nIn > 3 && call.in[3].present() ? &call.in[3] : nullptr),

@@ -1,6 +1,13 @@
 import { describe, expect, it } from 'vitest'
 import { amp, type DType, ops, type Tensor, tensor, zeros } from '../../lib/index'
+import { logitChunkBytes } from '../../lib/ops/crossEntropy'
+import { native, type Output, runMany } from '../../lib/ops/registry'
 import { expectClose } from '../support/golden'
+
+const lossOp = native(
+  'linearCrossEntropy',
+  'ignoreIndex,labelSmoothing,reduction,gradients,skipIgnored,inBFloat16,chunkBytes',
+)
 
 // A linear congruence: the same values everywhere, without the library's own generator.
 function filled([rows, columns]: readonly [number, number], seed: number, scale = 1): Tensor {
@@ -124,6 +131,17 @@ describe('linearCrossEntropy in chunks', () => {
         ops.linearCrossEntropy(filled([2, 3], 1), filled([4, 3], 2), classes(2, 4, 0), { chunkBytes }),
       ).toThrow(`linearCrossEntropy: chunkBytes is not a size: got ${chunkBytes}`)
     }
+  })
+
+  it('leaves the default to JavaScript: the kernel takes no 0 for one', () => {
+    const operands = [filled([2, 3], 1), filled([4, 3], 2), classes(2, 4, 0)]
+    const scalar: Output = [[], operands[0]!._dtype]
+    const empty: Output = [[0], operands[0]!._dtype]
+    const run = (chunkBytes: number): Tensor[] =>
+      runMany(lossOp, operands, [scalar, scalar, empty, empty], [-100, 0, 1, 0, 1, 0, chunkBytes])
+    expect(() => run(0)).toThrow('linearCrossEntropy: chunkBytes must be at least 1')
+    const [loss] = run(logitChunkBytes)
+    expect(loss!.itemSync()).toBe(ops.linearCrossEntropy(...(operands as [Tensor, Tensor, Tensor])).itemSync())
   })
 })
 

@@ -125,7 +125,7 @@ void rule_linearCrossEntropy(const OpCall& call) {
   const DType statistics = statisticsOf(x.dtype);
   GRADUS_CHECK(isScalar(call.out[0], statistics) && isScalar(call.out[1], statistics), ErrorCode::kNative,
                "linearCrossEntropy: loss and divisor must be %s []", dtypeName(statistics));
-  GRADUS_CHECK(call.attr[6] >= 0, ErrorCode::kNative, "linearCrossEntropy: chunkBytes must not be negative");
+  GRADUS_CHECK(call.attr[6] >= 1, ErrorCode::kNative, "linearCrossEntropy: chunkBytes must be at least 1");
   if (call.flag(3)) {
     const auto kept = [](DType dtype) { return dtype == DType::kFloat16 ? DType::kFloat32 : dtype; };
     GRADUS_CHECK(isMatrix(call.out[2], x.size(0), x.size(1), kept(x.dtype)) &&
