@@ -55,13 +55,13 @@ test('checkpointing: the same gradients in a third of the memory', async () => {
 
 test('mixedPrecision: 16 bits learn as float32 does, and store less', async () => {
   const [whole, ...narrow] = [
-    await trainIn('float32', 4, 64, 2),
-    await trainIn('bfloat16', 4, 64, 2),
-    await trainIn('float16', 4, 64, 2),
+    await trainIn('float32', 4, 64, 4),
+    await trainIn('bfloat16', 4, 64, 4),
+    await trainIn('float16', 4, 64, 4),
   ] as const
   expect(whole.losses.at(-1)!).toBeLessThan(whole.losses[0]! - 0.5)
   for (const { losses, activationBytes } of narrow) {
     for (const [i, loss] of losses.entries()) expect(Math.abs(loss - whole.losses[i]!)).toBeLessThan(0.03)
-    expect(activationBytes).toBeLessThan(0.7 * whole.activationBytes)
+    expect(activationBytes).toBeLessThan(0.6 * whole.activationBytes)
   }
 })
