@@ -1,25 +1,53 @@
 // Devices: where a tensor's memory is and its kernels run.
 
 import { DeviceError, describeValue } from './errors'
-import { binding, nativeError } from './native'
+import { binding, check, nativeError } from './native'
 
-/** Name of a device: `cpu`, or `cpu:0`. */
-export type DeviceName = 'cpu' | `cpu:${number}`
+/** Name of a device: `cpu` is `cpu:0`, `cuda` is `cuda:0`. `cpu:1` and so on are streams and memory accounts of their
+ *  own on the same cores. */
+export type DeviceName = 'cpu' | `cpu:${number}` | 'cuda' | `cuda:${number}`
+
+/** Kinds of devices. */
+export type DeviceType = 'cpu' | 'cuda'
+
+const types: readonly DeviceType[] = ['cpu', 'cuda']
+const codesPerType = 256
+/** As in native/core/device.h. */
+const mostDevices = 16
 
 /** A device with its in-order stream. */
 export class Device {
-  private constructor(
-    readonly type: 'cpu',
-    readonly index: number,
-  ) {}
+  /** @internal what native/core/device.h calls it by */
+  readonly _code: number
 
-  /** The default device. */
-  static readonly cpu = new Device('cpu', 0)
+  private constructor(
+    readonly type: DeviceType,
+    readonly index: number,
+  ) {
+    this._code = types.indexOf(type) * codesPerType + index
+  }
+
+  private static readonly open = new Map<number, Device>()
+
+  static readonly cpu = Device._open('cpu', 0)
+
+  /** @internal Where tensors are made that name no device. */
+  static _default = Device.cpu
+
+  /** @internal The one object that stands for a device. @throws DeviceError where there is none */
+  static _open(type: DeviceType, index: number): Device {
+    const known = Device.open.get(types.indexOf(type) * codesPerType + index)
+    if (known !== undefined) return known
+    const opened = new Device(type, index)
+    check(binding.openDevice(opened._code))
+    Device.open.set(opened._code, opened)
+    return opened
+  }
 
   /** Waits, without blocking the event loop, until everything queued on the device has run.
    *  @throws the first error of an operation that failed since the last wait */
   async synchronize(): Promise<void> {
-    const result = binding.synchronize()
+    const result = binding.synchronize(this._code)
     if (Array.isArray(result)) throw nativeError(result)
     try {
       await result
@@ -30,31 +58,55 @@ export class Device {
 
   /** Blocks until everything queued on the device has run. */
   synchronizeSync(): void {
-    const failure = binding.synchronizeSync()
+    const failure = binding.synchronizeSync(this._code)
     if (failure !== undefined) throw nativeError(failure)
   }
 
   /** @internal Settles when what is queued now has run, without reporting errors: for bounding run-ahead. */
   async passed(): Promise<void> {
-    const result = binding.passed()
+    const result = binding.passed(this._code)
     if (Array.isArray(result)) throw nativeError(result)
     await result
   }
 
   toString(): string {
-    return this.type
+    return this.type === 'cpu' && this.index === 0 ? 'cpu' : `${this.type}:${this.index}`
   }
 }
+
+const pattern = /^(cpu|cuda)(?::(0|[1-9]\d?))?$/
+
+/** @internal Whether a value is meant as the name of a device rather than of a dtype. */
+export const looksLikeDevice = (value: unknown): boolean => typeof value === 'string' && /^(cpu|cuda)/.test(value)
+
+/** Makes tensors on a device where a call names none, and gives back the one before. Models and data that are made from
+ *  here on are there; what exists stays where it is, and files are read to the cpu.
+ *  @throws DeviceError when there is none of that name
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.set_default_device.html
+ *  @example setDefaultDevice('cpu') */
+export function setDefaultDevice(name: DeviceName | Device): Device {
+  const before = Device._default
+  Device._default = device(name)
+  return before
+}
+
+/** The device of tensors that name none; cpu unless `setDefaultDevice` said otherwise.
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.get_default_device.html
+ *  @example getDefaultDevice().type // 'cpu' */
+export const getDefaultDevice = (): Device => Device._default
 
 /** The device of a name.
  *  @throws DeviceError when there is none of that name
  *  @example device('cpu').type // 'cpu' */
 export function device(name: DeviceName | Device): Device {
   if (name instanceof Device) return name
-  if (name === 'cpu' || name === 'cpu:0') return Device.cpu
-  throw new DeviceError('device', {
-    problem: 'no such device',
-    got: describeValue(name),
-    expected: "'cpu'",
-  })
+  const [, type, index = '0'] = (typeof name === 'string' && pattern.exec(name)) || []
+  if (type === undefined || Number(index) >= mostDevices) {
+    throw new DeviceError('device', {
+      problem: 'no such device',
+      got: describeValue(name),
+      expected: `'cpu', 'cuda', or one of them with an index, such as 'cuda:1', below ${mostDevices}`,
+    })
+  }
+  return Device._open(type as DeviceType, Number(index))
 }

@@ -7,7 +7,7 @@ export * as amp from './amp/index'
 export * as autograd from './autograd/index'
 export { enableGrad, noGrad } from './autograd/mode'
 export * as data from './data/index'
-export { Device, type DeviceName, device } from './device'
+export { Device, type DeviceName, type DeviceType, device, getDefaultDevice, setDefaultDevice } from './device'
 export { type DType, isFloatingPoint, promoteTypes } from './dtype'
 export * from './errors'
 export * as io from './io/index'
@@ -54,6 +54,7 @@ export {
   zeros,
   zerosLike,
 } from './tensor/create'
+export * as cuda from './tensor/cuda'
 export type { NestedArray, TensorData } from './tensor/elements'
 export { memory } from './tensor/memoryAccount'
 export type { MemoryProfile, MemoryProfileOptions } from './tensor/memoryProfile'

@@ -33,19 +33,22 @@ interface Binding {
   view(): Failure | undefined
   release(): Failure | undefined
   upload(bytes: Uint8Array): Failure | undefined
+  transfer(): Failure | undefined
+  openDevice(device: number): Failure | undefined
   read(target: Uint8Array): Promise<void> | Failure
   readSync(target: Uint8Array): Failure | undefined
-  synchronize(): Promise<void> | Failure
-  synchronizeSync(): Failure | undefined
-  passed(): Promise<void> | Failure
+  synchronize(device: number): Promise<void> | Failure
+  synchronizeSync(device: number): Failure | undefined
+  passed(device: number): Promise<void> | Failure
   opTable(): OpRow[]
-  memoryStats(): void
-  memoryControl(what: number, value: number): Failure | undefined
-  memoryNote(what: number): Failure | undefined
+  memoryStats(device: number): Failure | undefined
+  memoryControl(device: number, what: number, value: number): Failure | undefined
+  memoryNote(device: number, what: number): Failure | undefined
   /** Leaves the number of events that found no room in the scratch buffer. */
-  memoryEvents(): Float64Array | Failure
+  memoryEvents(device: number): Float64Array | Failure
   threads(n: number): number | Failure
   describe(): string | Failure
+  describeCuda(): string | Failure
 }
 
 function packageRoot(): string {

@@ -45,7 +45,12 @@ function readDType(dtype: DType | undefined, on: Device): number {
 }
 
 function readState(options: AutocastOptions): AutocastState {
-  const { device = Device.cpu, dtype, enabled = true, cacheEnabled = true } = readOptions('autocast', options, names)
+  const {
+    device = Device._default,
+    dtype,
+    enabled = true,
+    cacheEnabled = true,
+  } = readOptions('autocast', options, names)
   return {
     enabled: expectFlag('autocast', 'enabled', enabled),
     dtype: readDType(dtype, deviceOf(device)),

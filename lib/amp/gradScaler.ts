@@ -3,7 +3,7 @@
 // The scale, the count of good updates and every decision live on the device. A step is queued before it is known
 // whether it will be taken; the optimizer's kernel looks at the flag that the check left.
 
-import { type Device, type DeviceName, device } from '../device'
+import { Device, type DeviceName, device } from '../device'
 import { describeValue, StateError } from '../errors'
 import {
   type Check,
@@ -102,13 +102,15 @@ export class GradScaler {
   #growthInterval: number
   #initial: { scale: number; tracker: number }
   #state: DeviceState | null = null
+  /** Where the options say that the state lives; else it follows the losses. */
+  readonly #device: Device | null
   #progress = new Map<Optimizer, Progress>()
   readonly #watch = new CollapseWatch()
 
   constructor(options: GradScalerOptions = {}) {
     const given = readOptions('GradScaler', options, optionNames)
     const { initScale = 65536, growthFactor = 2, backoffFactor = 0.5, growthInterval = 2000, enabled = true } = given
-    if (given.device !== undefined) device(given.device)
+    this.#device = given.device === undefined ? null : device(given.device)
     this.#enabled = enabled
     expectNumber('GradScaler', 'initScale', initScale, isScale, 'a finite number above 0')
     this.#initial = { scale: initScale, tracker: 0 }
@@ -126,8 +128,7 @@ export class GradScaler {
   scale<T extends Scalable>(outputs: T): T extends Tensor ? Tensor : T
   scale(outputs: Scalable): Scalable {
     if (!this.#enabled) return outputs
-    this.#state ??= this.#begin()
-    return multiplied(outputs, this.#state.scale)
+    return multiplied(outputs, (loss) => this.#at(loss.device).scale)
   }
 
   /** Divides the gradients of an optimizer's parameters by the scale, in place, and finds out on the way whether all are
@@ -353,7 +354,7 @@ export class GradScaler {
     }
     const { scale, growthFactor, backoffFactor, growthInterval, growthTracker } = dict as GradScalerState
     const other = new GradScaler({ growthFactor, backoffFactor, growthInterval }) // checks them
-    const fresh = this.#begin()
+    const fresh = this.#begin(this.#device ?? this.#state?.scale.device ?? Device._default)
     try {
       if (this.#state !== null) fresh.scale.copy_(this.#state.scale)
       setScale(op, 'scale', fresh.scale, scale)
@@ -370,12 +371,25 @@ export class GradScaler {
     this.#progress.clear()
   }
 
-  #begin(): DeviceState {
+  #at(place: Device): DeviceState {
+    this.#state ??= this.#begin(this.#device ?? place)
+    const { scale, tracker, status } = this.#state
+    if (this.#device !== null || scale.device === place) return this.#state
+    const move = (old: Tensor): Tensor => {
+      const moved = unscoped(() => old.to(place))
+      old.dispose()
+      return moved
+    }
+    this.#state = { scale: move(scale), tracker: move(tracker), status: move(status) }
+    return this.#state
+  }
+
+  #begin(place: Device): DeviceState {
     const { scale, tracker } = this.#initial
     return unscoped(() => ({
-      scale: full([], scale),
-      tracker: full([], tracker, { dtype: 'int32' }),
-      status: full([3], -1),
+      scale: full([], scale, { device: place }),
+      tracker: full([], tracker, { dtype: 'int32', device: place }),
+      status: full([3], -1, { device: place }),
     }))
   }
 

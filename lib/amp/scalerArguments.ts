@@ -10,13 +10,13 @@ import { Tensor } from '../tensor/tensor'
 /** A tensor, or nested arrays of tensors. */
 export type Scalable = Tensor | readonly Scalable[]
 
-/** @internal A tensor, or each of nested arrays, times the scale. */
-export function multiplied(outputs: Scalable, scale: Tensor): Scalable {
+/** @internal A tensor, or each of nested arrays, times the scale for it. */
+export function multiplied(outputs: Scalable, scaleOf: (loss: Tensor) => Tensor): Scalable {
   if (outputs instanceof Tensor) {
     outputs._outermost = true // the loss that the caller prints is no step on the way to the scaled one
-    return outputs.mul(scale)
+    return outputs.mul(scaleOf(outputs))
   }
-  if (Array.isArray(outputs)) return outputs.map((each) => multiplied(each, scale))
+  if (Array.isArray(outputs)) return outputs.map((each) => multiplied(each, scaleOf))
   throw new ArgumentError('GradScaler.scale', {
     problem: 'nothing to scale',
     got: describeValue(outputs),

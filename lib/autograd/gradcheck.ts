@@ -73,6 +73,7 @@ function check(
     fromTypedArray(
       Float64Array.from({ length: like.numel }, (_, i) => Math.cos(i * 1.7 + k) + 1.3),
       like.shape,
+      { device: like.device },
     )
   const value = (): number =>
     tidy(() =>
@@ -95,7 +96,7 @@ function check(
       const at = (i: number, delta: number): number => {
         const moved = Float64Array.from(original)
         moved[i]! += delta
-        tidy(() => void runInto(copy, [fromTypedArray(moved, input.shape)], input))
+        tidy(() => void runInto(copy, [fromTypedArray(moved, input.shape, { device: input.device })], input))
         return value()
       }
       for (let i = 0; i < original.length; i++) {

@@ -135,6 +135,7 @@ function lend(tensor: Tensor): Tensor {
     tensor._handle,
     tensor.shape,
     tensor._dtype,
+    tensor._device,
     tensor._base ?? tensor,
     tensor._strides,
     tensor._offset,

@@ -3,6 +3,7 @@
 import { existsSync } from 'node:fs'
 import { availableParallelism, totalmem } from 'node:os'
 import { dirname, join } from 'node:path'
+import type { CudaDescription } from '../tensor/cuda'
 
 interface Finding {
   part: string
@@ -37,6 +38,16 @@ function runtime(): Finding[] {
   ]
 }
 
+/** A machine without a GPU lacks nothing, so there is nothing to fix in it. */
+function cudaLine({ driver, devices, kernels, problem }: CudaDescription): string {
+  if (problem !== undefined) return problem.replace(/^cuda: /, '')
+  const list = devices.map(
+    ({ name, capability, memory }, i) => `cuda:${i} ${name} (${capability}, ${(memory / 2 ** 30).toFixed(1)} GiB)`,
+  )
+  const built = kernels.length === 0 ? 'no kernels in this build: build it with nvcc' : `kernels ${kernels.join(', ')}`
+  return `driver ${driver}; ${list.join(', ')}; ${built}`
+}
+
 async function addon(): Promise<Finding[]> {
   let path: string
   try {
@@ -54,6 +65,7 @@ async function addon(): Promise<Finding[]> {
   }
   try {
     const { describeBackend, getNumThreads } = await import('../native.js')
+    const { describeCuda } = await import('../tensor/cuda.js')
     const { simd, onednn, openmp } = describeBackend()
     return [
       { part: 'addon', found: path },
@@ -62,6 +74,7 @@ async function addon(): Promise<Finding[]> {
       { part: 'oneDNN', found: onednn },
       { part: 'OpenMP', found: String(openmp) },
       { part: 'threads', found: `${getNumThreads()} (GRADUS_NUM_THREADS, else the cores of the process)` },
+      { part: 'CUDA', found: cudaLine(describeCuda()) },
     ]
   } catch (error) {
     const cause = (error as Error).cause ?? error

@@ -214,7 +214,8 @@ export class BERT extends Module {
     const { inputIds, attentionMask, labels } = readBatch('BERT', batch, ['tokenTypeIds'])
     return tidy(() => {
       expectTensor('BERT', 'labels', labels)
-      if (this.cls === null && isFloatingCode(labels._dtype)) return full([], labels.size(0), { dtype: 'int64' })
+      if (this.cls === null && isFloatingCode(labels._dtype))
+        return full([], labels.size(0), { dtype: 'int64', device: labels.device })
       const real = attentionMask && this.cls !== null ? readAttentionMask('BERT', attentionMask, inputIds.shape) : null
       return ignorePadding(labels, real).ne(IGNORED).sum()
     })

@@ -1,6 +1,7 @@
 // Writing on: one token after the other, each chosen from the model's foretelling.
 
 import { noGrad } from '../autograd/mode'
+import { Device } from '../device'
 import { ArgumentError, describeShape, describeValue, IndexError } from '../errors'
 import type { Module } from '../nn/module'
 import { expectTensor } from '../ops/registry'
@@ -152,6 +153,7 @@ async function* write(
     })
   }
   const ended = texts.map(() => false)
+  const place = model.parameters()[0]?.device ?? Device._default
   const cache = new KeyValueCache(Math.min(blockSize, T + maxNewTokens))
   let first = 0 // where the window starts in the texts
   let read = 0 // tokens of the texts that the cache has
@@ -168,7 +170,7 @@ async function* write(
       }
       const chosen = noGrad(() =>
         evaluating(model, () =>
-          tidy(() => chooseTokens(model.next(...input(texts, padding, first, read, cache)), sampling)),
+          tidy(() => chooseTokens(model.next(...input(texts, padding, first, read, cache, place)), sampling)),
         ),
       )
       read = length
@@ -193,6 +195,7 @@ function input(
   first: number,
   read: number,
   cache: KeyValueCache,
+  device: Device,
 ): [inputIds: Tensor, call: NextCall] {
   const length = texts[0]!.length
   const from = Math.max(first, read)
@@ -201,7 +204,7 @@ function input(
   // Padding left of the window is forgotten.
   const hidden = padding.map((count) => Math.max(0, count - first))
   if (hidden.every((count) => count === 0)) {
-    return [fromTypedArray(ids, shape), { positionIds: null, mask: null, cache }]
+    return [fromTypedArray(ids, shape, { device }), { positionIds: null, mask: null, cache }]
   }
   const positions = Int32Array.from(
     hidden.flatMap((count) => Array.from({ length: length - from }, (_, t) => Math.max(0, from - first + t - count))),
@@ -210,10 +213,10 @@ function input(
     hidden.flatMap((count) => Array.from({ length: length - first }, (_, s) => (s < count ? 0 : 1))),
   )
   return [
-    fromTypedArray(ids, shape),
+    fromTypedArray(ids, shape, { device }),
     {
-      positionIds: fromTypedArray(positions, shape),
-      mask: fromTypedArray(real, [texts.length, 1, 1, length - first], { dtype: 'bool' }),
+      positionIds: fromTypedArray(positions, shape, { device }),
+      mask: fromTypedArray(real, [texts.length, 1, 1, length - first], { dtype: 'bool', device }),
       cache,
     },
   ]

@@ -32,8 +32,8 @@ export class KeyValueCache {
         expected: `at most ${this.capacity}`,
       })
     }
-    this.#keys[layer] ??= zeros([B, this.capacity, H, D], { dtype: k.dtype }).keep()
-    this.#values[layer] ??= zeros([B, this.capacity, H, D], { dtype: v.dtype }).keep()
+    this.#keys[layer] ??= zeros([B, this.capacity, H, D], { dtype: k.dtype, device: k.device }).keep()
+    this.#values[layer] ??= zeros([B, this.capacity, H, D], { dtype: v.dtype, device: v.device }).keep()
     const write = (store: Tensor, rows: Tensor): Tensor => {
       // [B, H, T, D] -> rows of [B, capacity, H, D], so that a token's heads lie together as the projection made them
       withoutGrad(() => void store.narrow(1, this.length, T).copy_(rows.transpose(1, 2)))

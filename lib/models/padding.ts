@@ -57,7 +57,7 @@ export function ignorePadding(labels: Tensor, real: Tensor | null): Tensor {
  *  logits saves a copy of all logits. */
 export function shiftedTargets(labels: Tensor, real: Tensor | null): Tensor {
   const [B, T] = labels.shape as [number, number]
-  const targets = full([B, T], IGNORED, { dtype: 'int64' })
+  const targets = full([B, T], IGNORED, { dtype: 'int64', device: labels.device })
   if (T > 1) targets.narrow(1, 0, T - 1).copy_(ignorePadding(labels, real).narrow(1, 1, T - 1))
   return ignorePadding(targets, real)
 }

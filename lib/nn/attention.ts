@@ -213,5 +213,5 @@ function mergeMasks(a: Tensor | null, b: Tensor | null): Tensor | null {
 
 function asBias(mask: Tensor, dtype: DType): Tensor {
   if (mask.dtype !== 'bool') return mask
-  return maskedFill(zeros(mask.shape, { dtype }), logicalNot(mask), Number.NEGATIVE_INFINITY)
+  return maskedFill(zeros(mask.shape, { dtype, device: mask.device }), logicalNot(mask), Number.NEGATIVE_INFINITY)
 }

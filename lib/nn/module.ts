@@ -6,7 +6,7 @@
 
 import { runCheckpointed, type SaveOps } from '../autograd/checkpoint'
 import { withoutGrad } from '../autograd/mode'
-import type { Device, DeviceName } from '../device'
+import { type Device, type DeviceName, looksLikeDevice } from '../device'
 import { type DType, isFloatingCode } from '../dtype'
 import { ArgumentError, DTypeError, describeValue, GradusError, StateError } from '../errors'
 import { to } from '../ops/shape'
@@ -343,7 +343,7 @@ export class Module {
     }
     withoutGrad(() => {
       for (const tensor of new Set([...this.parameters(), ...this.namedBuffers().map(([, b]) => b)])) {
-        const dtypeOnly = typeof target === 'string' && !/^(cpu|cuda)/.test(target)
+        const dtypeOnly = typeof target === 'string' && !looksLikeDevice(target)
         if (dtypeOnly && !isFloatingCode(tensor._dtype)) continue
         const moved = to(tensor, target)
         if (moved !== tensor) {

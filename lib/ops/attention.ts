@@ -253,7 +253,7 @@ export function callOf(op: string, q: Tensor, k: Tensor, options: AttentionOptio
   const [B, H, L, D] = q.shape as [number, number, number, number]
   const S = k.shape[2]!
   const scale = readScale(op, options.scale, D)
-  const call = readCall(op, options, [B, H, L, S], scale)
+  const call = readCall(op, options, q, [B, H, L, S], scale)
   if (!options.dropoutP) return call
   const { seed, offset } = defaultGenerator.take(B * H * L * S)
   return { ...call, attrs: call.attrs.map((value, i) => (i === 2 ? seed : i === 3 ? offset : value)) }

@@ -156,7 +156,7 @@ export function readWindow(op: string, given: AttentionVisibility['windowSize'])
 }
 
 /** @internal Integers of one dim as a tensor; `made` receives it when it is new. */
-export function readIntegers(op: string, name: string, given: unknown, made: Tensor[]): Tensor {
+export function readIntegers(op: string, name: string, given: unknown, { device }: Tensor, made: Tensor[]): Tensor {
   if (given instanceof Tensor) {
     expectTensor(op, name, given)
     if (given._dtype !== INT32 && given._dtype !== INT64) {
@@ -186,14 +186,15 @@ export function readIntegers(op: string, name: string, given: unknown, made: Ten
       got: `${describeValue(list[wrong])} at position ${wrong}`,
     })
   }
-  const integers = fromTypedArray(BigInt64Array.from(list as number[], BigInt))
+  const integers = fromTypedArray(BigInt64Array.from(list as number[], BigInt), undefined, { device })
   made.push(integers)
   return integers
 }
 
 // An array is checked here; the elements of a tensor by the kernel, when they are there.
-function readLengths(op: string, given: Tensor | readonly number[], B: number, S: number, made: Tensor[]): Tensor {
-  const lengths = readIntegers(op, 'keyLengths', given, made)
+function readLengths(op: string, given: Tensor | readonly number[], q: Tensor, S: number, made: Tensor[]): Tensor {
+  const B = q.shape[0]!
+  const lengths = readIntegers(op, 'keyLengths', given, q, made)
   if (lengths.numel !== B) {
     throw new ShapeError(op, {
       problem: 'wrong number of keyLengths',
@@ -244,10 +245,11 @@ export function readScale(op: string, scale: number | null | undefined, headDim:
   throw new ArgumentError(op, { problem: 'not a scale', got: describeValue(factor), expected: 'a finite number' })
 }
 
-/** @internal The options of a call with scores [B, H, L, S]. `random` is the stream of its dropout. */
+/** @internal The options of a call of queries [B, H, L, D] with scores [B, H, L, S]. `random` is the stream of its dropout. */
 export function readCall(
   op: string,
   options: AttentionOptions,
+  q: Tensor,
   scores: Shape,
   scale: number,
   random = { seed: 0, offset: 0 },
@@ -257,9 +259,9 @@ export function readCall(
   const window = readWindow(op, windowSize)
   if (blockMask !== null) expectBlockMask(op, blockMask, scores)
   const made: Tensor[] = []
-  const lengths = keyLengths === null ? null : readLengths(op, keyLengths, scores[0]!, scores[3]!, made)
+  const lengths = keyLengths === null ? null : readLengths(op, keyLengths, q, scores[3]!, made)
   return {
-    masks: [attnMask, null, lengths, blockMask?.blocks ?? null],
+    masks: [attnMask, null, lengths, blockMask?._blocksOn(q.device) ?? null],
     attrs: [
       scale,
       expectFlag(op, 'isCausal', isCausal) ? 1 : 0,

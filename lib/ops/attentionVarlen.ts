@@ -98,8 +98,9 @@ export function scaledDotProductAttentionVarlen(
     const made: Tensor[] = []
     const [offsetsQ, offsetsK] = [cuSeqlensQ, cuSeqlensK].map((offsets, i) => {
       const name = i === 0 ? 'cuSeqlensQ' : 'cuSeqlensK'
-      const integers = readIntegers(op, name, offsets, made)
-      expectOffsets(op, name, offsets, (i === 0 ? q : k).shape[0]!)
+      const packed = i === 0 ? q : k
+      const integers = readIntegers(op, name, offsets, packed, made)
+      expectOffsets(op, name, offsets, packed.shape[0]!)
       return integers
     }) as [Tensor, Tensor]
     if (offsetsQ.numel !== offsetsK.numel || offsetsQ.numel === 0) {

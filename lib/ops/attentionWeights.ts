@@ -128,7 +128,7 @@ export function attentionStatistics(
     const S = k.shape[2]!
     const call = callOf(op, q, k, given)
     // values of no width: only the logsumexp is wanted
-    const values = zeros([B, k.shape[1]!, S, 0], { dtype: q.dtype })
+    const values = zeros([B, k.shape[1]!, S, 0], { dtype: q.dtype, device: q.device })
     const [out, logsumexp] = attend(q, k, values, { ...call, masks: call.masks.map((mask) => mask?.detach() ?? null) })
     const statistics = runMany(
       statisticsOp,

@@ -1,12 +1,13 @@
 // Sparse attention: which blocks of queries see which blocks of keys.
 
+import type { Device } from '../device'
 import { BOOL } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
 import { expectCount, readOptions } from '../options'
 import { fromTypedArray } from '../tensor/create'
 import { tidy } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
-import { expectTensor } from './registry'
+import { expectTensor, transfer } from './registry'
 import { reshape } from './shape'
 
 /** Lengths and block size of a `BlockMask`. */
@@ -106,6 +107,19 @@ export class BlockMask {
     this.queryLength = queryLength
     this.keyLength = keyLength
     this.blockSize = blockSize
+  }
+
+  readonly #elsewhere = new Map<Device, Tensor>()
+
+  /** @internal The blocks on the device of an attention; a copy is kept. */
+  _blocksOn(device: Device): Tensor {
+    if (this.blocks.device === device) return this.blocks
+    let copy = this.#elsewhere.get(device)
+    if (copy === undefined) {
+      copy = transfer(this.blocks, device).keep()
+      this.#elsewhere.set(device, copy)
+    }
+    return copy
   }
 
   /** Blocks as a bool tensor [..., blocks of L, blocks of S] with up to two dims [B, H] in front, or a function of the

@@ -15,7 +15,7 @@ import {
   truth,
   withNumber,
 } from './operands'
-import { defineMethods, expectTensor, native, needsGrad, type OpRecord, record, run, runLike } from './registry'
+import { defineMethods, expectTensor, make, native, needsGrad, type OpRecord, record, run, runLike } from './registry'
 
 const comparison = (name: string): ((a: Operand, b: Operand) => Tensor) => {
   const op = native(name, 'scalar,reversed')
@@ -130,7 +130,7 @@ function expectBool(op: string, name: string, mask: unknown): asserts mask is Te
   }
 }
 
-const constant = (value: number, dtype: number): Tensor => run(fillOp, [], [], dtype, [value])
+const constant = (value: number, dtype: number, like: Tensor): Tensor => make(fillOp, [], dtype, like._device, [value])
 
 /** Elementwise a where the condition is true, else b. All broadcast; a, b may be numbers.
  *  The gradient of what was not chosen is 0, but 0 times an infinite slope further up is NaN, as in PyTorch.
@@ -149,8 +149,8 @@ export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
       : y !== null
         ? withNumber(y._dtype, expectNumber('where', a))
         : promote(withNumber(INT64, expectNumber('where', a)), withNumber(INT64, expectNumber('where', b)))
-  const left = x ?? constant(a as number, dtype)
-  const right = y ?? constant(b as number, dtype)
+  const left = x ?? constant(a as number, dtype, condition)
+  const right = y ?? constant(b as number, dtype, condition)
   const shape = broadcastShapes('where', condition.shape, broadcastShapes('where', left.shape, right.shape))
   const out = run(whereOp, [condition, left, right], shape, dtype)
   if (!needsGrad([x, y])) return out
@@ -162,7 +162,7 @@ export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
     [condition],
     (context, g) => {
       const chosen = context.saved(0)
-      const zero = constant(0, g._dtype)
+      const zero = constant(0, g._dtype, g)
       return [
         x !== null && context.needs(0)
           ? gradientFor(run(whereOp, [chosen, g, zero], g.shape, g._dtype), x.shape, x._dtype)

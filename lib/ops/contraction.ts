@@ -233,7 +233,7 @@ export function conv1d(x: Tensor, weight: Tensor, options: ConvolutionOptions = 
   return tidy(() => {
     const batched = x.ndim === 3 ? x : unsqueeze(x, 0)
     const N = batched.shape[0]!
-    const ends = padding === 0 ? [] : [zeros([N, channels, padding], { dtype: x.dtype })]
+    const ends = padding === 0 ? [] : [zeros([N, channels, padding], { dtype: x.dtype, device: x.device })]
     const padded = cat([...ends, batched, ...ends], 2)
     // element k of every window: [N, Cin, Lout]
     const windows = Array.from({ length: K }, (_, k) =>

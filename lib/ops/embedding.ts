@@ -5,7 +5,17 @@ import { ArgumentError, describeShape, describeValue, IndexError, ShapeError } f
 import { readOptions } from '../options'
 import type { Tensor } from '../tensor/tensor'
 import { expectIndex } from './indexing'
-import { ACCUMULATED, expectFloating, expectTensor, native, type OpRecord, record, run, runInto } from './registry'
+import {
+  ACCUMULATED,
+  expectFloating,
+  expectTensor,
+  make,
+  native,
+  type OpRecord,
+  record,
+  run,
+  runInto,
+} from './registry'
 import { unsqueeze } from './shape'
 
 const embeddingOp = native('embedding')
@@ -75,6 +85,6 @@ export function oneHot(index: Tensor, classes: number): Tensor {
   }
   // Not in place: a class out of range must spoil the result, where an in-place operation would leave it as it was.
   const shape = [...index.shape, classes]
-  const zeros = run(fillOp, [], shape, INT64, [0])
+  const zeros = make(fillOp, shape, INT64, index._device, [0])
   return run(scatterOp, [zeros, unsqueeze(index, -1)], shape, INT64, [index.ndim, 1])
 }

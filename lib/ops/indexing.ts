@@ -14,6 +14,7 @@ import {
   defineMethods,
   expectTensor,
   expectWritable,
+  make,
   type NativeOp,
   native,
   type OpRecord,
@@ -43,7 +44,8 @@ const records = {
   indexAdd: keep('indexAdd'),
 }
 
-const zerosOf = (shape: Shape, dtype: number): Tensor => run(fillOp, [], shape, dtype, [0])
+/** Zeros of a shape where g is, in its dtype. */
+const zerosOf = (shape: Shape, g: Tensor): Tensor => make(fillOp, shape, g._dtype, g._device, [0])
 
 /** @internal */
 export function expectIndex(op: string, index: unknown): asserts index is Tensor {
@@ -87,7 +89,7 @@ export function gather(x: Tensor, dim: number, index: Tensor): Tensor {
   expectInside('gather', index, x, at)
   const out = run(gatherOp, [x, index], index.shape, x._dtype, [at])
   return record(records.gather, out, [x], x._requiresGrad ? [index] : [], (context, g) => {
-    const grad = zerosOf(x.shape, g._dtype)
+    const grad = zerosOf(x.shape, g)
     return runInto(scatterAddOp, [grad, context.saved(0), g], grad, [at])
   })
 }
@@ -96,7 +98,7 @@ export function gather(x: Tensor, dim: number, index: Tensor): Tensor {
 function sourceGradient(g: Tensor, index: Tensor, dim: number, source: Shape): Tensor {
   const picked = run(gatherOp, [g, index], index.shape, g._dtype, [dim])
   if (sameShape(index.shape, source)) return picked
-  const whole = zerosOf(source, g._dtype)
+  const whole = zerosOf(source, g)
   const part = index.shape.reduce((view, size, d) => narrow(view, d, 0, size), whole)
   runInto(copyOp, [picked], part)
   return whole
@@ -184,7 +186,7 @@ export function scatter_(x: Tensor, dim: number, index: Tensor, source: Tensor |
 }
 
 /** An index of one dim, as a tensor or as numbers, which are checked at once. */
-function readPositions(op: string, index: Tensor | ArrayLike<number>, size: number): Tensor {
+function readPositions(op: string, index: Tensor | ArrayLike<number>, x: Tensor, dim: number): Tensor {
   if (!Array.isArray(index) && !ArrayBuffer.isView(index)) {
     expectIndex(op, index)
     if (index.ndim <= 1) return index
@@ -194,6 +196,7 @@ function readPositions(op: string, index: Tensor | ArrayLike<number>, size: numb
       expected: 'one dim',
     })
   }
+  const size = x.shape[dim] ?? 1
   const positions = Array.from(index as ArrayLike<number | bigint>, (value, i) => {
     const position = Number(value)
     if (!Number.isInteger(position) || position < 0 || position >= size) {
@@ -205,7 +208,7 @@ function readPositions(op: string, index: Tensor | ArrayLike<number>, size: numb
     }
     return BigInt(position)
   })
-  return fromTypedArray(BigInt64Array.from(positions))
+  return fromTypedArray(BigInt64Array.from(positions), undefined, { device: x.device })
 }
 
 const replaced = (shape: Shape, dim: number, size: number): Shape => shape.map((each, d) => (d === dim ? size : each))
@@ -218,11 +221,11 @@ const replaced = (shape: Shape, dim: number, size: number): Shape => shape.map((
 export function indexSelect(x: Tensor, dim: number, index: Tensor | ArrayLike<number>): Tensor {
   expectTensor('indexSelect', 'x', x)
   const at = normalizeDim('indexSelect', dim, x.ndim)
-  const positions = readPositions('indexSelect', index, x.shape[at] ?? 1)
+  const positions = readPositions('indexSelect', index, x, at)
   const shape = replaced(x.shape, at, positions.numel)
   const out = run(indexSelectOp, [x, positions], shape, x._dtype, [at])
   return record(records.indexSelect, out, [x], x._requiresGrad ? [positions] : [], (context, g) => {
-    const grad = zerosOf(x.shape, g._dtype)
+    const grad = zerosOf(x.shape, g)
     return runInto(indexAddOp, [grad, context.saved(0), g], grad, [at, 1])
   })
 }
@@ -239,7 +242,7 @@ function writeRows(
   expectTensor('indexAdd', 'source', source)
   expectSourceDtype('indexAdd', x, source)
   const at = normalizeDim('indexAdd', dim, x.ndim)
-  const positions = readPositions('indexAdd', index, x.shape[at] ?? 1)
+  const positions = readPositions('indexAdd', index, x, at)
   if (!sameShape(source.shape, replaced(x.shape, at, positions.numel))) {
     throw new ShapeError('indexAdd', {
       problem: 'the source does not fit',

@@ -13,6 +13,7 @@ import {
   defineMethods,
   expectFloating,
   expectTensor,
+  make,
   native,
   needsGrad,
   type OpRecord,
@@ -289,7 +290,7 @@ function addProduct(name: string, input: Tensor, a: Tensor, b: Tensor, alpha: nu
     return at < 0 || (input.shape[at] === 1 && size !== 1) ? 0 : input.strides[at]!
   })
   const expanded = Tensor._view(input, shape, strides, input._offset)
-  const out = beta === 0 ? run(fillOp, [], shape, dtype, [0]) : run(copyOp, [expanded], shape, dtype)
+  const out = beta === 0 ? make(fillOp, shape, dtype, a._device, [0]) : run(copyOp, [expanded], shape, dtype)
   runInto(matmulOp, [a, b], out, [alpha, beta])
   const op: OpRecord = {
     name,

@@ -1,9 +1,11 @@
 // Steps of the optimizers: one native call over many tensors. They write in place, outside of the graph.
 
+import type { Device } from '../device'
 import { FLOAT32, UINT8 } from '../dtype'
 import { ArgumentError } from '../errors'
 import type { Tensor } from '../tensor/tensor'
 import { plain } from './matmul'
+import { callsOf, on } from './multiTensor'
 import { expectTensor, native, run, runMany } from './registry'
 
 const frame = 'count,counted,maxNorm'
@@ -46,13 +48,29 @@ export interface StepOperands {
  *  and a step is taken whole or not at all. Null for one gradient, whose call fails by itself. */
 export function gateOf(params: readonly Tensor[]): Tensor | null {
   if (params.length < 2) return null
-  const most = gateOp.mostInputs
   let open: Tensor[] = params.map((param) => param.grad!)
   do {
-    const parts = Array.from({ length: Math.ceil(open.length / most) }, (_, i) => open.slice(i * most, (i + 1) * most))
-    open = parts.map((part) => run(gateOp, part, [], FLOAT32))
+    const gates = callsOf(open, gateOp.mostInputs).map((part) => run(gateOp, part, [], FLOAT32))
+    open = gates.map((each) => on(each, gates[0]!._device))
   } while (open.length > 1)
   return open[0]!
+}
+
+const scalars = ['scale', 'foundInf', 'norm'] as const
+
+/** @internal The conditions of a step on the device of a call's parameters. */
+export function conditionsOn(device: Device, conditions: StepConditions): StepConditions {
+  const placed: { -readonly [name in keyof StepConditions]: StepConditions[name] } = { ...conditions }
+  for (const name of scalars) {
+    const value = conditions[name]
+    if (value) placed[name] = on(value, device)
+  }
+  return placed
+}
+
+/** @internal Releases what `conditionsOn` has copied. */
+export function disposeCopies(placed: StepConditions, conditions: StepConditions): void {
+  for (const name of scalars) if (placed[name] !== conditions[name]) placed[name]!.dispose()
 }
 
 // A kernel reads gradients in the parameter's dtype, or in float32 for 16-bit parameters.

@@ -15,6 +15,7 @@ import {
   type Backward,
   defineMethods,
   expectTensor,
+  make,
   type NativeOp,
   native,
   needsGrad,
@@ -39,7 +40,7 @@ const scatterOp = native('scatter', 'dim,value')
 const backToPlaces =
   (shape: Shape, dim: number, restore: (x: Tensor) => Tensor): Backward =>
   (context, g) => {
-    const zeros = run(fillOp, [], shape, g._dtype, [0])
+    const zeros = make(fillOp, shape, g._dtype, g._device, [0])
     return run(scatterOp, [zeros, restore(context.saved(0)), restore(g)], shape, g._dtype, [dim, 0])
   }
 

@@ -5,7 +5,7 @@ import { type DType, dtypeCode, FLOAT32, FLOAT64, INT64, isFloatingCode, promote
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
 import { expectProbability, readOptions } from '../options'
 import { defaultGenerator, Generator } from '../random'
-import { type NewArguments, readNew, type TensorOptions, tensorOptions } from '../tensor/create'
+import { likeOptions, type NewArguments, placeOf, readNew, type TensorOptions, tensorOptions } from '../tensor/create'
 import type { Shape, Tensor } from '../tensor/tensor'
 import { readShape } from './arguments'
 import { sameShape } from './broadcast'
@@ -16,6 +16,7 @@ import {
   expectFloating,
   expectTensor,
   expectWritable,
+  make,
   native,
   needsGrad,
   record,
@@ -84,7 +85,8 @@ export function rand(...sizes: [...sizes: number[], options: Options]): Tensor
 export function rand(...args: NewArguments<Options>): Tensor {
   const [sizes, options] = readNew('rand', args, drawOptions)
   const code = floatingCode('rand', options.dtype)
-  return withGrad(run(uniformOp, [], sizes, code, [...draw('rand', count(sizes), options.generator), 0, 1]), options)
+  const attrs = [...draw('rand', count(sizes), options.generator), 0, 1]
+  return withGrad(make(uniformOp, sizes, code, placeOf(options), attrs), options)
 }
 
 /** Normal numbers of mean 0 and standard deviation 1 (Box & Muller 1958). `randn([2, 3])` or `randn(2, 3)`.
@@ -96,21 +98,22 @@ export function randn(...sizes: [...sizes: number[], options: Options]): Tensor
 export function randn(...args: NewArguments<Options>): Tensor {
   const [sizes, options] = readNew('randn', args, drawOptions)
   const code = floatingCode('randn', options.dtype)
-  return withGrad(run(normalOp, [], sizes, code, [...draw('randn', count(sizes), options.generator), 0, 1]), options)
+  const attrs = [...draw('randn', count(sizes), options.generator), 0, 1]
+  return withGrad(make(normalOp, sizes, code, placeOf(options), attrs), options)
 }
 
-/** `rand` in another tensor's shape and dtype.
+/** `rand` in another tensor's shape, dtype and device.
  *  @example randLike(zeros([2, 3])).shape // [2, 3] */
 export function randLike(x: Tensor, options: Options = {}): Tensor {
   expectTensor('randLike', 'x', x)
-  return rand(x.shape, { dtype: x.dtype, ...options })
+  return rand(x.shape, likeOptions('randLike', x, options, drawOptions))
 }
 
-/** `randn` in another tensor's shape and dtype.
+/** `randn` in another tensor's shape, dtype and device.
  *  @example randnLike(zeros([2, 3])).shape // [2, 3] */
 export function randnLike(x: Tensor, options: Options = {}): Tensor {
   expectTensor('randnLike', 'x', x)
-  return randn(x.shape, { dtype: x.dtype, ...options })
+  return randn(x.shape, likeOptions('randnLike', x, options, drawOptions))
 }
 
 /** Whole numbers in [low, high), all equally likely: `randint(high, shape)` or `randint(low, high, shape)`; int64 unless
@@ -139,15 +142,16 @@ export function randint(
   }
   const code = options.dtype === undefined ? INT64 : dtypeCode(options.dtype, 'randint')
   const attrs = [...draw('randint', count(sizes), options.generator), low, high]
-  return withGrad(run(randintOp, [], sizes, code, attrs), options)
+  return withGrad(make(randintOp, sizes, code, placeOf(options), attrs), options)
 }
 
 /** The numbers 0 to n - 1 in random order, int64 (Fisher & Yates).
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.randperm.html
  *  @example randperm(5) */
-export function randperm(n: number, { generator }: RandomOptions = {}): Tensor {
+export function randperm(n: number, options: RandomOptions & Pick<TensorOptions, 'device'> = {}): Tensor {
+  const { generator, ...rest } = readOptions('randperm', options, ['generator', 'device'])
   const [size] = readShape('randperm', n) as [number]
-  return run(randpermOp, [], [size], INT64, draw('randperm', size, generator))
+  return make(randpermOp, [size], INT64, placeOf(rest), draw('randperm', size, generator))
 }
 
 /** 1 with the probability that x holds, else 0; x's shape and dtype, no gradient.

@@ -1,7 +1,7 @@
 // Views: other shapes and strides over the same elements. Nothing is copied but where a docstring says so.
 
-import { type Device, type DeviceName, device } from '../device'
-import { type DType, dtypeCode, isFloatingCode } from '../dtype'
+import { type Device, type DeviceName, device, looksLikeDevice } from '../device'
+import { type DType, dtypeCode, isFloatingCode, itemSizes } from '../dtype'
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
 import { contiguousStrides, type Shape, Tensor } from '../tensor/tensor'
 import { normalizeDim, readSizes } from './arguments'
@@ -12,12 +12,14 @@ import {
   defineVariadicMethods,
   expectTensor,
   expectWritable,
+  make,
   native,
   record,
   recordInPlace,
   recordView,
   run,
   runInto,
+  transfer,
 } from './registry'
 
 const copyOp = native('copy')
@@ -266,21 +268,32 @@ export function to(
   const wanted =
     typeof target === 'object' && !('type' in target)
       ? target
-      : typeof target === 'string' && !target.startsWith('cpu') && !target.startsWith('cuda')
+      : typeof target === 'string' && !looksLikeDevice(target)
         ? { dtype: target as DType }
         : { device: target as DeviceName }
-  if (wanted.device !== undefined) device(wanted.device)
+  const place = wanted.device === undefined ? x._device : device(wanted.device)
   const code = wanted.dtype === undefined ? x._dtype : dtypeCode(wanted.dtype, 'to')
-  if (code === x._dtype) return x
-  const result = run(copyOp, [x], x.shape, code)
+  if (code === x._dtype && place === x._device) return x
+  const result = converted(x, code, place)
   if (!isFloatingCode(code)) return result
-  const source = x._dtype
+  const [sourceDType, source] = [x._dtype, x._device]
   return record(
-    { name: 'to', autocast: 'keep', backward: (_, g) => run(copyOp, [g], g.shape, source) },
+    { name: 'to', autocast: 'keep', backward: (_, g) => converted(g, sourceDType, source) },
     result,
     [x],
     [],
   )
+}
+
+// The narrower of two dtypes travels.
+function converted(x: Tensor, code: number, place: Device): Tensor {
+  if (place === x._device) return run(copyOp, [x], x.shape, code)
+  if (code === x._dtype) return transfer(x, place)
+  const castFirst = itemSizes[code]! <= itemSizes[x._dtype]!
+  const between = castFirst ? run(copyOp, [x], x.shape, code) : transfer(x, place)
+  const result = castFirst ? transfer(between, place) : run(copyOp, [between], x.shape, code)
+  between.dispose()
+  return result
 }
 
 /** Copies the elements of another tensor, which broadcasts, into this one.
@@ -288,11 +301,13 @@ export function to(
 export function copy_(x: Tensor, source: Tensor): Tensor {
   expectTensor('copy_', 'the source', source)
   expectWritable('copy_', x, [source])
-  const from = sameShape(source.shape, x.shape) ? source : expand(source, x.shape)
+  const near = source._device === x._device ? source : transfer(source, x._device)
+  const from = sameShape(near.shape, x.shape) ? near : expand(near, x.shape)
   runInto(copyOp, [from], x)
+  if (near !== source) near.dispose()
   return recordInPlace(copyRecord, x, [x, source], [], (_, g) => [
-    run(fillOp, [], g.shape, g._dtype, [0]),
-    to(sumTo(g, source.shape), source.dtype),
+    make(fillOp, g.shape, g._dtype, g._device, [0]),
+    to(sumTo(g, source.shape), { dtype: source.dtype, device: source.device }),
   ])
 }
 const copyRecord = { name: 'copy_', autocast: 'keep', backward: () => null } as const
@@ -303,7 +318,7 @@ export function fill_(x: Tensor, value: number): Tensor {
   if (typeof value !== 'number') throw new ArgumentError('fill_', { problem: 'not a value', got: describeValue(value) })
   expectWritable('fill_', x)
   runInto(fillOp, [], x, [value])
-  return recordInPlace(fillRecord, x, [x], [], (_, g) => run(fillOp, [], g.shape, g._dtype, [0]))
+  return recordInPlace(fillRecord, x, [x], [], (_, g) => make(fillOp, g.shape, g._dtype, g._device, [0]))
 }
 const fillRecord = { name: 'fill_', autocast: 'keep', backward: () => null } as const
 

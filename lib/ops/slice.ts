@@ -8,9 +8,9 @@ import {
   type Backward,
   defineMethods,
   defineVariadicMethods,
+  make,
   native,
   recordView,
-  run,
   runInto,
 } from './registry'
 import { unsqueeze, view } from './shape'
@@ -29,7 +29,7 @@ const partBackward =
       runInto(addOp, [part, g], part, [0, 0, 1])
       return ACCUMULATED
     }
-    const grad = run(fillOp, [], whole.shape, g._dtype, [0])
+    const grad = make(fillOp, whole.shape, g._dtype, g._device, [0])
     runInto(copyOp, [g], take(grad))
     return grad
   }

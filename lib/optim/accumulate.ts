@@ -1,12 +1,11 @@
 // Gradient accumulation that is exact: a group of micro-batches gives the loss, the gradients and the step of one batch
 // that holds them all.
 
-import { device } from '../device'
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
 import { where } from '../ops/compare'
 import { expectFunction, expectLimit, readOptions } from '../options'
 import { zeros } from '../tensor/create'
-import { tidy, unscoped } from '../tensor/scope'
+import { tidy } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
 import { Optimizer } from './optimizer'
 import { expectSchedule, moveOn } from './schedule/scheduler'
@@ -169,18 +168,19 @@ export async function accumulate<Batch, Step = never>(
     const divisor = where(total.gt(0), total, 1)
     return counts.map((count) => count.div(divisor))
   })
-  let loss = unscoped(() => zeros([]))
+  let loss: Tensor | null = null
   const micro = (batch: Batch, share: Tensor): void => {
     const before = loss
     loss = tidy(() => {
       const mean = expectScalar('loss', lossOf(batch))
+      const weight = share.to({ dtype: mean.dtype === 'float64' ? 'float64' : 'float32', device: mean.device })
       // the mean over no targets is NaN, and counts for nothing
-      const part = where(share.gt(0), mean.mul(mean.dtype === 'float64' ? share : share.to('float32')), 0)
-      const sum = before.add(part.detach()) // backward releases part, unless it is the root
+      const part = where(weight.gt(0), mean.mul(weight), 0)
+      const sum = (before ?? zeros([], { device: part.device })).add(part.detach()) // backward releases part, unless it is the root
       ;(scaler === undefined ? part : scaler.scale(part)).backward()
       return sum
     })
-    before.dispose()
+    before?.dispose()
   }
   let passed: Promise<void> | null = null
   for (const [i, batch] of group.entries()) {
@@ -189,7 +189,7 @@ export async function accumulate<Batch, Step = never>(
     else run()
     // one micro-batch ahead of the device: it never idles, and neither the queue nor the heap grows
     await passed
-    passed = i < group.length - 1 ? device('cpu').passed() : null
+    passed = i < group.length - 1 ? loss!.device.passed() : null
   }
   for (const each of [...counts, ...shares]) if (each !== total) each.dispose()
 
@@ -197,9 +197,9 @@ export async function accumulate<Batch, Step = never>(
   if (scaler === undefined) {
     const norm = optimizer.step(clip) ?? null
     if (scheduler !== undefined) moveOn(op, scheduler)
-    return { loss, targets: total, norm, step: null }
+    return { loss: loss!, targets: total, norm, step: null }
   }
   const step = scaler.step(optimizer as Optimizer<never>, scheduler === undefined ? clip : { ...clip, scheduler })
   scaler.update()
-  return { loss, targets: total, norm: (step as { norm?: Tensor | null }).norm ?? null, step }
+  return { loss: loss!, targets: total, norm: (step as { norm?: Tensor | null }).norm ?? null, step }
 }

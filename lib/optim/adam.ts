@@ -142,8 +142,8 @@ function expectWhole(op: string, parameter: string, state: ParamState | null): v
 
 // A block of magnitude 0 is 0 whatever its codes.
 function narrowZeros(param: Tensor): Record<(typeof narrowNames)[number], Tensor> {
-  const codes = (): Tensor => zeros(param.shape, { dtype: 'uint8' })
-  const magnitudes = (): Tensor => zeros([blocksOf(param)])
+  const codes = (): Tensor => zeros(param.shape, { dtype: 'uint8', device: param.device })
+  const magnitudes = (): Tensor => zeros([blocksOf(param)], { device: param.device })
   return { expAvg: codes(), expAvgSq: codes(), expAvgScale: magnitudes(), expAvgSqScale: magnitudes() }
 }
 

@@ -5,6 +5,7 @@ import { isParameter } from '../nn/parameter'
 import { sameShape } from '../ops/broadcast'
 import { readOptions } from '../options'
 import { zeros } from '../tensor/create'
+import { unscoped } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
 
 /** @internal An optimizer's options over its defaults.
@@ -56,7 +57,16 @@ export function expectGradient(op: string, param: Tensor, grad: unknown): true {
 
 /** @internal Zeros for a parameter's state: 16-bit parameters keep theirs in float32. */
 export const zerosFor = (param: Tensor): Tensor =>
-  zeros(param.shape, { dtype: param.dtype === 'float64' ? 'float64' : 'float32' })
+  zeros(param.shape, { dtype: param.dtype === 'float64' ? 'float64' : 'float32', device: param.device })
+
+/** @internal States go where their parameter has gone since: a module may be moved after its optimizer was made. */
+export function followParameter(state: Record<string, unknown>, { device }: Tensor): void {
+  for (const [key, value] of Object.entries(state)) {
+    if (!(value instanceof Tensor) || value.device === device) continue
+    state[key] = unscoped(() => value.to(device))
+    value.dispose()
+  }
+}
 
 /** @internal Throws unless a number lies in [low, high), or (low, high) when `open`. */
 export function checkRange(

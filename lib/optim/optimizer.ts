@@ -1,18 +1,19 @@
 // What all optimizers share: parameter groups, states, and their form on disk.
 
+import type { Device } from '../device'
 import type { DType } from '../dtype'
 import { ArgumentError, describeShape, describeValue, ShapeError, StateError } from '../errors'
 import { clearGradients } from '../nn/parameter'
 import { sameShape } from '../ops/broadcast'
-import { clipTensors, totalNorm } from '../ops/multiTensor'
-import { gateOf, type StepConditions, type StepOperands } from '../ops/optim'
+import { byDevice, clipTensors, totalNorm } from '../ops/multiTensor'
+import { conditionsOn, disposeCopies, gateOf, type StepConditions, type StepOperands } from '../ops/optim'
 import { expectLimit, readOptions, refuseSnakeCase } from '../options'
 import { full } from '../tensor/create'
 import { flushReleases, releaseTensor } from '../tensor/memory'
 import { inPhase, isListening, noteTensor } from '../tensor/memoryNotes'
 import { tidy, unscoped } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
-import { expectGradient, expectParameter, zerosFor } from './arguments'
+import { expectGradient, expectParameter, followParameter, zerosFor } from './arguments'
 
 /** Parameters with options of their own. Every number may be changed at any time; `lr` is the rate of the next step. */
 export type ParamGroup<Options extends object> = Options & {
@@ -70,6 +71,8 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
   readonly _decidesOnDevice: boolean = false
   #conditions = unconditional
   #gate: Tensor | null = null
+  /** Copies of the conditions for the step under way, where not all parameters are on one device. */
+  readonly #placed = new Map<Device, StepConditions>()
   #undecided: (() => void)[] = []
 
   /** @param defaults options of groups that do not say otherwise */
@@ -144,9 +147,12 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
     this.#gate = gate
     try {
       due.forEach((params, i) => {
-        if (params.length > 0) this.update(this.paramGroups[i]!, params)
+        for (const part of byDevice(params)) this.update(this.paramGroups[i]!, part as Tensor[])
       })
     } finally {
+      const own = this.#ownConditions
+      for (const placed of this.#placed.values()) disposeCopies(placed, own)
+      this.#placed.clear()
       this.#conditions = outer
       this.#gate = null
       gate?.dispose()
@@ -217,6 +223,7 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
   /** State of a parameter, made by `create` at its first update. @internal */
   protected stateOf(param: Tensor, create: () => ParamState): ParamState {
     let state = this.state.get(param)
+    if (state !== undefined) followParameter(state, param)
     if (state === undefined) {
       state = unscoped(create) // the step may run inside tidy
       this.state.set(param, state)
@@ -234,7 +241,7 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
     const counted: Tensor[] = []
     for (const param of params) {
       const state = this.stateOf(param, () => create(param))
-      if (this.#conditions.foundInf) this.countOnDevice(state)
+      if (this.#conditions.foundInf) this.countOnDevice(state, param)
       if (state.step instanceof Tensor) {
         counted.push(param)
         continue
@@ -255,9 +262,9 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
   }
 
   /** From now on only the device knows how many updates there were. @internal */
-  protected countOnDevice(state: ParamState): void {
+  protected countOnDevice(state: ParamState, { device }: Tensor): void {
     const { step = 0 } = state
-    if (typeof step === 'number') state.step = unscoped(() => full([], step))
+    if (typeof step === 'number') state.step = unscoped(() => full([], step, { device }))
   }
 
   /** @internal */
@@ -277,8 +284,21 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
       grads: params.map((param) => param.grad!),
       states: names.map((name) => params.map((param) => this.namedState(param, name))),
       steps,
-      conditions: this.#gate === null ? this.#conditions : { ...this.#conditions, foundInf: this.#gate },
+      conditions: this.#conditionsOn(params[0]!.device),
     }
+  }
+
+  get #ownConditions(): StepConditions {
+    return this.#gate === null ? this.#conditions : { ...this.#conditions, foundInf: this.#gate }
+  }
+
+  #conditionsOn(device: Device): StepConditions {
+    let placed = this.#placed.get(device)
+    if (placed === undefined) {
+      placed = conditionsOn(device, this.#ownConditions)
+      this.#placed.set(device, placed)
+    }
+    return placed
   }
 
   private namedState(param: Tensor, name: string): Tensor {
@@ -374,7 +394,10 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
             expected: describeShape(param.shape),
           })
         }
-        state[key] = unscoped(() => (value.dtype === dtype ? value.detach().clone() : value.detach().to(dtype)))
+        state[key] = unscoped(() => {
+          const own = value.detach().to({ dtype, device: param.device })
+          return own === value || own._base !== null ? own.clone() : own
+        })
       }
     }
     return state

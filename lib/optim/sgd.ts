@@ -63,7 +63,7 @@ export class SGD extends Optimizer<SgdOptions> {
       if (this.maySkip) {
         // only the device will know whether the buffer had its first gradient
         state.step ??= known ? 1 : 0
-        this.countOnDevice(state)
+        this.countOnDevice(state, param)
       }
       const kind = state.step instanceof Tensor ? counted : known ? seen : fresh
       kind.push(param)

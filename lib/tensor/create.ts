@@ -1,11 +1,11 @@
 // New tensors from numbers.
 
-import { type Device, type DeviceName, device } from '../device'
+import { Device, type DeviceName, device } from '../device'
 import { BOOL, type DType, dtypeCode, FLOAT32, FLOAT64, INT32, INT64, isFloatingCode, UINT8 } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
 import { binding, check, scratch } from '../native'
 import { readOptions } from '../options'
-import { native, run } from './dispatch'
+import { make, native, run, transfer } from './dispatch'
 import type { NestedArray } from './elements'
 import { type Shape, Tensor } from './tensor'
 
@@ -57,19 +57,20 @@ export function readNew<Options extends TensorOptions = TensorOptions>(
       expected: '([2, 3], { dtype }) or (2, 3, { dtype })',
     })
   }
-  if (options.device !== undefined) device(options.device)
   return [checkShape(op, shape as number[]), options]
 }
 
 function fill(op: string, [shape, options]: [number[], TensorOptions], value: number): Tensor {
   const code = options.dtype === undefined ? FLOAT32 : dtypeCode(options.dtype, op)
-  return finish(run(fillOp, [], shape, code, [value]), options)
+  return finish(make(fillOp, shape, code, placeOf(options), [value]), options)
 }
 
-function finish(tensor: Tensor, { requiresGrad, device: where }: TensorOptions): Tensor {
-  if (where !== undefined) device(where)
-  return requiresGrad ? tensor.requiresGrad_() : tensor
-}
+/** @internal The device that options ask for. */
+export const placeOf = ({ device: where }: { device?: DeviceName | Device }): Device =>
+  where === undefined ? Device._default : device(where)
+
+const finish = (tensor: Tensor, { requiresGrad }: TensorOptions): Tensor =>
+  requiresGrad ? tensor.requiresGrad_() : tensor
 
 /** A tensor of one value. @see https://docs.pytorch.org/docs/stable/generated/torch.full.html
  *  @example full([2, 2], 7) */
@@ -117,27 +118,37 @@ function fillLike(op: string, tensor: Tensor, options: TensorOptions, value: num
   if (!(tensor instanceof Tensor)) {
     throw new DTypeError(op, { problem: 'not a tensor', got: describeValue(tensor), expected: 'a Tensor' })
   }
-  const { dtype = tensor.dtype, ...rest } = readOptions(op, options, tensorOptions)
-  return fill(op, readNew(op, [tensor.shape, { dtype, ...rest }]), value)
+  return fill(op, readNew(op, [tensor.shape, likeOptions(op, tensor, options, tensorOptions)]), value)
 }
 
-/** Zeros of another tensor's shape and dtype.
+/** @internal Options with a tensor's dtype and device where they name none. */
+export function likeOptions<Options extends TensorOptions>(
+  op: string,
+  { dtype, device }: Tensor,
+  options: Options,
+  names: readonly (keyof Options & string)[],
+): Options {
+  const { dtype: otherDType = dtype, device: otherDevice = device, ...rest } = readOptions(op, options, names)
+  return { ...rest, dtype: otherDType, device: otherDevice } as Options
+}
+
+/** Zeros of another tensor's shape, dtype and device.
  *  @example zerosLike(ones([2])) // [0, 0] */
 export function zerosLike(tensor: Tensor, options: TensorOptions = {}): Tensor {
   return fillLike('zerosLike', tensor, options, 0)
 }
 
-/** Ones of another tensor's shape and dtype. @example onesLike(zeros([2, 3])).shape // [2, 3] */
+/** Ones of another tensor's shape, dtype and device. @example onesLike(zeros([2, 3])).shape // [2, 3] */
 export function onesLike(tensor: Tensor, options: TensorOptions = {}): Tensor {
   return fillLike('onesLike', tensor, options, 1)
 }
 
-/** `empty` in another tensor's shape and dtype. @example emptyLike(ones([2, 3])).shape // [2, 3] */
+/** `empty` in another tensor's shape, dtype and device. @example emptyLike(ones([2, 3])).shape // [2, 3] */
 export function emptyLike(tensor: Tensor, options: TensorOptions = {}): Tensor {
   return fillLike('emptyLike', tensor, options, 0)
 }
 
-/** One value in another tensor's shape and dtype. @example fullLike(ones([2]), 7) // [7, 7] */
+/** One value in another tensor's shape, dtype and device. @example fullLike(ones([2]), 7) // [7, 7] */
 export function fullLike(tensor: Tensor, value: number, options: TensorOptions = {}): Tensor {
   return fillLike('fullLike', tensor, options, expectValue('fullLike', value))
 }
@@ -163,7 +174,7 @@ export function arange(first: number, ...rest: (number | TensorOptions | undefin
   }
   const whole = numbers.every(Number.isInteger)
   const code = options.dtype === undefined ? (whole ? INT64 : FLOAT32) : dtypeCode(options.dtype, 'arange')
-  return finish(run(arangeOp, [], [count], code, [start, step]), options)
+  return finish(make(arangeOp, [count], code, placeOf(options), [start, step]), options)
 }
 
 /** `steps` numbers from start to end, both included. @example linspace(0, 1, 3) // [0, 0.5, 1] */
@@ -178,7 +189,7 @@ export function linspace(start: number, end: number, steps: number, options: Ten
       : end - ((count - 1 - i) * (end - start)) / Math.max(1, count - 1),
   )
   if (count === 1) values[0] = start
-  return finish(convert(fromTypedArray(values, [count]), code), options)
+  return finish(convert(fromTypedArray(values, [count], onHost), code, options), options)
 }
 
 /** Ones on the diagonal of an [n, m] matrix of zeros; m is n when it is not given.
@@ -192,16 +203,24 @@ export function eye(n: number, m: number | TensorOptions = n, last?: TensorOptio
   const code = options.dtype === undefined ? FLOAT32 : dtypeCode(options.dtype, 'eye')
   const values = new Float32Array(rows * columns)
   for (let i = 0; i < Math.min(rows, columns); i++) values[i * columns + i] = 1
-  return finish(convert(fromTypedArray(values, [rows, columns]), code), options)
+  return finish(convert(fromTypedArray(values, [rows, columns], onHost), code, options), options)
 }
 
 const copyOp = native('copy')
 
-function convert(tensor: Tensor, code: number): Tensor {
-  if (tensor._dtype === code) return tensor
-  const result = run(copyOp, [tensor], tensor.shape, code)
-  tensor.dispose()
-  return result
+const onHost = { device: Device.cpu }
+
+// Elements become what they shall be on the host, and travel then.
+function convert(tensor: Tensor, code: number, options: TensorOptions): Tensor {
+  const place = placeOf(options)
+  let result = tensor
+  if (result._dtype !== code) result = replaced(result, run(copyOp, [result], result.shape, code))
+  return result._device === place ? result : replaced(result, transfer(result, place))
+}
+
+function replaced(old: Tensor, by: Tensor): Tensor {
+  old.dispose()
+  return by
 }
 
 /** Typed arrays that hold elements. */
@@ -225,16 +244,17 @@ const direct = new Map<unknown, number>([
 ])
 
 /** @internal Elements as they stand in memory, for dtypes that JavaScript has no array for. */
-export function fromBytes(bytes: Uint8Array, shape: Shape, dtype: DType): Tensor {
-  return upload(bytes, checkShape('fromBytes', shape as number[]), dtypeCode(dtype, 'fromBytes'))
+export function fromBytes(bytes: Uint8Array, shape: Shape, dtype: DType, place: Device = Device.cpu): Tensor {
+  return upload(bytes, checkShape('fromBytes', shape as number[]), dtypeCode(dtype, 'fromBytes'), place)
 }
 
-function upload(bytes: Uint8Array, shape: Shape, code: number): Tensor {
-  scratch[0] = code
-  scratch[1] = shape.length
-  for (let d = 0; d < shape.length; d++) scratch[2 + d] = shape[d]!
+function upload(bytes: Uint8Array, shape: Shape, code: number, place: Device): Tensor {
+  scratch[0] = place._code
+  scratch[1] = code
+  scratch[2] = shape.length
+  for (let d = 0; d < shape.length; d++) scratch[3 + d] = shape[d]!
   check(binding.upload(bytes))
-  return Tensor._new(scratch[0]!, shape, code)
+  return Tensor._new(scratch[0]!, shape, code, place)
 }
 
 /** A tensor of the elements of a typed array, which are copied. By default of one dim and of the array's own type
@@ -283,7 +303,9 @@ export function fromTypedArray(
     natural = BOOL
   }
   const bytes = new Uint8Array(source.buffer, source.byteOffset, source.byteLength)
-  return finish(convert(upload(bytes, sizes, natural), wanted), options)
+  // what needs no cast goes where it belongs at once
+  const first = wanted === natural ? placeOf(options) : Device.cpu
+  return finish(convert(upload(bytes, sizes, natural, first), wanted, options), options)
 }
 
 // A detached buffer refuses every view, also an empty one. (`ArrayBuffer.prototype.detached` is newer than Node 20.)
@@ -386,5 +408,5 @@ export function tensor(
   }
   const values =
     isFloatingCode(code) && code !== FLOAT64 ? Float32Array.from(flat, Number) : Float64Array.from(flat, Number)
-  return finish(convert(fromTypedArray(values, shape), code), options)
+  return finish(convert(fromTypedArray(values, shape, onHost), code, options), options)
 }

@@ -1,7 +1,8 @@
 // Calls into the native side: one generic way for every operator of native/ops.def.
 
+import type { Device } from '../device'
 import { NativeError } from '../errors'
-import { binding, nativeError, type OpRow, scratch } from '../native'
+import { binding, check, nativeError, type OpRow, scratch } from '../native'
 import { observer } from './observer'
 import { releasedError, type Shape, Tensor } from './tensor'
 
@@ -49,6 +50,8 @@ export function setContext(context: number): number {
 }
 
 let at = 0
+// of the operands of the call that is being written
+let place: Device | null = null
 
 function begin(op: NativeOp, inputs: readonly (Tensor | null | undefined)[], outputs: number, attrs: number): void {
   scratch[0] = op.id
@@ -56,7 +59,9 @@ function begin(op: NativeOp, inputs: readonly (Tensor | null | undefined)[], out
   scratch[2] = inputs.length
   scratch[3] = outputs
   scratch[4] = attrs
-  at = 5
+  scratch[5] = -1
+  at = 6
+  place = null
   for (let i = 0; i < inputs.length; i++) {
     const input = inputs[i]
     if (input === null || input === undefined) {
@@ -65,6 +70,7 @@ function begin(op: NativeOp, inputs: readonly (Tensor | null | undefined)[], out
       if (input._released !== null) throw releasedError(op.name, input)
       if (observer !== null) observer.uses(input)
       scratch[at++] = input._handle
+      place ??= input._device
     }
   }
 }
@@ -87,7 +93,40 @@ const none: readonly number[] = []
 /** An output that is there already, as native/binding/dispatch.cc reads it. */
 const target = (output: Tensor): number => (output._accumulates ? -output._handle : output._handle)
 
-/** Runs an operator with one new output of the given shape and dtype code. */
+/** Runs an operator without inputs, which makes a tensor. */
+export function make(
+  op: NativeOp,
+  shape: Shape,
+  dtype: number,
+  device: Device,
+  attrs: readonly number[] = none,
+): Tensor {
+  const recalled = observer === null ? null : observer.recall(op.name)
+  if (recalled !== null) return recalled[0]!
+  begin(op, [], 1, attrs.length)
+  scratch[5] = device._code
+  putShape(shape, dtype)
+  finish(attrs)
+  const output = Tensor._new(scratch[0]!, shape, dtype, device)
+  if (observer !== null) observer.ran(op.name, [output])
+  return output
+}
+
+/** A copy on another device, contiguous. It stands in the order of both devices' streams. */
+export function transfer(x: Tensor, device: Device): Tensor {
+  if (x._released !== null) throw releasedError('to', x)
+  const recalled = observer === null ? null : observer.recall('to')
+  if (recalled !== null) return recalled[0]!
+  if (observer !== null) observer.uses(x)
+  scratch[0] = x._handle
+  scratch[1] = device._code
+  check(binding.transfer())
+  const output = Tensor._new(scratch[0]!, x.shape, x._dtype, device)
+  if (observer !== null) observer.ran('to', [output])
+  return output
+}
+
+/** Runs an operator with one new output of the given shape and dtype code, on the device of its inputs. */
 export function run(
   op: NativeOp,
   inputs: readonly (Tensor | null | undefined)[],
@@ -100,7 +139,7 @@ export function run(
   begin(op, inputs, 1, attrs.length)
   putShape(shape, dtype)
   finish(attrs)
-  const output = Tensor._new(scratch[0]!, shape, dtype)
+  const output = Tensor._new(scratch[0]!, shape, dtype, place!)
   if (observer !== null) observer.ran(op.name, [output])
   return output
 }
@@ -124,15 +163,17 @@ export function runMany(
       if (output._released !== null) throw releasedError(op.name, output)
       if (observer !== null) observer.uses(output)
       scratch[at++] = target(output)
+      place ??= output._device
     } else {
       putShape(output[0], output[1])
     }
   }
   finish(attrs)
   let fresh = 0
+  const device = place!
   const handles = outputs.map((output) => (output instanceof Tensor ? 0 : scratch[fresh++]!))
   const results = outputs.map((output, i) => {
-    if (!(output instanceof Tensor)) return Tensor._new(handles[i]!, output[0], output[1])
+    if (!(output instanceof Tensor)) return Tensor._new(handles[i]!, output[0], output[1], device)
     output._bumpVersion()
     return output
   })
@@ -173,8 +214,9 @@ export function runLike(
   scratch[1] = currentContext
   scratch[3] = 1
   scratch[4] = attrs
-  scratch[5] = a._handle
-  let i = 6
+  scratch[5] = -1
+  scratch[6] = a._handle
+  let i = 7
   if (b === null) {
     scratch[2] = 1
   } else {
@@ -189,7 +231,7 @@ export function runLike(
   scratch[i] = attr2
   const failure = binding.dispatch()
   if (failure !== undefined) throw nativeError(failure)
-  return Tensor._new(scratch[0]!, a.shape, dtype)
+  return Tensor._new(scratch[0]!, a.shape, dtype, a._device)
 }
 
 function runWatched(op: NativeOp, a: Tensor, b: Tensor | null, dtype: number, attrs: readonly number[]): Tensor {

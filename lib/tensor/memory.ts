@@ -4,6 +4,7 @@
 // made while a scope is open (a module's forward, tidy) is released when the scope closes unless it survives;
 // everything else is released by dispose(), by backward(), or at the latest by garbage collection.
 
+import { Device } from '../device'
 import { itemSizes } from '../dtype'
 import { binding, check, scratch } from '../native'
 import { observer } from './observer'
@@ -80,7 +81,7 @@ function reportBytes(delta: number): void {
 
 function report(bytes: number): void {
   if (Math.abs(bytes - reported) < reportStep) return
-  check(binding.memoryControl(3, bytes - reported))
+  check(binding.memoryControl(Device.cpu._code, 3, bytes - reported))
   reported = bytes
 }
 
@@ -106,7 +107,7 @@ function takeFromCollector(tensor: Tensor): void {
   reportBytes(-bytesOf(tensor))
 }
 
-/** @internal Gives a long-lived tensor the memory and dtype of another, which goes. */
+/** @internal Gives a long-lived tensor the memory, dtype and device of another, which goes. */
 export function adopt(tensor: Tensor, from: Tensor): void {
   queue.push(tensor._handle)
   takeFromCollector(tensor)
@@ -114,6 +115,7 @@ export function adopt(tensor: Tensor, from: Tensor): void {
   const target = tensor as { -readonly [K in keyof Tensor]: Tensor[K] }
   target._handle = from._handle
   target._dtype = from._dtype
+  target._device = from._device
   target._strides = from._strides
   target._version++
   from._released = 'to()'
@@ -166,8 +168,8 @@ export async function yieldToCollector(): Promise<void> {
 }
 let pressureFloor = 0
 
-/** @internal The allocator's account and this thread's live tensors. */
-export function memoryStats(): {
+/** @internal A device's account, and this thread's live tensors. */
+export function memoryStats(device: Device = Device.cpu): {
   allocated: number
   reserved: number
   maxAllocated: number
@@ -175,7 +177,7 @@ export function memoryStats(): {
   tensors: number
 } {
   flushReleases()
-  binding.memoryStats()
+  check(binding.memoryStats(device._code))
   lastPeak = scratch[2]!
   return {
     allocated: scratch[0]!,

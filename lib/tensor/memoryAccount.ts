@@ -1,5 +1,6 @@
 // What a user can ask of the memory of a device, and do about it.
 
+import { Device, type DeviceName, device as deviceOf } from '../device'
 import { ArgumentError, describeValue } from '../errors'
 import { formatTable } from '../memoryReport'
 import { binding, check } from '../native'
@@ -8,29 +9,34 @@ import { type MemoryProfile, type MemoryProfileOptions, profile } from './memory
 
 const mib = (bytes: number): string => (bytes / 2 ** 20).toFixed(1)
 
-/** Memory of the cpu device, in bytes. Operations that are queued have not allocated yet: synchronize first. */
+/** A device or its name; `getDefaultDevice()` where none is given. */
+type Where = DeviceName | Device
+
+const statsOf = (where: Where = Device._default): ReturnType<typeof memoryStats> => memoryStats(deviceOf(where))
+
+function control(where: Where = Device._default, what: number, value = 0): void {
+  check(binding.memoryControl(deviceOf(where)._code, what, value))
+}
+
+/** Memory of a device, by default `getDefaultDevice()`, in bytes. Operations that are queued have not allocated yet: synchronize first. */
 export const memory = {
   /** Held by live tensors. */
-  allocated: (): number => memoryStats().allocated,
+  allocated: (device?: Where): number => statsOf(device).allocated,
   /** Held from the system, for live tensors and for reuse. */
-  reserved: (): number => memoryStats().reserved,
+  reserved: (device?: Where): number => statsOf(device).reserved,
   /** Most that was allocated since the start or the last `resetPeak()`. */
-  maxAllocated: (): number => memoryStats().maxAllocated,
+  maxAllocated: (device?: Where): number => statsOf(device).maxAllocated,
   /** What may be allocated. */
-  limit: (): number => memoryStats().limit,
-  /** Live tensors of this thread. */
+  limit: (device?: Where): number => statsOf(device).limit,
+  /** Live tensors of this thread, on all devices. */
   tensors: (): number => memoryStats().tensors,
-  resetPeak(): void {
-    check(binding.memoryControl(0, 0))
-  },
+  resetPeak: (device?: Where): void => control(device, 0),
   /** Gives unused memory back to the system. What is in use stays where it is, so memory between live tensors may stay
    *  reserved, but not resident. */
-  trim(): void {
-    check(binding.memoryControl(1, 0))
-  },
+  trim: (device?: Where): void => control(device, 1),
   /** Sets what may be allocated, in bytes; 0 restores the default (95 % of what this process may use).
    *  @throws ArgumentError for anything but a whole number of at least 0 */
-  setLimit(bytes: number): void {
+  setLimit(bytes: number, device?: Where): void {
     if (!Number.isSafeInteger(bytes) || bytes < 0) {
       throw new ArgumentError('memory.setLimit', {
         problem: 'not a number of bytes',
@@ -39,15 +45,15 @@ export const memory = {
         action: '0 restores the default',
       })
     }
-    check(binding.memoryControl(2, bytes))
+    control(device, 2, bytes)
   },
   /** The account as a table, in MiB.
    *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.memory_summary.html
    *  @example memory.summary() // 'memory in MiB…' */
-  summary(): string {
-    const { allocated, reserved, maxAllocated, limit, tensors } = memoryStats()
+  summary(device: Where = Device._default): string {
+    const { allocated, reserved, maxAllocated, limit, tensors } = statsOf(device)
     return formatTable([
-      ['memory in MiB', 'cpu'],
+      ['memory in MiB', deviceOf(device).toString()],
       ['in use', mib(allocated)],
       ['peak', mib(maxAllocated)],
       ['reserved', mib(reserved)],

@@ -1,5 +1,6 @@
 // Where memory goes: the peak of each phase of a step by kind, and the largest peak by module.
 
+import { Device, type DeviceName, device as deviceOf } from '../device'
 import { ArgumentError, describeValue, StateError } from '../errors'
 import {
   formatTable,
@@ -11,7 +12,7 @@ import {
 } from '../memoryReport'
 import { binding, check, describeContext, nativeError, scratch } from '../native'
 import { expectFunction, readOptions } from '../options'
-import { flushReleases } from './memory'
+import { flushReleases, memoryStats } from './memory'
 import { notes, noteTensor, setListening } from './memoryNotes'
 import type { Tensor } from './tensor'
 
@@ -21,6 +22,8 @@ export interface MemoryProfileOptions {
   model?: { parameters(): Tensor[] }
   /** Its states are the optimizer's. */
   optimizer?: { readonly state: ReadonlyMap<Tensor, object> }
+  /** Whose memory; default `getDefaultDevice()`. */
+  device?: DeviceName | Device
 }
 
 interface Live {
@@ -154,7 +157,7 @@ function noteAll({ model, optimizer }: MemoryProfileOptions): void {
 }
 
 function expectOwners(op: string, options: MemoryProfileOptions): void {
-  const { model, optimizer } = readOptions(op, options, ['model', 'optimizer'])
+  const { model, optimizer } = readOptions(op, options, ['model', 'optimizer', 'device'])
   const parts = [
     ['model', 'module', model, typeof model?.parameters === 'function'],
     ['optimizer', 'optimizer', optimizer, optimizer?.state instanceof Map],
@@ -168,11 +171,9 @@ function expectOwners(op: string, options: MemoryProfileOptions): void {
 let isProfiling = false // from the call on: it waits before it listens. The log itself refuses other threads
 const mostEvents = 2 ** 22 // 100 MB
 
-async function settled(): Promise<void> {
+async function settled(device: Device): Promise<void> {
   flushReleases()
-  const passed = binding.passed()
-  if (Array.isArray(passed)) throw nativeError(passed)
-  await passed
+  await device.passed()
 }
 
 /** @internal */
@@ -187,17 +188,17 @@ export async function profile(
   if (isProfiling) {
     throw new StateError(op, { problem: 'a profile is under way', action: 'await it before the next one' })
   }
+  const device = deviceOf(options.device ?? Device._default)
   isProfiling = true
   try {
-    await settled()
-    binding.memoryStats()
-    const baseline = scratch[0]!
-    check(binding.memoryControl(4, most))
-    setListening(true)
+    await settled(device)
+    const baseline = memoryStats(device).allocated
+    check(binding.memoryControl(device._code, 4, most))
+    setListening(true, device)
     noteAll(options)
     await fn()
-    await settled()
-    const events = binding.memoryEvents()
+    await settled(device)
+    const events = binding.memoryEvents(device._code)
     if (Array.isArray(events)) throw nativeError(events)
     const missed = scratch[0]!
     if (missed > 0) {
@@ -212,6 +213,6 @@ export async function profile(
   } finally {
     isProfiling = false
     setListening(false)
-    check(binding.memoryControl(4, 0))
+    check(binding.memoryControl(device._code, 4, 0))
   }
 }

@@ -4,7 +4,7 @@
 // this class knows no operator.
 
 import type { Node } from '../autograd/node'
-import { Device } from '../device'
+import type { Device } from '../device'
 import { type DType, dtypeNames, isFloatingCode, itemSizes } from '../dtype'
 import { DTypeError, describeShape, IndexError, StateError } from '../errors'
 import { binding, check, nativeError, scratch } from '../native'
@@ -51,6 +51,8 @@ export class Tensor {
   readonly _dtype: number
   /** @internal native handle */
   readonly _handle: number
+  /** @internal */
+  readonly _device: Device
   /** Gradient that `backward()` accumulated, or null. */
   grad: Tensor | null = null
 
@@ -96,6 +98,7 @@ export class Tensor {
     handle: number,
     shape: Shape,
     dtype: number,
+    device: Device,
     base: Tensor | null = null,
     strides: readonly number[] | null = null,
     offset = 0,
@@ -103,14 +106,15 @@ export class Tensor {
     this._handle = handle
     this.shape = shape
     this._dtype = dtype
+    this._device = device
     this._base = base
     this._strides = strides
     this._offset = offset
   }
 
   /** @internal A tensor around a new handle, owned by the scope that is open. */
-  static _new(handle: number, shape: Shape, dtype: number): Tensor {
-    const tensor = new Tensor(handle, shape, dtype)
+  static _new(handle: number, shape: Shape, dtype: number, device: Device): Tensor {
+    const tensor = new Tensor(handle, shape, dtype, device)
     track(tensor)
     return tensor
   }
@@ -129,7 +133,8 @@ export class Tensor {
     check(binding.view())
     const handle = scratch[0]!
     const contiguous = isContiguous(shape, strides)
-    const view = new Tensor(handle, shape, source._dtype, source._base ?? source, contiguous ? null : strides, offset)
+    const kept = contiguous ? null : strides
+    const view = new Tensor(handle, shape, source._dtype, source._device, source._base ?? source, kept, offset)
     view._version = view._base!._version
     track(view)
     return view
@@ -142,7 +147,7 @@ export class Tensor {
 
   /** Device that holds the elements. */
   get device(): Device {
-    return Device.cpu
+    return this._device
   }
 
   /** Number of dims. */

@@ -48,16 +48,18 @@ class Drained final : public Completion {
 };
 
 // The environment is going (a worker ended, process.exit): skip what it queued, drop its tensors, and wait until the
-// executor has passed both, so that nothing refers to this environment afterwards.
+// executors have passed both, so that nothing refers to this environment afterwards.
 void cleanUp(void* data) {
   auto environment = static_cast<Environment*>(data);
   environment->account.cancelled = true;
   environment->endLog();
   const std::vector<Tensor*> all = environment->handles.takeAll();
-  Stream::cpu().release(all.data(), all.size());
-  Drained drained;
-  Stream::cpu().fence(&environment->account, &drained);
-  drained.wait();
+  releaseAll(all);
+  forEachDevice([&](Device& device) {
+    Drained drained;
+    device.stream.fence(&environment->account, &drained);
+    drained.wait();
+  });
   abandonPending(environment);
   napi_release_threadsafe_function(environment->settle, napi_tsfn_abort);
   delete environment;
@@ -102,6 +104,7 @@ napi_value initialize(napi_env env, napi_value exports) {
       method("view", view),
       method("release", release),
       method("upload", upload),
+      method("transfer", transfer),
       method("read", read),
       method("readSync", readSync),
       method("synchronize", synchronize),
@@ -113,6 +116,8 @@ napi_value initialize(napi_env env, napi_value exports) {
       method("memoryEvents", memoryEvents),
       method("passed", passed),
       method("threads", threads),
+      method("openDevice", openDevice),
+      method("describeCuda", describeCuda),
       method("describe", describe),
   };
   napi_define_properties(env, exports, sizeof methods / sizeof *methods, methods);

@@ -1,6 +1,7 @@
 // The hot path. Everything travels in the environment's scratch buffer of doubles:
 //
-//   dispatch  in   op, context, nIn, nOut, nAttr, inputs..., outputs..., attributes...
+//   dispatch  in   op, context, nIn, nOut, nAttr, device, inputs..., outputs..., attributes...
+//                  the device: its code; needed only where no operand exists yet, -1 else
 //                  an input: a handle, or 0 where an optional one is absent
 //                  an output: an existing handle (overwritten in place)
 //                          or 0, dtype, rank, sizes...   (a new tensor)
@@ -8,6 +9,7 @@
 //                          or -k, dtype                  (a new tensor with the sizes of input k - 1; k <= 4096)
 //             out  the handles of the new outputs, in order
 //   view      in   handle, storage offset, rank, sizes..., strides...      out  handle
+//   transfer  in   handle, device            out  the handle of a copy there, contiguous
 //   release   in   count, handles...
 #include <algorithm>
 #include <cmath>
@@ -47,15 +49,31 @@ void setLayout(TensorView& view, DType dtype, int rank, const double* sizes) {
   view.contiguous = true;
 }
 
+Tensor* newTensor(Device& device) {
+  auto storage = new Storage(&device);
+  auto tensor = new Tensor;
+  tensor->storage = storage;
+  tensor->device = &device;
+  return tensor;
+}
+
+void releaseAll(const std::vector<Tensor*>& tensors) {
+  for (size_t from = 0, to; from < tensors.size(); from = to) {
+    Device* device = tensors[from]->device;
+    for (to = from + 1; to < tensors.size() && tensors[to]->device == device;) ++to;
+    device->stream.release(tensors.data() + from, to - from);
+  }
+}
+
+Device& readDevice(double value) {
+  GRADUS_CHECK(value >= 0 && value < kDeviceKinds * 256, ErrorCode::kDevice, "device: no such device: got code %g",
+               value);
+  return deviceOf(static_cast<int>(value));
+}
+
 namespace {
 
 constexpr int kMany = 4096;
-
-Tensor* newTensor() {
-  auto tensor = new Tensor;
-  tensor->storage = new Storage;
-  return tensor;
-}
 
 class Cursor {
  public:
@@ -75,6 +93,12 @@ class Cursor {
   const double* at_;
   const double* end_;
 };
+
+[[noreturn]] void refuseDevices(const OpInfo& info, const Device& first, const Device& other) {
+  fail(ErrorCode::kDevice,
+       "%s: operands are on different devices: got %s and %s, expected one device; move one of them with to('%s').",
+       info.name, first.name.c_str(), other.name.c_str(), first.name.c_str());
+}
 
 int countIn(double value, int most, const char* what) {
   GRADUS_CHECK(value >= 0 && value <= most, ErrorCode::kNative, "dispatch: %s: got %g, expected 0 to %d", what, value,
@@ -143,6 +167,7 @@ void dispatchCall(Environment& environment) {
   const int nIn = countIn(cursor.next(), kMany, "inputs");
   const int nOut = countIn(cursor.next(), kMany, "outputs");
   const int nAttr = countIn(cursor.next(), kMaxAttrs, "attributes");
+  const double place = cursor.next();
   const OpInfo& info = opInfo(op);
   GRADUS_CHECK(nIn >= info.fewestInputs && nIn <= info.mostInputs && nAttr == info.attributeCount &&
                    (info.outputs == kMany ? nOut >= 1 : nOut == info.outputs),
@@ -157,9 +182,16 @@ void dispatchCall(Environment& environment) {
   if (inViews.size() < static_cast<size_t>(nIn)) inViews.resize(nIn);
   if (outViews.size() < static_cast<size_t>(nOut)) outViews.resize(nOut);
   const double* handles = cursor.take(nIn);
+  Device* device = nullptr;
+  const auto meet = [&](const Tensor* tensor) {
+    if (device == tensor->device) return;
+    if (device != nullptr) refuseDevices(info, *device, *tensor->device);
+    device = tensor->device;
+  };
   for (int i = 0; i < nIn; ++i) {
     in[i] = handles[i] == 0 ? nullptr : environment.find(handles[i], info.name);
     if (in[i]) {
+      meet(in[i]);
       inViews[i] = in[i]->view;
     } else {
       inViews[i].rank = -1;
@@ -172,6 +204,7 @@ void dispatchCall(Environment& environment) {
     if (kind > 0 || kind < -kMany) {
       out[i] = environment.find(std::abs(kind), info.name);
       kinds[i] = kind > 0 ? Output::kExisting : Output::kGradient;
+      meet(out[i]);
       checkTarget(info, out[i]->view);
       outViews[i] = out[i]->view;
     } else {
@@ -195,12 +228,16 @@ void dispatchCall(Environment& environment) {
         const int rank = rankOf(cursor.next());
         setLayout(view, dtype, rank, cursor.take(rank));
       }
+      if (device == nullptr) device = &readDevice(place);
       // Written whole and not read back: its memory is still in the cache of the thread that ended the tensor before.
-      out[i] = newTensor();
+      out[i] = newTensor(*device);
       out[i]->view = view;
       out[i]->storage->bytes = view.bytes();
     }
   }
+  GRADUS_CHECK(device, ErrorCode::kNative, "%s: no tensor says on which device it runs", info.name);
+  GRADUS_CHECK(device->kernels[op], ErrorCode::kNative, "%s: no kernel on %s; move the operands to cpu with to('cpu')",
+               info.name, device->name.c_str());
   double attributes[kMaxAttrs];
   std::copy_n(cursor.take(nAttr), nAttr, attributes);
   const OpCall call{info.name, inViews.data(), outViews.data(), attributes, nIn, nOut, nAttr, nullptr};
@@ -211,7 +248,7 @@ void dispatchCall(Environment& environment) {
     if (kinds[i] == Output::kNew) *result++ = environment.handles.add(out[i]);
   }
   fresh.keep();
-  Stream::cpu().run(&environment.account, op, context, in.data(), nIn, out.data(), kinds, nOut, attributes, nAttr);
+  device->stream.run(&environment.account, op, context, in.data(), nIn, out.data(), kinds, nOut, attributes, nAttr);
 }
 
 void makeView(Environment& environment) {
@@ -245,6 +282,7 @@ void makeView(Environment& environment) {
                static_cast<long long>(highest), static_cast<long long>(elements));
   tensor->offset = view.numel > 0 ? offset : 0;  // of an empty view it may lie outside
   tensor->storage = base->storage;
+  tensor->device = base->device;
   const double handle = environment.handles.add(tensor.get());
   base->storage->references.fetch_add(1, std::memory_order_relaxed);
   tensor.release();
@@ -280,7 +318,7 @@ napi_value release(napi_env env, napi_callback_info info) {
     for (int64_t i = 0; i < count; ++i) {
       if (Tensor* tensor = environment->handles.remove(handles[i])) gone.push_back(tensor);
     }
-    if (!gone.empty()) Stream::cpu().release(gone.data(), gone.size());
+    releaseAll(gone);
     return nullptr;
   });
 }

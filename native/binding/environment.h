@@ -8,8 +8,8 @@
 #include <memory>
 #include <unordered_set>
 
+#include "../core/device.h"
 #include "../core/handles.h"
-#include "../core/stream.h"
 
 namespace gradus::binding {
 
@@ -25,11 +25,11 @@ struct Environment {
   napi_threadsafe_function settle = nullptr;  // resolves promises on the JavaScript thread
   std::unordered_set<PendingRead*> pending;
   std::vector<Tensor*> in, out;  // reused by dispatch
-  bool logging = false;          // it began the log of the allocator
+  Allocator* logging = nullptr;  // the one whose log it began
 
   void endLog() {
-    if (logging) hostAllocator().stopLog();
-    logging = false;
+    if (logging) logging->stopLog();
+    logging = nullptr;
   }
 
   Tensor* find(double handle, const char* what) const {
@@ -64,7 +64,12 @@ napi_value guarded(napi_env env, const Body& body) noexcept {
 // Scratch numbers come from JavaScript and are not trusted.
 int64_t readSize(double value, const char* what);
 DType readDType(double value);
+Device& readDevice(double value);
+Device& deviceArgument(napi_env env, napi_value value);
 void setLayout(TensorView& view, DType dtype, int rank, const double* sizes);  // contiguous
+
+Tensor* newTensor(Device& device);                     // with a storage that its first operation fills
+void releaseAll(const std::vector<Tensor*>& tensors);  // on the streams of their devices
 
 // dispatch.cc
 napi_value dispatch(napi_env env, napi_callback_info info);
@@ -72,6 +77,7 @@ napi_value view(napi_env env, napi_callback_info info);
 napi_value release(napi_env env, napi_callback_info info);
 // transfer.cc
 napi_value upload(napi_env env, napi_callback_info info);
+napi_value transfer(napi_env env, napi_callback_info info);
 napi_value read(napi_env env, napi_callback_info info);
 napi_value readSync(napi_env env, napi_callback_info info);
 napi_value synchronize(napi_env env, napi_callback_info info);
@@ -86,6 +92,8 @@ napi_value memoryControl(napi_env env, napi_callback_info info);
 napi_value memoryNote(napi_env env, napi_callback_info info);
 napi_value memoryEvents(napi_env env, napi_callback_info info);
 napi_value threads(napi_env env, napi_callback_info info);
+napi_value describeCuda(napi_env env, napi_callback_info info);
+napi_value openDevice(napi_env env, napi_callback_info info);
 napi_value describe(napi_env env, napi_callback_info info);
 
 }  // namespace gradus::binding

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../cuda/device.h"
 #include "environment.h"
 
 namespace gradus::binding {
@@ -22,6 +23,12 @@ napi_value number(napi_env env, double value) {
 
 }  // namespace
 
+Device& deviceArgument(napi_env env, napi_value value) {
+  double code = -1;
+  napi_get_value_double(env, value, &code);
+  return readDevice(code);
+}
+
 // [{ name, attributes, fewestInputs, mostInputs, outputs }, ...] in the order of ids.
 napi_value opTable(napi_env env, napi_callback_info) {
   napi_value table = nullptr;
@@ -40,48 +47,52 @@ napi_value opTable(napi_env env, napi_callback_info) {
   return table;
 }
 
-// Writes allocated, reserved, maxAllocated, limit, allocations and this environment's live tensors to the scratch
-// buffer.
+// memoryStats(device): writes allocated, reserved, maxAllocated, limit, allocations and this environment's live
+// tensors, of all devices, to the scratch buffer.
 napi_value memoryStats(napi_env env, napi_callback_info info) {
-  Environment* environment = environmentOf(env, info);
-  const MemoryStats stats = hostAllocator().stats();
-  const double values[] = {static_cast<double>(stats.allocated),    static_cast<double>(stats.reserved),
-                           static_cast<double>(stats.maxAllocated), static_cast<double>(stats.limit),
-                           static_cast<double>(stats.allocations),  static_cast<double>(environment->handles.live())};
-  std::copy(std::begin(values), std::end(values), environment->scratch);
-  return nullptr;
+  napi_value args[1];
+  Environment* environment = environmentOf(env, info, 1, args);
+  return guarded(env, [&]() -> napi_value {
+    const MemoryStats stats = deviceArgument(env, args[0]).memory.stats();
+    const double values[] = {static_cast<double>(stats.allocated),    static_cast<double>(stats.reserved),
+                             static_cast<double>(stats.maxAllocated), static_cast<double>(stats.limit),
+                             static_cast<double>(stats.allocations),  static_cast<double>(environment->handles.live())};
+    std::copy(std::begin(values), std::end(values), environment->scratch);
+    return nullptr;
+  });
 }
 
-// memoryControl(what, value): 0 resets the peak, 1 trims, 2 sets the limit in bytes (0: the system's), 3 tells V8 how
-// many more bytes (or fewer) unreleased tensors of this environment hold, 4 begins the log, with room for so many
+// memoryControl(device, what, value): 0 resets the peak, 1 trims, 2 sets the limit in bytes (0: the system's), 3 tells
+// V8 how many more bytes (or fewer) unreleased tensors of this environment hold, 4 begins the log, with room for so many
 // events, or ends (0) the one that this environment began.
 napi_value memoryControl(napi_env env, napi_callback_info info) {
-  napi_value args[2];
-  Environment* environment = environmentOf(env, info, 2, args);
+  napi_value args[3];
+  Environment* environment = environmentOf(env, info, 3, args);
   return guarded(env, [&]() -> napi_value {
+    Allocator& memory = deviceArgument(env, args[0]).memory;
     int32_t what = -1;
     double value = 0;
-    napi_get_value_int32(env, args[0], &what);
-    napi_get_value_double(env, args[1], &value);
+    napi_get_value_int32(env, args[1], &what);
+    napi_get_value_double(env, args[2], &value);
     GRADUS_CHECK(std::abs(value) < 0x1p63, ErrorCode::kNative, "memoryControl: not a number of bytes: got %g", value);
     int64_t total;
     switch (what) {
       case 0:
-        hostAllocator().resetPeak();
+        memory.resetPeak();
         break;
       case 1:
-        hostAllocator().trim();
+        memory.trim();
         break;
       case 2:
-        hostAllocator().setLimit(value > 0 ? static_cast<uint64_t>(value) : 0);
+        memory.setLimit(value > 0 ? static_cast<uint64_t>(value) : 0);
         break;
       case 3:
         napi_adjust_external_memory(env, static_cast<int64_t>(value), &total);
         break;
       case 4:
         if (value > 0) {
-          hostAllocator().startLog(static_cast<size_t>(value));
-          environment->logging = true;
+          memory.startLog(static_cast<size_t>(value));
+          environment->logging = &memory;
         } else {
           environment->endLog();
         }
@@ -93,27 +104,30 @@ napi_value memoryControl(napi_env env, napi_callback_info info) {
   });
 }
 
-// memoryNote(what): queues a note for the log about the tensor whose handle is in the scratch buffer, or about none
-// (0).
+// memoryNote(device, what): queues a note for the log about the tensor whose handle is in the scratch buffer, or about
+// none (0). A tensor of another device is passed over.
 napi_value memoryNote(napi_env env, napi_callback_info info) {
-  napi_value args[1];
-  Environment* environment = environmentOf(env, info, 1, args);
+  napi_value args[2];
+  Environment* environment = environmentOf(env, info, 2, args);
   return guarded(env, [&]() -> napi_value {
+    Device& device = deviceArgument(env, args[0]);
     uint32_t what = 0;
-    napi_get_value_uint32(env, args[0], &what);
+    napi_get_value_uint32(env, args[1], &what);
     const double handle = environment->scratch[0];
-    Stream::cpu().note(handle == 0 ? nullptr : environment->find(handle, "memoryNote"), what);
+    Tensor* tensor = handle == 0 ? nullptr : environment->find(handle, "memoryNote");
+    if (tensor == nullptr || tensor->device == &device) device.stream.note(tensor, what);
     return nullptr;
   });
 }
 
-// The log so far, as a Float64Array of kind, context, address, bytes for each event. Writes the number of events that
-// found no room to the scratch buffer.
+// memoryEvents(device): the log so far, as a Float64Array of kind, context, address, bytes for each event. Writes the
+// number of events that found no room to the scratch buffer.
 napi_value memoryEvents(napi_env env, napi_callback_info info) {
-  Environment* environment = environmentOf(env, info);
+  napi_value args[1];
+  Environment* environment = environmentOf(env, info, 1, args);
   return guarded(env, [&]() -> napi_value {
     uint64_t missed = 0;
-    const std::vector<MemoryEvent> events = hostAllocator().events(&missed);
+    const std::vector<MemoryEvent> events = deviceArgument(env, args[0]).memory.events(&missed);
     environment->scratch[0] = static_cast<double>(missed);
     napi_value buffer, array = nullptr;
     void* data = nullptr;
@@ -140,6 +154,21 @@ napi_value threads(napi_env env, napi_callback_info info) {
     napi_get_value_int32(env, args[0], &n);
     if (n > 0) cpuBackend().setNumThreads(n);
     return number(env, cpuBackend().numThreads());
+  });
+}
+
+// JSON, see native/cuda/describe.cc.
+napi_value describeCuda(napi_env env, napi_callback_info) {
+  return guarded(env, [&]() -> napi_value { return text(env, cuda::describe().c_str()); });
+}
+
+// openDevice(device): fails where there is none.
+napi_value openDevice(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  environmentOf(env, info, 1, args);
+  return guarded(env, [&]() -> napi_value {
+    deviceArgument(env, args[0]);
+    return nullptr;
   });
 }
 

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <cstring>
 
+#include "../core/parcel.h"
 #include "environment.h"
 
 namespace gradus::binding {
@@ -74,6 +75,16 @@ PendingRead* makePending(napi_env env, Environment* environment, napi_value* pro
   return pending;
 }
 
+// A new tensor, whose handle is left in the scratch buffer.
+Tensor* addTensor(Environment& environment, Device& device, const TensorView& view) {
+  environment.handles.makeRoom(1);
+  Tensor* tensor = newTensor(device);
+  tensor->view = view;
+  tensor->storage->bytes = view.bytes();
+  environment.scratch[0] = environment.handles.add(tensor);
+  return tensor;
+}
+
 }  // namespace
 
 void settlePending(napi_env env, napi_value, void*, void* data) {
@@ -98,29 +109,46 @@ void abandonPending(Environment* environment) {
   environment->pending.clear();
 }
 
-// upload(bytes): scratch holds dtype, rank, sizes...; leaves the handle. The bytes are copied before it returns.
+// upload(bytes): scratch holds device, dtype, rank, sizes...; leaves the handle. The bytes are copied before it
+// returns.
 napi_value upload(napi_env env, napi_callback_info info) {
   napi_value args[1];
   Environment* environment = environmentOf(env, info, 1, args);
   return guarded(env, [&]() -> napi_value {
     const HostBytes host = hostBytes(env, args[0], "upload");
     const double* scratch = environment->scratch;
-    const DType dtype = readDType(scratch[0]);
-    const int64_t rank = readSize(scratch[1], "upload");
+    Device& device = readDevice(scratch[0]);
+    const DType dtype = readDType(scratch[1]);
+    const int64_t rank = readSize(scratch[2], "upload");
     GRADUS_CHECK(rank <= kMaxRank, ErrorCode::kShape, "tensor: too many dims: got %lld, expected at most %d",
                  static_cast<long long>(rank), kMaxRank);
-    auto tensor = std::make_unique<Tensor>();
-    setLayout(tensor->view, dtype, static_cast<int>(rank), scratch + 2);
-    GRADUS_CHECK(host.bytes == tensor->view.bytes(), ErrorCode::kShape, "upload: got %zu bytes, expected %zu",
-                 host.bytes, tensor->view.bytes());
-    auto storage = std::make_unique<Storage>();
-    storage->bytes = host.bytes;
-    storage->memory = hostAllocator().allocate(host.bytes, 0);
-    if (host.bytes > 0) std::memcpy(storage->memory.data, host.data, host.bytes);
-    tensor->storage = storage.get();
-    environment->scratch[0] = environment->handles.add(tensor.get());
-    storage.release();
-    tensor.release();
+    TensorView view;
+    setLayout(view, dtype, static_cast<int>(rank), scratch + 3);
+    GRADUS_CHECK(host.bytes == view.bytes(), ErrorCode::kShape, "upload: got %zu bytes, expected %zu", host.bytes,
+                 view.bytes());
+    auto parcel = std::make_shared<Parcel>(device, host.bytes, 0);
+    if (host.bytes > 0) std::memcpy(parcel->data(), host.data, host.bytes);
+    parcel->fill(nullptr);
+    Tensor* tensor = addTensor(*environment, device, view);
+    device.stream.receive(&environment->account, tensor, std::move(parcel));
+    return nullptr;
+  });
+}
+
+// transfer(): scratch holds a handle and a device; leaves the handle of a contiguous copy there.
+napi_value transfer(napi_env env, napi_callback_info info) {
+  Environment* environment = environmentOf(env, info);
+  return guarded(env, [&]() -> napi_value {
+    Tensor* source = environment->find(environment->scratch[0], "to");
+    Device& device = readDevice(environment->scratch[1]);
+    TensorView view = source->view;
+    double sizes[kMaxRank];
+    std::copy_n(view.sizes, std::max<int>(view.rank, 0), sizes);
+    setLayout(view, view.dtype, view.rank, sizes);
+    auto parcel = std::make_shared<Parcel>(device, view.bytes(), 0);
+    Tensor* tensor = addTensor(*environment, device, view);
+    source->device->stream.send(&environment->account, source, parcel);
+    device.stream.receive(&environment->account, tensor, std::move(parcel));
     return nullptr;
   });
 }
@@ -138,7 +166,7 @@ napi_value read(napi_env env, napi_callback_info info) {
     PendingRead* pending = makePending(env, environment, &promise);
     if (pending == nullptr) return nullptr;
     napi_create_reference(env, args[0], 1, &pending->target);
-    Stream::cpu().read(&environment->account, tensor, host.data, pending);
+    tensor->device->stream.read(&environment->account, tensor, host.data, pending);
     return promise;
   });
 }
@@ -152,40 +180,46 @@ napi_value readSync(napi_env env, napi_callback_info info) {
     GRADUS_CHECK(host.bytes == tensor->view.bytes(), ErrorCode::kShape, "read: got room for %zu bytes, expected %zu",
                  host.bytes, tensor->view.bytes());
     Blocking blocking;
-    Stream::cpu().read(&environment->account, tensor, host.data, &blocking);
+    tensor->device->stream.read(&environment->account, tensor, host.data, &blocking);
     const auto failure = blocking.wait();
     return failure ? failureValue(env, *failure) : nullptr;
   });
 }
 
+// synchronize(device): a promise that settles when everything queued on the device so far has run.
 napi_value synchronize(napi_env env, napi_callback_info info) {
-  Environment* environment = environmentOf(env, info);
+  napi_value args[1];
+  Environment* environment = environmentOf(env, info, 1, args);
   return guarded(env, [&]() -> napi_value {
+    Device& device = deviceArgument(env, args[0]);
     napi_value promise = nullptr;
     PendingRead* pending = makePending(env, environment, &promise);
     if (pending == nullptr) return nullptr;
-    Stream::cpu().fence(&environment->account, pending);
+    device.stream.fence(&environment->account, pending);
     return promise;
   });
 }
 
-// passed(): a promise that settles when everything queued so far has run, and reports no error.
+// passed(device): a promise that settles when everything queued so far has run, and reports no error.
 napi_value passed(napi_env env, napi_callback_info info) {
-  Environment* environment = environmentOf(env, info);
+  napi_value args[1];
+  Environment* environment = environmentOf(env, info, 1, args);
   return guarded(env, [&]() -> napi_value {
+    Device& device = deviceArgument(env, args[0]);
     napi_value promise = nullptr;
     PendingRead* pending = makePending(env, environment, &promise);
     if (pending == nullptr) return nullptr;
-    Stream::cpu().fence(nullptr, pending);
+    device.stream.pass(&environment->account, pending);
     return promise;
   });
 }
 
 napi_value synchronizeSync(napi_env env, napi_callback_info info) {
-  Environment* environment = environmentOf(env, info);
+  napi_value args[1];
+  Environment* environment = environmentOf(env, info, 1, args);
   return guarded(env, [&]() -> napi_value {
     Blocking blocking;
-    Stream::cpu().fence(&environment->account, &blocking);
+    deviceArgument(env, args[0]).stream.fence(&environment->account, &blocking);
     const auto failure = blocking.wait();
     return failure ? failureValue(env, *failure) : nullptr;
   });

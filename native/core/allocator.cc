@@ -1,12 +1,7 @@
 #include "allocator.h"
 
-#include <sys/mman.h>
-#include <sys/sysinfo.h>
-
 #include <algorithm>
 #include <bit>
-#include <cstdio>
-#include <cstdlib>
 #include <string>
 
 #include "error.h"
@@ -54,20 +49,6 @@ size_t bytesOf(int sizeClass) {
   return 64 * ((size_t{1} << log) + step * (sizeClass % 4 + 1));
 }
 
-// What this process may use: physical memory, or the container's limit where that is lower.
-uint64_t systemLimit() {
-  struct sysinfo info;
-  uint64_t limit = sysinfo(&info) == 0 ? static_cast<uint64_t>(info.totalram) * info.mem_unit : UINT64_MAX;
-  for (const char* path : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
-    if (FILE* file = std::fopen(path, "re")) {
-      unsigned long long bytes = 0;
-      if (std::fscanf(file, "%llu", &bytes) == 1 && bytes > 0) limit = std::min<uint64_t>(limit, bytes);
-      std::fclose(file);
-    }
-  }
-  return limit / 100 * 95;  // the rest of the process needs some too
-}
-
 constexpr size_t roundUp(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 
 // AddressSanitizer knows what malloc hands out, but not what is handed out here: it is told, and each allocation gets
@@ -88,12 +69,7 @@ bool Allocator::BySize::operator()(const Block* a, const Block* b) const {
   return a->bytes != b->bytes ? a->bytes < b->bytes : a->data < b->data;
 }
 
-Allocator::Allocator() : nextSegment_(kFirstSegment), limit_(systemLimit()) {}
-
-Allocator& hostAllocator() {
-  static Allocator* allocator = new Allocator;
-  return *allocator;
-}
+Allocator::Allocator(MemorySource& source) : source_(source), nextSegment_(kFirstSegment), limit_(source.limit()) {}
 
 Allocation Allocator::allocate(size_t bytes, uint32_t context, MemoryEvent::Kind kind) {
   if (bytes == 0) return {};
@@ -105,14 +81,14 @@ Allocation Allocator::allocate(size_t bytes, uint32_t context, MemoryEvent::Kind
   }
   Allocation result{nullptr, nullptr, bytes};
   const size_t taken = bytes + kRedZone;
-  if (taken <= kSmall) {
+  if (taken <= kSmall && source_.keeps()) {
     result.data = takeSmall(classOf(taken));
   } else {
-    result.block = takeLarge(roundUp(taken, kPage));
+    result.block = takeLarge(source_.keeps() ? roundUp(taken, kPage) : taken);
     result.block->context = context;
     result.data = result.block->data;
   }
-  permit(result.data, bytes);
+  if (source_.addressable()) permit(result.data, bytes);
   allocated_ += bytes;
   ++count_;
   peak_ = std::max(peak_, allocated_);
@@ -125,7 +101,7 @@ void Allocator::release(const Allocation& allocation) {
   std::lock_guard lock(mutex_);
   allocated_ -= allocation.bytes;
   if (log_.on()) log_.add(MemoryEvent::kRelease, allocation.data, allocation.bytes, 0);
-  forbid(allocation.data, allocation.bytes);
+  if (source_.addressable()) forbid(allocation.data, allocation.bytes);
   if (allocation.block == nullptr) {
     smallFree_[classOf(allocation.bytes + kRedZone)].push_back(allocation.data);
     return;
@@ -148,6 +124,7 @@ void Allocator::release(const Allocation& allocation) {
     block = previous;
   }
   free_.insert(block);
+  if (!source_.keeps()) trimLocked();
 }
 
 void* Allocator::takeSmall(int sizeClass) {
@@ -181,23 +158,17 @@ Block* Allocator::takeLarge(size_t bytes) {
 
 // Address space is cheap and only touched pages are resident, so segments grow with use.
 Block* Allocator::growFor(size_t bytes) {
-  const size_t size = std::max(nextSegment_, roundUp(bytes, kHugePage));
-  void* base =
-      mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (base == MAP_FAILED) {
+  const size_t size = source_.keeps() ? std::max(nextSegment_, roundUp(bytes, kHugePage)) : bytes;
+  void* base = source_.take(size);
+  if (base == nullptr) {
     trimLocked();
-    base = mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base == MAP_FAILED) outOfMemory(bytes, "the system refused it");
+    base = source_.take(size);
+    if (base == nullptr) outOfMemory(bytes, "the system refused it");
   }
-  // Huge pages need their alignment; what sticks out at both ends is given back.
   char* start = static_cast<char*>(base);
-  char* aligned = reinterpret_cast<char*>(roundUp(reinterpret_cast<size_t>(start), kHugePage));
-  if (aligned > start) munmap(start, aligned - start);
-  if (const size_t tail = kHugePage - (aligned - start); tail > 0) munmap(aligned + size, tail);
-  madvise(aligned, size, MADV_HUGEPAGE);
-  forbid(aligned, size);
-  Block* block = new Block{aligned, size, nullptr, nullptr, true, 0};
-  segments_.push_back({aligned, size, block});
+  if (source_.addressable()) forbid(start, size);
+  Block* block = new Block{start, size, nullptr, nullptr, true, 0};
+  segments_.push_back({start, size, block});
   free_.insert(block);
   reserved_ += size;
   nextSegment_ = std::min(kLargestSegment, nextSegment_ * 2);
@@ -214,16 +185,12 @@ void Allocator::trimLocked() {
     if (!segment.first->free || segment.first->next != nullptr) return false;
     free_.erase(segment.first);
     delete segment.first;
-    permit(segment.base, segment.bytes);
-    munmap(segment.base, segment.bytes);
+    if (source_.addressable()) permit(segment.base, segment.bytes);
+    source_.give(segment.base, segment.bytes);
     reserved_ -= segment.bytes;
     return true;
   });
-  for (Block* block : free_) {
-    char* from = reinterpret_cast<char*>(roundUp(reinterpret_cast<size_t>(block->data), kPage));
-    char* to = reinterpret_cast<char*>(reinterpret_cast<size_t>(block->data + block->bytes) / kPage * kPage);
-    if (to > from) madvise(from, to - from, MADV_DONTNEED);
-  }
+  for (Block* block : free_) source_.discard(block->data, block->bytes);
 }
 
 MemoryStats Allocator::stats() {
@@ -238,7 +205,7 @@ void Allocator::resetPeak() {
 
 void Allocator::setLimit(uint64_t bytes) {
   std::lock_guard lock(mutex_);
-  limit_ = bytes > 0 ? bytes : systemLimit();
+  limit_ = bytes > 0 ? bytes : source_.limit();
 }
 
 void Allocator::startLog(size_t most) {

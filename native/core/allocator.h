@@ -1,4 +1,4 @@
-// The caching allocator of host memory.
+// The caching allocator of a device's memory. It keeps its books in host memory and never touches what it hands out.
 //
 // A training step asks for the same sizes again and again, so memory is kept between steps: no page faults, no calls
 // into the kernel. Small requests come from size classes, large ones from segments that are split best-fit and
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "memory_log.h"
+#include "memory_source.h"
 
 namespace gradus {
 
@@ -20,7 +21,7 @@ struct Block;
 
 struct Allocation {
   void* data = nullptr;
-  Block* block = nullptr;  // null for small allocations
+  Block* block = nullptr;  // null for those of size classes
   size_t bytes = 0;        // as asked for
 };
 
@@ -33,7 +34,7 @@ class Allocator {
  public:
   static constexpr size_t kAlignment = 64;
 
-  Allocator();
+  explicit Allocator(MemorySource& source);
   // Throws Error(kOutOfMemory). `context` tags the allocation for out-of-memory reports.
   Allocation allocate(size_t bytes, uint32_t context, MemoryEvent::Kind kind = MemoryEvent::kTensor);
   void release(const Allocation& allocation);
@@ -43,8 +44,8 @@ class Allocator {
   // Gives memory that is not in use back to the system.
   void trim();
 
-  // The log of everything that passes here, for profiles; off by default. One at a time: throws Error(kState) when it is
-  // on. Events beyond `most` are only counted.
+  // The log of everything that passes here, for profiles; off by default. One at a time: throws Error(kState) when it
+  // is on. Events beyond `most` are only counted.
   void startLog(size_t most);
   void stopLog();
   void note(const void* address, size_t bytes, uint32_t what);
@@ -66,6 +67,7 @@ class Allocator {
   void trimLocked();
   [[noreturn]] void outOfMemory(size_t bytes, const char* why);
 
+  MemorySource& source_;
   std::mutex mutex_;
   std::vector<void*> smallFree_[64];
   std::set<Block*, BySize> free_;
@@ -74,7 +76,5 @@ class Allocator {
   MemoryLog log_;
   uint64_t allocated_ = 0, reserved_ = 0, peak_ = 0, limit_ = 0, count_ = 0;
 };
-
-Allocator& hostAllocator();  // one a process, never destroyed
 
 }  // namespace gradus

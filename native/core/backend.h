@@ -1,5 +1,6 @@
-// What a device's library offers to the core. The CPU backend is loaded at run time so that libgomp, which reads its
-// settings once when it loads, sees the ones that suit a guest in somebody's process (load() in backend.cc).
+// The table of operators, and what the CPU backend's library offers to the core. It is loaded at run time so that
+// libgomp, which reads its settings once when it loads, sees the ones that suit a guest in somebody's process (load()
+// in backend.cc).
 #pragma once
 
 #include "op.h"

@@ -1,16 +1,16 @@
-#include "storage.h"
+#include "device.h"
 
 namespace gradus {
 
 void materialize(Storage& storage) {
   if (storage.memory.data == nullptr && storage.bytes > 0) {
-    storage.memory = hostAllocator().allocate(storage.bytes, storage.context);
+    storage.memory = storage.device->memory.allocate(storage.bytes, storage.context);
   }
 }
 
 void dropReference(Storage* storage) {
   if (storage->references.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-    hostAllocator().release(storage->memory);
+    storage->device->memory.release(storage->memory);
     delete storage;
   }
 }

@@ -11,6 +11,8 @@
 
 namespace gradus {
 
+class Device;
+
 // Why the contents of a storage do not exist: the first operation that failed on the way to it.
 struct Failure {
   ErrorCode code;
@@ -19,6 +21,8 @@ struct Failure {
 };
 
 struct Storage : Recycled<Storage> {
+  explicit Storage(Device* device) : device(device) {}
+  Device* const device;
   Allocation memory;  // empty until the operation that makes it runs
   size_t bytes = 0;
   std::atomic<int32_t> references{1};
@@ -32,6 +36,7 @@ struct Tensor : Recycled<Tensor> {
   TensorView view;  // data is filled in when an operation runs
   int64_t offset = 0;
   Storage* storage = nullptr;
+  Device* device = nullptr;  // the storage's: calls look at it while the executor writes to the storage
 };
 
 // Called by the executor only.

@@ -6,6 +6,8 @@
 #include <new>
 #include <thread>
 
+#include "parcel.h"
+
 namespace gradus {
 
 namespace {
@@ -25,16 +27,17 @@ inline void pause() {
 // Scratch of one operation, given back when it returns.
 class CallWorkspace final : public Workspace {
  public:
-  explicit CallWorkspace(uint32_t context) : context_(context) {}
+  CallWorkspace(Allocator& memory, uint32_t context) : memory_(memory), context_(context) {}
   ~CallWorkspace() {
-    for (const Allocation& each : taken_) hostAllocator().release(each);
+    for (const Allocation& each : taken_) memory_.release(each);
   }
   void* take(size_t bytes) override {
-    taken_.push_back(hostAllocator().allocate(bytes > 0 ? bytes : 1, context_, MemoryEvent::kWorkspace));
+    taken_.push_back(memory_.allocate(bytes > 0 ? bytes : 1, context_, MemoryEvent::kWorkspace));
     return taken_.back().data;
   }
 
  private:
+  Allocator& memory_;
   uint32_t context_;
   std::vector<Allocation> taken_;
 };
@@ -65,12 +68,36 @@ std::shared_ptr<const Failure> describeCurrentException(uint32_t context) {
 
 }  // namespace
 
-Stream& Stream::cpu() {
-  static Stream* stream = new Stream;
-  return *stream;
+void Account::note(const Device& device, std::shared_ptr<const Failure> failure) {
+  std::lock_guard lock(mutex_);
+  const auto ofDevice = [&](const Noted& each) { return each.device == &device; };
+  if (std::none_of(unreported_.begin(), unreported_.end(), ofDevice)) {
+    unreported_.push_back({&device, std::move(failure)});
+  }
 }
 
-Stream::Stream() : ring_(new (std::align_val_t{64}) char[kRing]) {
+std::shared_ptr<const Failure> Account::take(const Device& device) {
+  std::lock_guard lock(mutex_);
+  const auto found =
+      std::find_if(unreported_.begin(), unreported_.end(), [&](const Noted& each) { return each.device == &device; });
+  if (found == unreported_.end()) return nullptr;
+  std::shared_ptr<const Failure> failure = std::move(found->failure);
+  unreported_.erase(found);
+  return failure;
+}
+
+std::shared_ptr<const Failure> Account::takeFor(const Device& device, std::shared_ptr<const Failure> failure) {
+  std::lock_guard lock(mutex_);
+  if (failure) {  // the user knows now, and one mistake often fails twice
+    std::erase_if(unreported_, [&](const Noted& each) { return each.device == &device || each.failure == failure; });
+  } else if (!unreported_.empty()) {
+    failure = std::move(unreported_.front().failure);
+    unreported_.erase(unreported_.begin());
+  }
+  return failure;
+}
+
+Stream::Stream(Device& device) : device_(device), ring_(new (std::align_val_t{64}) char[kRing]) {
   std::thread([this] { loop(); }).detach();
 }
 
@@ -124,7 +151,7 @@ char* append(char* at, const T* from, size_t count) {
 
 void Stream::run(Account* account, int op, uint32_t context, Tensor* const* in, int nIn, Tensor* const* out,
                  const Output* kinds, int nOut, const double* attr, int nAttr) {
-  if (isIdle() && isSmall(op, out, nOut)) {
+  if (device_.kind == DeviceKind::kCpu && isIdle() && isSmall(op, out, nOut)) {
     std::lock_guard lock(producer_);
     if (isIdle()) {
       performed_ = true;
@@ -167,30 +194,36 @@ void Stream::release(Tensor* const* tensors, size_t count) {
   }
 }
 
-void Stream::read(Account* account, Tensor* tensor, void* target, Completion* completion) {
-  const size_t bytes = aligned(sizeof(Header) + 3 * sizeof(void*));
+// A command whose body is a few pointers.
+template <class... Parts>
+void Stream::queue(Kind kind, Account* account, uint32_t context, Parts... parts) {
+  const void* body[] = {parts...};
+  const size_t bytes = aligned(sizeof(Header) + sizeof body);
   char* at = reserve(bytes);
-  new (at) Header{static_cast<uint32_t>(bytes), Kind::kRead, 0, 0, 0, 0, 0, account};
-  const void* body[] = {tensor, target, completion};
+  new (at) Header{static_cast<uint32_t>(bytes), kind, 0, 0, 0, 0, context, account};
   std::memcpy(at + sizeof(Header), body, sizeof body);
   publish(bytes);
 }
 
-void Stream::note(Tensor* tensor, uint32_t what) {
-  const size_t bytes = aligned(sizeof(Header) + sizeof(void*));
-  char* at = reserve(bytes);
-  new (at) Header{static_cast<uint32_t>(bytes), Kind::kNote, 0, 0, 0, 0, what, nullptr};
-  std::memcpy(at + sizeof(Header), &tensor, sizeof tensor);
-  publish(bytes);
+void Stream::read(Account* account, Tensor* tensor, void* target, Completion* completion) {
+  queue(Kind::kRead, account, 0, tensor, target, completion);
 }
 
-void Stream::fence(Account* account, Completion* completion) {
-  const size_t bytes = aligned(sizeof(Header) + sizeof(void*));
-  char* at = reserve(bytes);
-  new (at) Header{static_cast<uint32_t>(bytes), Kind::kFence, 0, 0, 0, 0, 0, account};
-  std::memcpy(at + sizeof(Header), &completion, sizeof completion);
-  publish(bytes);
+void Stream::send(Account* account, Tensor* tensor, SharedParcel parcel) {
+  queue(Kind::kSend, account, 0, tensor, new SharedParcel(std::move(parcel)));
 }
+
+void Stream::receive(Account* account, Tensor* tensor, SharedParcel parcel) {
+  // Nothing queued knows the tensor, so there is nothing to wait for.
+  if (device_.kind == DeviceKind::kCpu && parcel->isFilled()) return executeReceive(account, tensor, parcel);
+  queue(Kind::kReceive, account, 0, tensor, new SharedParcel(std::move(parcel)));
+}
+
+void Stream::note(Tensor* tensor, uint32_t what) { queue(Kind::kNote, nullptr, what, tensor); }
+
+void Stream::fence(Account* account, Completion* completion) { queue(Kind::kFence, account, 0, completion); }
+
+void Stream::pass(Account* account, Completion* completion) { queue(Kind::kPass, account, 0, completion); }
 
 void Stream::loop() {
   for (;;) {
@@ -210,7 +243,7 @@ void Stream::loop() {
         sleeping_.store(true, std::memory_order_seq_cst);
         const auto queued = [&] { return tail_.load(std::memory_order_seq_cst) != head; };
         if (!wake_.wait_for(lock, kIdle, queued)) {
-          hostAllocator().trim();
+          device_.memory.trim();
           wake_.wait(lock, queued);
         }
         sleeping_.store(false, std::memory_order_relaxed);
@@ -230,38 +263,58 @@ void Stream::loop() {
 }
 
 void Stream::execute(const Header& header, const char* body) {
+  const auto part = [&]<class T>(int i, T*) {
+    T* pointer;
+    std::memcpy(&pointer, body + i * sizeof pointer, sizeof pointer);
+    return pointer;
+  };
+  const auto tensor = [&](int i = 0) { return part(i, static_cast<Tensor*>(nullptr)); };
+  const auto parcel = [&] { return std::unique_ptr<SharedParcel>(part(1, static_cast<SharedParcel*>(nullptr))); };
   switch (header.kind) {
     case Kind::kPad:
       return;
     case Kind::kRun:
       return executeRun(header, body);
     case Kind::kRelease:
-      for (int i = 0; i < header.nIn; ++i) {
-        Tensor* tensor;
-        std::memcpy(&tensor, body + i * sizeof tensor, sizeof tensor);
-        destroyTensor(tensor);
-      }
+      for (int i = 0; i < header.nIn; ++i) destroyTensor(tensor(i));
       return;
-    case Kind::kRead:
-      return executeRead(header, body);
+    case Kind::kRead: {
+      auto* completion = part(2, static_cast<Completion*>(nullptr));
+      return copyOut(header.account, header.context, tensor(), part(1, static_cast<char*>(nullptr)),
+                     [this, completion, account = header.account](std::shared_ptr<const Failure> failure) {
+                       completion->done(account->takeFor(device_, std::move(failure)));
+                     });
+    }
+    case Kind::kSend:
+      return executeSend(header, tensor(), *parcel());
+    case Kind::kReceive:
+      return executeReceive(header.account, tensor(), *parcel());
     case Kind::kNote: {
-      Tensor* tensor;
-      std::memcpy(&tensor, body, sizeof tensor);
-      const Allocation memory = tensor ? tensor->storage->memory : Allocation{};
-      hostAllocator().note(memory.data, memory.bytes, header.context);
-      return;
+      const Allocation memory = tensor() ? tensor()->storage->memory : Allocation{};
+      return device_.memory.note(memory.data, memory.bytes, header.context);
     }
     case Kind::kFence: {
-      Completion* completion;
-      std::memcpy(&completion, body, sizeof completion);
-      std::shared_ptr<const Failure> failure;
-      if (header.account) {
-        std::lock_guard lock(header.account->mutex);
-        failure = std::move(header.account->unreported);
-        header.account->unreported = nullptr;
+      auto* completion = part(0, static_cast<Completion*>(nullptr));
+      auto first = header.account->take(device_);
+      try {
+        return device_.passed([completion, first](std::shared_ptr<const Failure> late) {
+          completion->done(first ? first : std::move(late));
+        });
+      } catch (...) {
+        return completion->done(first ? first : describeCurrentException(0));
       }
-      completion->done(std::move(failure));
-      return;
+    }
+    case Kind::kPass: {
+      auto* completion = part(0, static_cast<Completion*>(nullptr));
+      const auto then = [this, completion, account = header.account](std::shared_ptr<const Failure> late) {
+        if (late) account->note(device_, std::move(late));
+        completion->done(nullptr);
+      };
+      try {
+        return device_.passed(then);
+      } catch (...) {
+        return then(describeCurrentException(0));
+      }
     }
   }
 }
@@ -310,15 +363,14 @@ void Stream::perform(const Call& call, Views& views, bool onExecutor) {
         materialize(*call.out[i]->storage);
         fill(views.out[i], *call.out[i]);
       }
-      CallWorkspace workspace(call.context);
-      if (onExecutor) cpuBackend().begin();
-      cpuBackend().kernels[call.op](OpCall{opInfo(call.op).name, views.in.data(), views.out.data(), call.attr, call.nIn,
-                                           call.nOut, call.nAttr, &workspace});
+      CallWorkspace workspace(device_.memory, call.context);
+      const OpCall seen{opInfo(call.op).name, views.in.data(), views.out.data(), call.attr, call.nIn, call.nOut,
+                        call.nAttr,           &workspace};
+      onExecutor ? device_.run(call.op, seen) : device_.kernels[call.op](seen);
       return;
     } catch (...) {
       failure = describeCurrentException(call.context);
-      std::lock_guard lock(call.account->mutex);
-      if (!call.account->unreported) call.account->unreported = failure;
+      call.account->note(device_, failure);
     }
   }
   for (int i = 0; i < call.nOut; ++i) {
@@ -326,44 +378,51 @@ void Stream::perform(const Call& call, Views& views, bool onExecutor) {
   }
 }
 
-void Stream::executeRead(const Header& header, const char* body) {
-  void* parts[3];
-  std::memcpy(parts, body, sizeof parts);
-  auto tensor = static_cast<Tensor*>(parts[0]);
-  auto completion = static_cast<Completion*>(parts[2]);
+// Elements in row-major order to host memory; `then` hears of what failed before and here.
+void Stream::copyOut(Account* account, uint32_t context, Tensor* tensor, void* target, Then then) {
   std::shared_ptr<const Failure> failure = tensor->storage->failure;
-  if (!failure && !header.account->cancelled.load(std::memory_order_relaxed) && tensor->view.numel > 0) {
-    TensorView from, to;
-    fill(from, *tensor);
-    if (from.contiguous) {
-      std::memcpy(parts[1], from.data, from.bytes());
-    } else {
-      to = from;
-      to.data = parts[1];
-      to.contiguous = true;
-      int64_t stride = 1;
-      for (int d = to.rank - 1; d >= 0; --d) {
-        to.strides[d] = stride;
-        stride *= to.sizes[d];
+  if (!failure && !account->cancelled.load(std::memory_order_relaxed) && tensor->view.numel > 0) {
+    try {
+      CallWorkspace workspace(device_.memory, context);
+      TensorView from;
+      fill(from, *tensor);
+      if (!from.contiguous) {
+        TensorView dense = from;
+        dense.data = workspace.take(from.bytes());
+        dense.contiguous = true;
+        int64_t stride = 1;
+        for (int d = dense.rank - 1; d >= 0; --d) {
+          dense.strides[d] = stride;
+          stride *= dense.sizes[d];
+        }
+        device_.run(static_cast<int>(OpId::copy), {"copy", &from, &dense, nullptr, 1, 1, 0, &workspace});
+        from = dense;
       }
-      try {
-        CallWorkspace workspace(header.context);
-        const OpCall call{"copy", &from, &to, nullptr, 1, 1, 0, &workspace};
-        cpuBackend().begin();
-        cpuBackend().kernels[static_cast<int>(OpId::copy)](call);
-      } catch (...) {
-        failure = describeCurrentException(header.context);
-      }
+      return device_.read(from.data, target, from.bytes(), then);
+    } catch (...) {
+      failure = describeCurrentException(context);
     }
   }
-  {
-    // Every wait reports: what failed before it and was read by nobody would else be lost, with all that depends on it.
-    std::lock_guard lock(header.account->mutex);
-    std::shared_ptr<const Failure> unreported = std::move(header.account->unreported);
-    header.account->unreported = nullptr;
-    if (!failure) failure = std::move(unreported);  // else the user knows, and one mistake often fails twice
+  then(std::move(failure));
+}
+
+void Stream::executeSend(const Header& header, Tensor* tensor, const SharedParcel& parcel) {
+  copyOut(header.account, header.context, tensor, parcel->data(),
+          [this, parcel, account = header.account, known = tensor->storage->failure](auto failure) {
+            if (failure && failure != known) account->note(device_, failure);  // the copy may never be read
+            parcel->fill(std::move(failure));
+          });
+}
+
+void Stream::executeReceive(Account* account, Tensor* tensor, const SharedParcel& parcel) {
+  tensor->storage->failure = parcel->wait();
+  if (tensor->storage->failure || parcel->bytes() == 0) return;
+  try {
+    device_.unpack(parcel, *tensor->storage);
+  } catch (...) {
+    tensor->storage->failure = describeCurrentException(0);
+    account->note(device_, tensor->storage->failure);
   }
-  completion->done(std::move(failure));
 }
 
 }  // namespace gradus

@@ -1,16 +1,17 @@
-// The in-order stream of a CPU device: one executor thread that runs queued commands.
+// The in-order stream of a device: one executor thread that runs queued commands.
 //
 // Producers (one JavaScript thread an environment) write commands into a byte ring and return at once. Everything that
 // allocates, frees or touches tensor memory happens on the executor, in queue order, so peak memory equals that of
 // synchronous execution and no tensor needs counting while it is queued. The ring also bounds run-ahead: a producer
 // that is a whole ring ahead waits for room.
 //
-// While the executor has nothing to do, a producer runs small pointwise operations itself: they take less time than the
-// cache lines of a command on their way to another core and back.
+// While the executor of a CPU device has nothing to do, a producer runs small pointwise operations itself: they take
+// less time than the cache lines of a command on their way to another core and back.
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -20,14 +21,32 @@
 
 namespace gradus {
 
-// What an environment (a JavaScript thread) and the executor share.
-struct Account {
-  std::atomic<bool> cancelled{false};         // set when the environment goes: its queued kernels are skipped
-  std::shared_ptr<const Failure> unreported;  // guarded by mutex
-  std::mutex mutex;
+class Device;
+class Parcel;
+
+// What an environment (a JavaScript thread) and the executors share.
+class Account {
+ public:
+  std::atomic<bool> cancelled{false};  // set when the environment goes: its queued kernels are skipped
+
+  // A failure that nobody has read. Only the first on each device is kept.
+  void note(const Device& device, std::shared_ptr<const Failure> failure);
+  // For a wait for a device: what it reports.
+  std::shared_ptr<const Failure> take(const Device& device);
+  // For a read of a tensor there, which failed itself or did not: what it reports. That may have happened on another
+  // device, on which the tensor does not depend: it would else be lost to a loop that reads nothing else.
+  std::shared_ptr<const Failure> takeFor(const Device& device, std::shared_ptr<const Failure> failure);
+
+ private:
+  struct Noted {
+    const Device* device;
+    std::shared_ptr<const Failure> failure;
+  };
+  std::mutex mutex_;
+  std::vector<Noted> unreported_;  // as they came
 };
 
-// Something a producer waits for. `done` runs on the executor; the object must stay alive until it has run.
+// Something a producer waits for. `done` runs on a thread of the device; the object must stay alive until it has run.
 class Completion {
  public:
   virtual void done(std::shared_ptr<const Failure> failure) noexcept = 0;
@@ -45,7 +64,7 @@ enum class Output : uint8_t {
 
 class Stream {
  public:
-  static Stream& cpu();  // one a process, never destroyed
+  explicit Stream(Device& device);
 
   // Operands are owned by their handle tables.
   void run(Account* account, int op, uint32_t context, Tensor* const* in, int nIn, Tensor* const* out,
@@ -53,13 +72,19 @@ class Stream {
   void release(Tensor* const* tensors, size_t count);
   // Copies the tensor's elements in row-major order to `target`, then completes.
   void read(Account* account, Tensor* tensor, void* target, Completion* completion);
+  // Copies the tensor's elements in row-major order into a parcel, which goes to another device.
+  void send(Account* account, Tensor* tensor, std::shared_ptr<Parcel> parcel);
+  // Makes a parcel the contents of a new, contiguous tensor.
+  void receive(Account* account, Tensor* tensor, std::shared_ptr<Parcel> parcel);
   // Writes to the allocator's log, when its time comes, what a tensor is (or, without one, what begins).
   void note(Tensor* tensor, uint32_t what);
-  // Completes when everything queued before has run.
+  // Completes when everything queued before has run, with the first failure on this device that nobody has read.
   void fence(Account* account, Completion* completion);
+  // The same without: whatever failed is left to the next wait.
+  void pass(Account* account, Completion* completion);
 
  private:
-  enum class Kind : uint8_t { kPad, kRun, kRelease, kRead, kNote, kFence };
+  enum class Kind : uint8_t { kPad, kRun, kRelease, kRead, kSend, kReceive, kNote, kFence, kPass };
   struct Header {
     uint32_t bytes;
     Kind kind;
@@ -69,7 +94,6 @@ class Stream {
     Account* account;
   };
 
-  Stream();
   // Everything queued has run; for a holder of producer_ it stays so. What the executor wrote is visible.
   bool isIdle() const {
     const uint64_t tail = tail_.load(std::memory_order_relaxed);
@@ -94,9 +118,15 @@ class Stream {
     std::vector<TensorView> in, out;
   };
   static bool isRefilled(const Call& call, int i);
-  static void perform(const Call& call, Views& views, bool onExecutor);
-  void executeRead(const Header& header, const char* body);
+  void perform(const Call& call, Views& views, bool onExecutor);
+  template <class... Parts>
+  void queue(Kind kind, Account* account, uint32_t context, Parts... parts);
+  void copyOut(Account* account, uint32_t context, Tensor* tensor, void* target,
+               std::function<void(std::shared_ptr<const Failure>)> then);
+  void executeSend(const Header& header, Tensor* tensor, const std::shared_ptr<Parcel>& parcel);
+  void executeReceive(Account* account, Tensor* tensor, const std::shared_ptr<Parcel>& parcel);
 
+  Device& device_;
   static constexpr size_t kRing = 1 << 20;
   std::unique_ptr<char[]> ring_;
   std::mutex producer_;

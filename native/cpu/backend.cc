@@ -30,12 +30,14 @@ constexpr OpFunction kKernels[] = {
 std::atomic<int> wanted{0};   // 0 until lib/native.ts has set it
 std::atomic<int> inForce{0};  // 0: none yet
 
-// OpenMP's setting is the calling thread's own, and oneDNN reads it: so it is applied where kernels run.
+// OpenMP's setting is the calling thread's own, and oneDNN reads it: so it is applied on every executor. They run one
+// kernel at a time.
 void begin() {
+  thread_local int applied = 0;
   const int n = wanted.load(std::memory_order_relaxed);
-  if (n == inForce.load(std::memory_order_relaxed) || n == 0) return;
-  omp_set_num_threads(n);
-  inForce.store(n, std::memory_order_relaxed);
+  if (n == 0) return;
+  if (n != applied) omp_set_num_threads(applied = n);
+  if (n != inForce.load(std::memory_order_relaxed)) inForce.store(n, std::memory_order_relaxed);
 }
 
 int wantedThreads() { return wanted.load(std::memory_order_relaxed); }

@@ -2,7 +2,7 @@
 // the compiler vectorizes.
 #include <hwy/cache_control.h>
 
-#include "element.h"
+#include "../core/element.h"
 #include "spans.h"
 
 #undef HWY_TARGET_INCLUDE

@@ -5,27 +5,10 @@
 #include <limits>
 #include <type_traits>
 
+#include "../core/folds.h"
 #include "spans.h"
 
 namespace gradus::cpu {
-
-enum class Fold {
-  kSum,
-  kSquares,
-  kCenteredSquares,  // (x - param)^2
-  kExponential,      // e^(x - param)
-  kAbsolute,
-  kPower,            // |x|^param
-  kNonzero,          // how many
-  kProduct,
-  kMaximum,          // NaN wins
-  kMinimum,
-  kAbsoluteMaximum,
-  kAbsoluteMinimum,
-  kAny,
-  kAll,
-  kCount
-};
 
 template <class C>
 struct FoldSet {

@@ -5,7 +5,7 @@
 // and the bits do not depend on their number. 16-bit floats are summed in float32 and rounded once.
 #include <atomic>
 
-#include "element.h"
+#include "../core/element.h"
 #include "views.h"
 
 namespace gradus::cpu {

@@ -1,5 +1,5 @@
 // Putting tensors together and picking their parts: cat, triangles, positions of what is not zero.
-#include "element.h"
+#include "../core/element.h"
 #include "views.h"
 
 namespace gradus::cpu {

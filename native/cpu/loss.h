@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "../core/op.h"
-#include "element.h"
+#include "../core/element.h"
 
 namespace gradus::cpu {
 

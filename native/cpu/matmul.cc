@@ -1,5 +1,5 @@
 // Matrix products of tensors: batches, folding, integers. The products themselves are in gemm.cc.
-#include "element.h"
+#include "../core/element.h"
 #include "gemm.h"
 #include "parallel.h"
 

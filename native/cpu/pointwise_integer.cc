@@ -2,7 +2,7 @@
 // Arithmetic is done on unsigned numbers, where overflow is defined.
 #include <limits>
 
-#include "element.h"
+#include "../core/element.h"
 #include "spans.h"
 
 namespace gradus::cpu {

@@ -1,8 +1,10 @@
 // Reductions over any dims of any strides. Work is cut into blocks of outputs and, where these are few and long, into
 // fixed pieces of the reduced range; neither depends on the number of threads, so results do not either.
-#include "reduce.h"
-
 #include <cmath>
+
+#include "../core/geometry.h"
+#include "folds.h"
+#include "tiles.h"
 
 namespace gradus::cpu {
 namespace {
@@ -11,21 +13,22 @@ constexpr int64_t kBlockWork = 32768;  // elements that are worth a fork
 constexpr int64_t kPiece = 65536, kMostPieces = 64;
 constexpr int64_t kLeafRows = 32;  // rows that are added in float32 before float64 takes over
 
-// One pass: what is folded, and what its elements are compared with.
-struct Pass {
-  Fold fold;
-  double scalar = 0;  // param of every output, when no pass goes before
-};
-
-// A reduction is one pass, or two of which the second uses the first one's result.
-using Finish = double (*)(double folded, double param, double count, double attribute);
-struct Recipe {
-  Pass passes[2];
-  int count;
-  double (*between)(double folded, double count);
-  Finish finish;
-  double attribute = 0;
-};
+double finished(Finish finish, double folded, double param, double count, double attribute) {
+  switch (finish) {
+    case Finish::kDivided:
+      return folded / count;
+    case Finish::kRooted:
+      return attribute == 2 ? std::sqrt(folded) : std::pow(folded, 1 / attribute);
+    case Finish::kVaried:
+      return folded / std::max(0.0, count - attribute);
+    case Finish::kLogged:
+      return std::log(folded) + param;
+    case Finish::kFiniteMaximum:
+      return std::isinf(folded) ? 0 : folded;
+    default:
+      return folded;
+  }
+}
 
 template <class C>
 class Reducer {
@@ -110,7 +113,7 @@ class Reducer {
 
   void fold(const Pass& pass, const Block& block, int64_t begin, int64_t end, const double* param, A* folded) const {
     C params[kTile];
-    for (int64_t i = 0; i < block.n; ++i) params[i] = static_cast<C>(recipe_.count > 1 ? param[i] : pass.scalar);
+    for (int64_t i = 0; i < block.n; ++i) params[i] = static_cast<C>(recipe_.count > 1 ? param[i] : recipe_.scalar);
     std::fill_n(folded, block.n, identityOf<A>(pass.fold));
     if (byColumns_) {
       foldColumns(pass.fold, block, begin, end, params, folded);
@@ -164,15 +167,17 @@ class Reducer {
 
   void between(const A* folded, double* param, int64_t n) const {
     const double count = static_cast<double>(geometry_.count);
-    for (int64_t i = 0; i < n; ++i) param[i] = recipe_.between(static_cast<double>(folded[i]), count);
+    for (int64_t i = 0; i < n; ++i) {
+      param[i] = finished(recipe_.passes[0].finish, static_cast<double>(folded[i]), 0, count, recipe_.attribute);
+    }
   }
 
   void finish(const Block& block, A* folded, const double* param) const {
     void* target = out_.as<char>() + block.first * static_cast<int64_t>(itemSize(out_.dtype));
-    if (recipe_.finish) {
+    if (const Finish last = recipe_.passes[recipe_.count - 1].finish; last != Finish::kNone) {
       const double count = static_cast<double>(geometry_.count);
       for (int64_t i = 0; i < block.n; ++i) {
-        const double value = recipe_.finish(static_cast<double>(folded[i]), param[i], count, recipe_.attribute);
+        const double value = finished(last, static_cast<double>(folded[i]), param[i], count, recipe_.attribute);
         folded[i] = static_cast<A>(value);
       }
     }
@@ -201,46 +206,8 @@ void reduce(const OpCall& call, const Recipe& recipe) {
   Reducer<int64_t>(call, recipe).run();
 }
 
-void reduceOnce(const OpCall& call, Fold fold, Finish finish = nullptr, double scalar = 0, double attribute = 0) {
-  reduce(call, {{{fold, scalar}, {}}, 1, nullptr, finish, attribute});
-}
-
-double divided(double folded, double, double count, double) { return folded / count; }
-double rooted(double folded, double, double, double p) { return p == 2 ? std::sqrt(folded) : std::pow(folded, 1 / p); }
-double varied(double folded, double, double count, double correction) {
-  return folded / std::max(0.0, count - correction);
-}
-double logged(double folded, double maximum, double, double) { return std::log(folded) + maximum; }
-
-double meanOf(double folded, double count) { return folded / count; }
-double finiteMaximum(double folded, double) { return std::isinf(folded) ? 0 : folded; }
-
 }  // namespace
 
-void run_sum(const OpCall& call) { reduceOnce(call, Fold::kSum); }
-void run_mean(const OpCall& call) { reduceOnce(call, Fold::kSum, divided); }
-void run_prod(const OpCall& call) { reduceOnce(call, Fold::kProduct); }
-void run_amax(const OpCall& call) { reduceOnce(call, Fold::kMaximum); }
-void run_amin(const OpCall& call) { reduceOnce(call, Fold::kMinimum); }
-void run_any(const OpCall& call) { reduceOnce(call, Fold::kAny); }
-void run_all(const OpCall& call) { reduceOnce(call, Fold::kAll); }
-
-void run_variance(const OpCall& call) {
-  reduce(call, {{{Fold::kSum}, {Fold::kCenteredSquares}}, 2, meanOf, varied, call.attr[1]});
-}
-
-// Subtracting the maximum keeps e^x in range; an infinite one is left in the sum, which then is 0 or infinite.
-void run_logsumexp(const OpCall& call) {
-  reduce(call, {{{Fold::kMaximum}, {Fold::kExponential}}, 2, finiteMaximum, logged});
-}
-
-void run_vectorNorm(const OpCall& call) {
-  const double p = call.attr[1];
-  if (p == 2) return reduceOnce(call, Fold::kSquares, rooted, 0, 2);
-  if (p == 1) return reduceOnce(call, Fold::kAbsolute);
-  if (p == 0) return reduceOnce(call, Fold::kNonzero);
-  if (std::isinf(p)) return reduceOnce(call, p > 0 ? Fold::kAbsoluteMaximum : Fold::kAbsoluteMinimum);
-  reduceOnce(call, Fold::kPower, rooted, p, p);
-}
+#include "../core/reduce_calls.h"
 
 }  // namespace gradus::cpu

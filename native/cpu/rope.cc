@@ -3,7 +3,7 @@
 // where a pair is (i, i + D/2) (Llama, GPT-NeoX) or (2i, 2i + 1) when interleaved (GPT-J). `inverse` multiplies with
 // the transposed matrix: that is backward, also for tables in which the two features of a pair have their own angle.
 #include "../core/op.h"
-#include "element.h"
+#include "../core/element.h"
 #include "parallel.h"
 
 namespace gradus::cpu {

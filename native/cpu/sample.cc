@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "element.h"
+#include "../core/element.h"
 #include "philox.h"
 #include "views.h"
 

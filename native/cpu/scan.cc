@@ -1,7 +1,9 @@
 // Along one dim: extrema with their indices, and running sums.
 #include <cmath>
 
-#include "reduce.h"
+#include "../core/geometry.h"
+#include "folds.h"
+#include "tiles.h"
 
 namespace gradus::cpu {
 

@@ -25,7 +25,7 @@
 #include <cmath>
 #include <limits>
 
-#include "element.h"
+#include "../core/element.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace gradus::cpu::HWY_NAMESPACE {

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "element.h"
-#include "loop.h"
+#include "../core/element.h"
+#include "../core/loop.h"
 #include "parallel.h"
 #include "spans.h"
 

@@ -90,9 +90,10 @@ function prepare(r: Random, id: number): void {
   }
   const outputs = results.map((spec) => output(r, spec ?? [[1], 0], inputs))
   const handles = inputs.map((each) => each?.handle ?? 0)
-  const words = [id, 0, handles.length, outputs.length, attributes.length, ...handles, ...outputs.flat(), ...attributes]
+  const head = [id, 0, handles.length, outputs.length, attributes.length, 0]
+  const words = [...head, ...handles, ...outputs.flat(), ...attributes]
   if (r.chance(0.03)) words[r.below(words.length)] = hostile(r)
-  if (r.chance(0.02)) words[5 + r.below(Math.max(1, handles.length))] = stale
+  if (r.chance(0.02)) words[6 + r.below(Math.max(1, handles.length))] = stale
   scratch.fill(0, 0, 512)
   scratch.set(words)
 }
@@ -114,7 +115,7 @@ function attempt(id: number, seed: number): boolean {
   } else {
     expect(failure[0], `${call}: ${failure[1]}`).toBeOneOf([0, 1, 2, 3, 4, 5, 6])
   }
-  const late = binding.synchronizeSync()
+  const late = binding.synchronizeSync(0)
   if (late !== undefined) expect(late[0], `${call}: ${late[1]}`).toBeOneOf([0, 1, 3, 4, 5])
   releaseAll()
   return failure === undefined && late === undefined
@@ -122,7 +123,7 @@ function attempt(id: number, seed: number): boolean {
 
 /** How many handles the prepared call will leave in the buffer. */
 function countNew(): number {
-  let at = 5 + scratch[2]!
+  let at = 6 + scratch[2]!
   let count = 0
   for (let i = 0; i < scratch[3]! && at < 512; i++) {
     const kind = scratch[at++]!

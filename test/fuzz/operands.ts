@@ -58,7 +58,7 @@ function contents(r: Random, n: number, dtype: number): Uint8Array {
 }
 
 function upload(r: Random, n: number, dtype: number): number {
-  scratch.set([dtype, 1, n])
+  scratch.set([0, dtype, 1, n])
   const failure = binding.upload(contents(r, n, dtype))
   if (failure !== undefined) throw new Error(`upload: ${failure[1]}`)
   return keep(scratch[0]!)

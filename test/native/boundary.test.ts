@@ -16,6 +16,7 @@ function call(name: string, inputs: number[], outputs: (number | number[])[], at
     inputs.length,
     outputs.length,
     attributes.length,
+    0, // cpu
     ...inputs,
     ...placed,
     ...attributes,

@@ -14,8 +14,8 @@ const worker = (body: string): Worker =>
      const scratch = new Float64Array(32768)
      addon.setScratch(scratch)
      const ops = new Map(addon.opTable().map((row, id) => [row.name, id]))
-     const fill = (n, value) => { scratch.set([ops.get('fill'), 0, 0, 1, 1, 0, 0, 1, n, value]); addon.dispatch(); return scratch[0] }
-     const add = (a, b) => { scratch.set([ops.get('add'), 0, 2, 1, 3, a, b, -1, 0, 0, 0, 1]); addon.dispatch(); return scratch[0] }
+     const fill = (n, value) => { scratch.set([ops.get('fill'), 0, 0, 1, 1, 0, 0, 0, 1, n, value]); addon.dispatch(); return scratch[0] }
+     const add = (a, b) => { scratch.set([ops.get('add'), 0, 2, 1, 3, -1, a, b, -1, 0, 0, 0, 1]); addon.dispatch(); return scratch[0] }
      ${body}`,
     { eval: true },
   )

@@ -3,7 +3,8 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
-import { io, type Tensor } from '../../lib/index'
+import type { Tensor } from '../../lib/index'
+import { loadFixture } from '../support/golden'
 
 const folder = join(__dirname, '../fixtures')
 
@@ -50,7 +51,7 @@ export function expectClose(what: string, got: Tensor, reference: Tensor, rtol: 
 
 /** Runs a case forward and backward. */
 export async function runGolden(each: GoldenCase, table: GoldenOps): Promise<void> {
-  const stored = await io.loadFile(join(folder, each.file))
+  const stored = await loadFixture(each.file)
   const inputs: Record<string, Tensor> = {}
   for (const [name, key] of Object.entries(each.inputs)) {
     let x = stored[key]!

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
-import { io, type Tensor } from '../../lib/index'
+import { getDefaultDevice, io, type Tensor } from '../../lib/index'
 
 /** One case of the manifest; names are tensors of its file. */
 export interface GoldenCase {
@@ -33,11 +33,17 @@ export function goldenCases(group: string, pattern: RegExp, stage = 1): GoldenCa
   return cases.filter((each) => each.group === group && each.stage <= stage && pattern.test(each.name))
 }
 
-/** Tensors of a fixture file. */
+/** Tensors of a fixture file, where tests make theirs. */
 export function goldenTensors(file: string): Promise<Record<string, Tensor>> {
-  const loaded = files.get(file) ?? io.loadFile(join(folder, file))
+  const loaded = files.get(file) ?? loadFixture(file)
   files.set(file, loaded)
   return loaded
+}
+
+/** The same, read anew. */
+export async function loadFixture(file: string): Promise<Record<string, Tensor>> {
+  const tensors = Object.entries(await io.loadFile(join(folder, file)))
+  return Object.fromEntries(tensors.map(([name, each]) => [name, each.to(getDefaultDevice())]))
 }
 
 /** Compares with |x - ref| <= atol + rtol |ref|; NaN and infinities must stand where the reference has them. */

@@ -134,7 +134,7 @@ describe('memory.profile', () => {
       `const { parentPort } = require('node:worker_threads')
        const addon = require(${JSON.stringify(addon)})
        addon.setScratch(new Float64Array(32768))
-       parentPort.on('message', (value) => parentPort.postMessage(addon.memoryControl(4, value)))`,
+       parentPort.on('message', (value) => parentPort.postMessage(addon.memoryControl(0, 4, value)))`,
       { eval: true },
     )
     const control = (value: number): Promise<unknown> => {

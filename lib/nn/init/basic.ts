@@ -131,7 +131,7 @@ export function kaimingNormal_(tensor: Tensor, options: KaimingOptions = {}): Te
 }
 
 function write(tensor: Tensor, values: Float64Array): Tensor {
-  tidy(() => withoutGrad(() => void tensor.copy_(fromTypedArray(values, tensor.shape))))
+  tidy(() => withoutGrad(() => void tensor.copy_(fromTypedArray(values, tensor.shape, { device: tensor.device }))))
   return tensor
 }
 

@@ -5,9 +5,9 @@
 #include <cstdlib>
 #include <utility>
 
-#include "../core/op.h"
+#include "op.h"
 
-namespace gradus::cpu {
+namespace gradus {
 
 constexpr int kMaxOperands = 4;
 
@@ -99,4 +99,4 @@ inline TensorView without(const TensorView& view, int dim) {
   return rest;
 }
 
-}  // namespace gradus::cpu
+}  // namespace gradus

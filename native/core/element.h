@@ -6,9 +6,9 @@
 #include <limits>
 #include <type_traits>
 
-#include "../core/dtype.h"
+#include "dtype.h"
 
-namespace gradus::cpu {
+namespace gradus {
 
 struct Float16 {
   uint16_t bits;
@@ -123,4 +123,4 @@ decltype(auto) visitAny(DType dtype, const Body& body) {
   }
 }
 
-}  // namespace gradus::cpu
+}  // namespace gradus

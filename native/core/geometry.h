@@ -1,10 +1,9 @@
 // The geometry of a reduction: the dims that stay, in the order of the output, and the dims that go.
 #pragma once
 
-#include "folds.h"
-#include "tiles.h"
+#include "loop.h"
 
-namespace gradus::cpu {
+namespace gradus {
 
 struct Geometry {
   Loop kept, reduced;  // strides[1] are the input's
@@ -42,4 +41,4 @@ struct Geometry {
   bool byColumns() const { return kept.innerStride(1) == 1 && kept.inner() > 1; }
 };
 
-}  // namespace gradus::cpu
+}  // namespace gradus

@@ -1,0 +1,78 @@
+// CUDA devices under the names that PyTorch has for them.
+
+import { type Device, type DeviceName, device as deviceOf } from '../device'
+import { binding, nativeError } from '../native'
+import { memory } from './memoryAccount'
+
+/** A CUDA device or its name; `cuda:0` where none is given. */
+type Where = DeviceName | Device
+
+/** @internal What the driver says: the devices, or why there are none. */
+export interface CudaDescription {
+  /** Version of the driver's API, such as '13.0'; absent without a driver. */
+  driver?: string
+  devices: { name: string; capability: string; memory: number }[]
+  /** Architectures that kernels were built for; empty where the addon was built without nvcc. */
+  kernels: string[]
+  /** Why there is no device, and what to do about it. */
+  problem?: string
+}
+
+/** @internal Looks at the driver; opens no device. */
+export function describeCuda(): CudaDescription {
+  const text = binding.describeCuda()
+  if (typeof text !== 'string') throw nativeError(text)
+  return JSON.parse(text)
+}
+
+/** Whether there is a CUDA device, and kernels for it in this build. Never throws.
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.is_available.html
+ *  @example cuda.isAvailable() */
+export function isAvailable(): boolean {
+  return deviceCount() > 0
+}
+
+/** Number of CUDA devices; 0 without a driver.
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.device_count.html
+ *  @example cuda.deviceCount() */
+export function deviceCount(): number {
+  const { devices, kernels } = describeCuda()
+  return kernels.length === 0 ? 0 : devices.length
+}
+
+/** Name of a device, such as 'NVIDIA A100-SXM4-80GB'.
+ *  @throws DeviceError when there is no such device */
+export function getDeviceName(device: Where = 'cuda'): string {
+  return describeCuda().devices[deviceOf(device).index]!.name
+}
+
+/** Compute capability of a device, such as [8, 0].
+ *  @throws DeviceError when there is no such device */
+export function getDeviceCapability(device: Where = 'cuda'): [major: number, minor: number] {
+  const { capability } = describeCuda().devices[deviceOf(device).index]!
+  return capability.split('.').map(Number) as [number, number]
+}
+
+/** Waits, without blocking the event loop, until everything queued on the device has run.
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.synchronize.html */
+export function synchronize(device: Where = 'cuda'): Promise<void> {
+  return deviceOf(device).synchronize()
+}
+
+/** Bytes held by live tensors. */
+export const memoryAllocated = (device: Where = 'cuda'): number => memory.allocated(device)
+
+/** Most bytes that were held since the start or `resetPeakMemoryStats`. */
+export const maxMemoryAllocated = (device: Where = 'cuda'): number => memory.maxAllocated(device)
+
+/** Bytes held from the driver, for live tensors and for reuse. */
+export const memoryReserved = (device: Where = 'cuda'): number => memory.reserved(device)
+
+/** Starts `maxMemoryAllocated` anew. */
+export const resetPeakMemoryStats = (device: Where = 'cuda'): void => memory.resetPeak(device)
+
+/** Gives what is reserved and not in use back to the driver. */
+export const emptyCache = (device: Where = 'cuda'): void => memory.trim(device)
+
+/** The account as a table, in MiB. */
+export const memorySummary = (device: Where = 'cuda'): string => memory.summary(device)

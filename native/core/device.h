@@ -1,0 +1,69 @@
+// A device: memory of its own, the kernels that run on it, and the stream that keeps them in order.
+//
+// What a backend does in its own way is the few virtual functions below. They run on the device's executor, in stream
+// order; a device that works asynchronously may be done with them later.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "allocator.h"
+#include "backend.h"
+#include "storage.h"
+#include "stream.h"
+
+namespace gradus {
+
+enum class DeviceKind : uint8_t { kCpu = 0, kCuda = 1 };
+constexpr int kDeviceKinds = 2;
+constexpr int kMostDevices = 16;  // of a kind
+
+// Called once, on any thread, with what went wrong on the device by then, if anything.
+using Then = std::function<void(std::shared_ptr<const Failure>)>;
+
+class Parcel;
+
+class Device {
+ public:
+  Device(DeviceKind kind, int index, MemorySource& source, const OpFunction* kernels);
+
+  const DeviceKind kind;
+  const int index;
+  const std::string name;           // what JavaScript calls it: cpu, cpu:1, cuda:0
+  const OpFunction* const kernels;  // kNumOps of them; null where the backend has none
+  Allocator memory;
+
+  // Runs a kernel.
+  virtual void run(int op, const OpCall& call) = 0;
+  // Copies `bytes` from this device's memory to the host's.
+  virtual void read(const void* from, void* to, size_t bytes, Then then) = 0;
+  // Gives a new storage the contents of a parcel that has come.
+  virtual void unpack(const std::shared_ptr<Parcel>& parcel, Storage& storage) = 0;
+  // Calls `then` when everything so far has run.
+  virtual void passed(Then then) = 0;
+
+  // Any thread: host memory from which this device reads at its full speed, and its return.
+  virtual Allocation stage(size_t bytes, uint32_t context) = 0;
+  virtual void unstage(const Allocation& memory) noexcept = 0;
+
+  Stream stream;  // the last member: its thread uses the others
+
+ protected:
+  ~Device() = default;  // devices stay until the process ends
+};
+
+// The device of a code, 256 * kind + index, which is opened when it is first asked for. Throws Error(kDevice) where
+// there is none.
+Device& deviceOf(int code);
+inline int codeOf(const Device& device) { return 256 * static_cast<int>(device.kind) + device.index; }
+// Those that are open.
+void forEachDevice(const std::function<void(Device&)>& visit);
+
+namespace cpu {
+Device* openDevice(int index);
+}
+namespace cuda {
+Device* openDevice(int index);
+}
+
+}  // namespace gradus

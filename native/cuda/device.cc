@@ -1,0 +1,156 @@
+#include "device.h"
+
+#include <cstring>
+
+#include "kernel_table.h"
+
+namespace gradus::cuda {
+namespace {
+
+constexpr int kLeastArchitecture = 80;             // bfloat16, cp.async and mma of 16-bit types
+constexpr size_t kPinnedKept = size_t{256} << 20;  // of reads and uploads; more goes back to the system after use
+
+thread_local CudaDevice* current = nullptr;
+
+int attribute(int which, DeviceNumber device) {
+  int value = 0;
+  check(driver().deviceGetAttribute(&value, which, device), "cuDeviceGetAttribute");
+  return value;
+}
+
+Address address(const void* pointer) { return reinterpret_cast<Address>(pointer); }
+
+// Lets go of what was opened when the rest fails: the next call tries again.
+struct Opening {
+  Opened opened;
+  DeviceNumber number = 0;
+  bool done = false;
+
+  ~Opening() {
+    if (done || opened.context == nullptr) return;
+    if (opened.word != nullptr) driver().memFree(address(opened.word));
+    if (opened.queue != nullptr) driver().streamDestroy(opened.queue);
+    try {
+      makeCurrent(nullptr);
+    } catch (const Error&) {  // what failed before is what the user is told
+    }
+    driver().primaryCtxRelease(number);
+  }
+};
+
+Opened open(int index) {
+  int count = 0;
+  check(driver().deviceGetCount(&count), "cuDeviceGetCount");
+  GRADUS_CHECK(index < count, ErrorCode::kDevice, "device: no such device: got cuda:%d, expected an index below %d.",
+               index, count);
+  GRADUS_CHECK(blobTable().count > 0, ErrorCode::kDevice,
+               "device: this build has no CUDA kernels: got cuda:%d; build it with nvcc on the PATH.", index);
+  Opening opening;
+  Opened& opened = opening.opened;
+  DeviceNumber& number = opening.number;
+  check(driver().deviceGet(&number, index), "cuDeviceGet");
+  opened.architecture = 10 * attribute(kCapabilityMajor, number) + attribute(kCapabilityMinor, number);
+  GRADUS_CHECK(opened.architecture >= kLeastArchitecture, ErrorCode::kDevice,
+               "device: cuda:%d is too old: got compute capability %d.%d, expected 8.0 or newer (Ampere).", index,
+               opened.architecture / 10, opened.architecture % 10);
+  opened.multiprocessors = attribute(kMultiprocessors, number);
+  check(driver().primaryCtxRetain(&opened.context, number), "cuDevicePrimaryCtxRetain");
+  makeCurrent(opened.context);
+  size_t bytes = 0;
+  check(driver().deviceTotalMem(&bytes, number), "cuDeviceTotalMem");
+  opened.bytes = bytes;
+  check(driver().streamCreate(&opened.queue, kNonBlockingStream), "cuStreamCreate");
+  Address word = 0;
+  check(driver().memAlloc(&word, sizeof(FailureWord)), "cuMemAlloc");
+  opened.word = reinterpret_cast<FailureWord*>(word);
+  check(driver().memsetD8Async(word, 0, sizeof(FailureWord), opened.queue), "cuMemsetD8Async");
+  opening.done = true;
+  return opened;
+}
+
+}  // namespace
+
+Sources::Sources(int index)
+    : opened(open(index)), memorySource(opened.context, opened.queue, opened.bytes), pinnedSource(opened.context) {}
+
+CudaDevice::CudaDevice(int index)
+    : Sources(index),
+      Device(DeviceKind::kCuda, index, memorySource, kernelTable()),
+      pinned_(pinnedSource),
+      waiter_(opened.context) {}
+
+CudaDevice& currentDevice() { return *current; }
+
+void CudaDevice::bind() {
+  makeCurrent(opened.context);
+  current = this;
+}
+
+void CudaDevice::run(int op, const OpCall& call) {
+  bind();
+  if (failures_.takeClearing()) {
+    check(driver().memsetD8Async(address(opened.word), 0, sizeof(FailureWord), opened.queue), "cuMemsetD8Async");
+  }
+  kernels[op](call);
+}
+
+void CudaDevice::launch(Kernel& kernel, unsigned blocks, unsigned threads, unsigned sharedBytes, void* arguments) {
+  void* parameters[] = {arguments};
+  const Result result = driver().launchKernel(kernel.on(*this), blocks, 1, 1, threads, 1, 1, sharedBytes, opened.queue,
+                                              parameters, nullptr);
+  if (__builtin_expect(result != kSuccess, 0)) {
+    failCall(result, (std::string("cuLaunchKernel of ") + kernel.name()).c_str());
+  }
+}
+
+void CudaDevice::copyWithin(void* to, const void* from, size_t bytes) {
+  check(driver().memcpyDtoDAsync(address(to), address(from), bytes, opened.queue), "cuMemcpyDtoDAsync");
+}
+
+FailureSlot CudaDevice::failureSlot(const char* name) { return {opened.word, failures_.begin(name)}; }
+
+void CudaDevice::unstage(const Allocation& memory) noexcept {
+  pinned_.release(memory);
+  if (pinned_.stats().reserved > kPinnedKept) pinned_.trim();
+}
+
+std::shared_ptr<void> CudaDevice::pinned(size_t bytes) {
+  const Allocation memory = stage(bytes, 0);
+  return {memory.data, [this, memory](void*) { unstage(memory); }};
+}
+
+void CudaDevice::read(const void* from, void* to, size_t bytes, Then then) {
+  bind();
+  std::shared_ptr<void> staged = pinned(bytes);
+  check(driver().memcpyDtoHAsync(staged.get(), address(from), bytes, opened.queue), "cuMemcpyDtoHAsync");
+  passed([staged = std::move(staged), to, bytes, then = std::move(then)](std::shared_ptr<const Failure> failure) {
+    if (!failure) std::memcpy(to, staged.get(), bytes);
+    then(std::move(failure));
+  });
+}
+
+void CudaDevice::unpack(const SharedParcel& parcel, Storage& storage) {
+  bind();
+  storage.memory = memory.allocate(storage.bytes, storage.context);
+  check(driver().memcpyHtoDAsync(address(storage.memory.data), parcel->data(), storage.bytes, opened.queue),
+        "cuMemcpyHtoDAsync");
+  waiter_.after(opened.queue, [parcel](Result) {});  // the copy reads from it until then
+}
+
+void CudaDevice::passed(Then then) {
+  bind();
+  std::shared_ptr<void> seen = pinned(sizeof(FailureWord));
+  check(driver().memcpyDtoHAsync(seen.get(), address(opened.word), sizeof(FailureWord), opened.queue),
+        "cuMemcpyDtoHAsync");
+  waiter_.after(opened.queue, [this, seen = std::move(seen), then = std::move(then)](Result result) {
+    FailureWord word;
+    std::memcpy(&word, seen.get(), sizeof word);
+    if (result == kSuccess) return then(failures_.read(word));
+    then(std::make_shared<Failure>(
+        Failure{ErrorCode::kNative, describeResult(result, "a kernel or copy on the device"), 0}));
+  });
+}
+
+Device* openDevice(int index) { return new CudaDevice(index); }
+
+}  // namespace gradus::cuda

@@ -1,0 +1,66 @@
+// A CUDA device: its primary context, one stream, memory, and the modules of its kernels.
+#pragma once
+
+#include "../core/parcel.h"
+#include "failure.h"
+#include "memory.h"
+#include "module.h"
+#include "waiter.h"
+
+namespace gradus::cuda {
+
+// What the driver gives for a device.
+struct Opened {
+  Context context = nullptr;
+  CudaStream queue = nullptr;
+  FailureWord* word = nullptr;  // in the device's memory
+  int architecture = 0;         // 10 * major + minor
+  int multiprocessors = 0;
+  uint64_t bytes = 0;
+};
+
+// What the device's allocators need before there are any.
+struct Sources {
+  explicit Sources(int index);
+  const Opened opened;
+  DeviceMemory memorySource;
+  PinnedMemory pinnedSource;
+};
+
+class CudaDevice final : public Sources, public Device {
+ public:
+  explicit CudaDevice(int index);
+
+  Modules modules;
+
+  void run(int op, const OpCall& call) override;
+  void read(const void* from, void* to, size_t bytes, Then then) override;
+  void unpack(const std::shared_ptr<Parcel>& parcel, Storage& storage) override;
+  void passed(Then then) override;
+  Allocation stage(size_t bytes, uint32_t context) override { return pinned_.allocate(bytes, context); }
+  void unstage(const Allocation& memory) noexcept override;
+
+  // On the executor. The launch is asynchronous; `arguments` are copied at once.
+  void launch(Kernel& kernel, unsigned blocks, unsigned threads, unsigned sharedBytes, void* arguments);
+  void copyWithin(void* to, const void* from, size_t bytes);
+  // Where kernels report what they find in the data; for the operation that is running.
+  FailureSlot failureSlot(const char* name);
+  // What kernels that write in place read first.
+  const FailureWord* failureWord() const { return opened.word; }
+
+ private:
+  void bind();
+  std::shared_ptr<void> pinned(size_t bytes);
+  Allocator pinned_;
+  Waiter waiter_;
+  FailureLog failures_;
+};
+
+// The device whose executor the calling thread is.
+CudaDevice& currentDevice();
+
+Device* openDevice(int index);
+// One JSON object for `gradus doctor` and cuda.deviceCount; opens no device, never throws for what is missing.
+std::string describe();
+
+}  // namespace gradus::cuda

@@ -1,0 +1,19 @@
+#include "kernel_table.h"
+
+namespace gradus::cuda {
+
+// Weak: an operator that has no kernel yet is null and not a link error.
+#define GRADUS_OP(name, fewest, most, outputs, attributes) __attribute__((weak)) void run_##name(const OpCall&);
+#include "../ops.def"
+#undef GRADUS_OP
+
+const OpFunction* kernelTable() {
+  static const OpFunction kKernels[] = {
+#define GRADUS_OP(name, fewest, most, outputs, attributes) run_##name,
+#include "../ops.def"
+#undef GRADUS_OP
+  };
+  return kKernels;
+}
+
+}  // namespace gradus::cuda

@@ -1,0 +1,69 @@
+// Arguments of the pointwise kernels, shared by host and device.
+#pragma once
+
+#include "failure_word.h"
+
+namespace gradus::cuda {
+
+constexpr int kPointwiseOperands = 4;  // 0: the output
+constexpr int kPointwiseRank = 8;
+constexpr int kIdentity = -1;
+
+// Division by a size that does not change, as a multiplication: n / size = (high(n * multiplier) + n) >> shift for
+// every n below 2^31 (Granlund & Montgomery 1994, figure 4.1).
+struct Divider {
+  unsigned size, multiplier, shift;
+};
+
+// A value in the type that is computed in.
+union PointwiseNumber {
+  float f32;
+  double f64;
+  long long i64;
+};
+
+// Any strides and dtypes. Fewer than 2^31 elements: the host cuts larger ones.
+struct PointwiseStrided {
+  struct Operand {
+    char* data;  // null: a number
+    PointwiseNumber number;
+    int dtype;
+    long long strides[kPointwiseRank];  // in bytes
+  };
+  unsigned count;
+  int rank;
+  int op;                         // Unary or Binary; kIdentity: the operand itself
+  Divider sizes[kPointwiseRank];  // outermost first
+  Operand operands[kPointwiseOperands];
+  PointwiseNumber p, q;
+  FailureSlot failure;  // word null: the operator cannot fail
+  int inPlace;          // the output is an operand, too: after a failure it stays as it was
+};
+
+// Operands that lie like the output, in one dtype, and numbers.
+struct PointwiseDense {
+  unsigned long long count;
+  void* out;
+  const void* in[3];  // null: a number
+  float numbers[3];
+  float p, q;
+};
+
+// The formulas that have kernels for dense operands: those of a training step.
+#define GRADUS_DENSE_UNARY(X) \
+  X(neg)                      \
+  X(abs)                      \
+  X(exp)                      \
+  X(log) X(sqrt) X(rsqrt) X(tanh) X(sigmoid) X(square) X(reciprocal) X(relu) X(silu) X(geluErf) X(geluTanh) X(clamp)
+#define GRADUS_DENSE_BINARY(X) \
+  X(add)                       \
+  X(mul)                       \
+  X(div)                       \
+  X(maximum)                   \
+  X(minimum)                   \
+  X(tanhBackward)              \
+  X(sigmoidBackward) X(reluBackward) X(siluBackward) X(geluErfBackward) X(geluTanhBackward) X(clampBackward)
+#define GRADUS_DENSE_TRUTH(X) X(eq) X(ne) X(lt) X(le) X(gt) X(ge)
+#define GRADUS_DENSE_TERNARY(X) X(addcmul)
+
+}  // namespace gradus::cuda

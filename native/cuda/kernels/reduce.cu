@@ -1,0 +1,261 @@
+// Reductions over any dims of any strides, in an order that depends on the shape only. Elements are folded in the
+// compute type by each thread, and threads, warps and parts in float64 (integers: int64).
+//
+//   gradus_reduce_rows_<f32|f64|i64>(ReducePass): where neighbours in memory go into one output. A block of 256 threads
+//     an output and part; blockIdx.x = output + part * outputs.
+//   gradus_reduce_warps_<...>(ReducePass): the same for short rows, a warp an output and part, 8 to a block.
+//   gradus_reduce_columns_<...>(ReducePass): where they go into neighbouring outputs. A thread an output and part,
+//   blocks
+//     of 256 threads over outputs * parts.
+//   gradus_reduce_finish_<f64|i64>(ReducePass): folds the parts, a thread an output, blocks of 256.
+#include <type_traits>
+
+#include "element.cuh"
+#include "reduce.h"
+
+namespace gradus::cuda {
+namespace {
+
+constexpr unsigned kWarp = 32, kThreads = 256;
+
+template <class C>
+struct AccumulatorOf {
+  using Type = double;
+};
+template <>
+struct AccumulatorOf<Int64> {
+  using Type = Int64;
+};
+
+template <class T>
+constexpr bool kInteger = T(0.5) == T(0);
+
+// Which fold it is was decided by the host and is the same for all threads: a switch for each element costs less than
+// the memory that is waited for, and a kernel for each fold would be fourteen times the code.
+template <class C>
+__device__ C identityOf(int fold) {
+  switch (static_cast<Fold>(fold)) {
+    case Fold::kProduct:
+    case Fold::kAll:
+      return 1;
+    case Fold::kMaximum:
+      if constexpr (kInteger<C>)
+        return static_cast<C>(1ull << 63);
+      else
+        return -static_cast<C>(INFINITY);
+    case Fold::kMinimum:
+    case Fold::kAbsoluteMinimum:
+      if constexpr (kInteger<C>)
+        return static_cast<C>(~(1ull << 63));
+      else
+        return static_cast<C>(INFINITY);
+    default:
+      return 0;
+  }
+}
+
+// What is folded of an element. Of integers only what has an integer form gets here.
+template <class C>
+__device__ C mapped(int fold, C x, C param) {
+  const Fold kind = static_cast<Fold>(fold);
+  if (kind == Fold::kAny || kind == Fold::kAll) return C(x != 0);
+  if constexpr (!kInteger<C>) {
+    switch (kind) {
+      case Fold::kSquares:
+        return x * x;
+      case Fold::kCenteredSquares:
+        return (x - param) * (x - param);
+      case Fold::kExponential:
+        return exp(x - param);
+      case Fold::kAbsolute:
+      case Fold::kAbsoluteMaximum:
+      case Fold::kAbsoluteMinimum:
+        return fabs(x);
+      case Fold::kPower:
+        return pow(fabs(x), param);
+      case Fold::kNonzero:
+        return C(x != 0);
+      default:
+        break;
+    }
+  }
+  return x;
+}
+
+// NaN wins an extreme, in either operand. Integers wrap: overflow is defined for unsigned numbers only.
+template <class T>
+__device__ T combine(int fold, T a, T b) {
+  using Wrapping = std::conditional_t<kInteger<T>, unsigned long long, T>;
+  switch (static_cast<Fold>(fold)) {
+    case Fold::kProduct:
+      return static_cast<T>(static_cast<Wrapping>(a) * static_cast<Wrapping>(b));
+    case Fold::kMaximum:
+    case Fold::kAbsoluteMaximum:
+    case Fold::kAny:
+      return a != a || a > b ? a : b;
+    case Fold::kMinimum:
+    case Fold::kAbsoluteMinimum:
+    case Fold::kAll:
+      return a != a || a < b ? a : b;
+    default:
+      return static_cast<T>(static_cast<Wrapping>(a) + static_cast<Wrapping>(b));
+  }
+}
+
+__device__ double finished(int finish, double folded, double param, double count, double attribute) {
+  switch (static_cast<Finish>(finish)) {
+    case Finish::kDivided:
+      return folded / count;
+    case Finish::kRooted:
+      return attribute == 2 ? sqrt(folded) : pow(folded, 1 / attribute);
+    case Finish::kVaried:
+      return folded / fmax(0.0, count - attribute);
+    case Finish::kLogged:
+      return log(folded) + param;
+    case Finish::kFiniteMaximum:
+      return isinf(folded) ? 0 : folded;
+    default:
+      return folded;
+  }
+}
+
+template <class A>
+__device__ void finish(const ReducePass& a, unsigned output, A folded) {
+  if constexpr (!kInteger<A>) {
+    const double param = a.params != nullptr ? a.params[output] : a.scalar;
+    folded = finished(a.finish, folded, param, a.count, a.attribute);
+    if (a.results != nullptr) {
+      a.results[output] = folded;
+      return;
+    }
+  }
+  store<A>(a.out + output * a.outSize, a.outDType, folded);
+}
+
+template <class A>
+__device__ void deliver(const ReducePass& a, unsigned output, unsigned part, A folded) {
+  if (a.partial != nullptr) {
+    static_cast<A*>(a.partial)[static_cast<unsigned long long>(part) * a.outputs + output] = folded;
+  } else {
+    finish(a, output, folded);
+  }
+}
+
+__device__ long long offsetOf(unsigned i, int rank, const Divider* sizes, const long long* strides) {
+  long long offset = 0;
+#pragma unroll
+  for (int d = kPointwiseRank - 1; d >= 0; --d) {  // unrolled, so that the arguments are read at fixed places
+    if (d >= rank) continue;
+    const unsigned quotient = (__umulhi(i, sizes[d].multiplier) + i) >> sizes[d].shift;
+    offset += static_cast<long long>(i - quotient * sizes[d].size) * strides[d];
+    i = quotient;
+  }
+  return offset;
+}
+
+// Elements begin to end of a part.
+struct Range {
+  unsigned begin, end;
+};
+__device__ Range rangeOf(const ReducePass& a, unsigned part) {
+  const unsigned long long count = a.count;
+  return {static_cast<unsigned>(count * part / a.parts), static_cast<unsigned>(count * (part + 1) / a.parts)};
+}
+
+// What one thread of `step` folds of a part.
+template <class C>
+__device__ C foldStrided(const ReducePass& a, unsigned output, unsigned part, unsigned first, unsigned step) {
+  const char* in = a.in + offsetOf(output, a.keptRank, a.kept, a.keptStrides);
+  const C param = static_cast<C>(a.params != nullptr ? a.params[output] : a.scalar);
+  const Range range = rangeOf(a, part);
+  C folded = identityOf<C>(a.fold);
+  for (unsigned i = range.begin + first; i < range.end; i += step) {
+    const C x = load<C>(in + offsetOf(i, a.reducedRank, a.reduced, a.reducedStrides), a.dtype);
+    folded = combine(a.fold, folded, mapped(a.fold, x, param));
+  }
+  return folded;
+}
+
+template <class A>
+__device__ A foldWarp(int fold, A folded) {
+#pragma unroll
+  for (unsigned distance = kWarp / 2; distance > 0; distance /= 2) {
+    folded = combine(fold, folded, __shfl_xor_sync(kAllLanes, folded, distance));
+  }
+  return folded;
+}
+
+template <class C>
+__device__ void rows(const ReducePass& a) {
+  using A = typename AccumulatorOf<C>::Type;
+  __shared__ A ofWarps[kThreads / kWarp];
+  const unsigned output = blockIdx.x % a.outputs, part = blockIdx.x / a.outputs;
+  A folded = foldWarp(a.fold, static_cast<A>(foldStrided<C>(a, output, part, threadIdx.x, kThreads)));
+  if (threadIdx.x % kWarp == 0) ofWarps[threadIdx.x / kWarp] = folded;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+#pragma unroll 1
+  for (unsigned i = 1; i < kThreads / kWarp; ++i) folded = combine(a.fold, folded, ofWarps[i]);
+  deliver(a, output, part, folded);
+}
+
+// The output and part of a job; neighbours have neighbouring outputs.
+struct Job {
+  unsigned output, part;
+  bool exists;
+};
+__device__ Job jobOf(const ReducePass& a, unsigned threads) {
+  const unsigned long long at = (static_cast<unsigned long long>(blockIdx.x) * kThreads + threadIdx.x) / threads;
+  return {static_cast<unsigned>(at % a.outputs), static_cast<unsigned>(at / a.outputs),
+          at < static_cast<unsigned long long>(a.outputs) * a.parts};
+}
+
+template <class C>
+__device__ void warps(const ReducePass& a) {
+  using A = typename AccumulatorOf<C>::Type;
+  const Job job = jobOf(a, kWarp);
+  if (!job.exists) return;
+  const A folded =
+      foldWarp(a.fold, static_cast<A>(foldStrided<C>(a, job.output, job.part, threadIdx.x % kWarp, kWarp)));
+  if (threadIdx.x % kWarp == 0) deliver(a, job.output, job.part, folded);
+}
+
+template <class C>
+__device__ void columns(const ReducePass& a) {
+  using A = typename AccumulatorOf<C>::Type;
+  const Job job = jobOf(a, 1);
+  if (job.exists) deliver(a, job.output, job.part, static_cast<A>(foldStrided<C>(a, job.output, job.part, 0, 1)));
+}
+
+template <class A>
+__device__ void finishAll(const ReducePass& a) {
+  const unsigned output = blockIdx.x * kThreads + threadIdx.x;
+  if (output >= a.outputs) return;
+  const A* partial = static_cast<const A*>(a.partial) + output;
+  A folded = identityOf<A>(a.fold);
+#pragma unroll 1
+  for (unsigned part = 0; part < a.parts; ++part) {
+    folded = combine(a.fold, folded, partial[static_cast<unsigned long long>(part) * a.outputs]);
+  }
+  finish(a, output, folded);
+}
+
+}  // namespace
+
+#define GRADUS_REDUCE(form, type, C) \
+  extern "C" __global__ void __launch_bounds__(256) gradus_reduce_##form##_##type(const ReducePass a) { form<C>(a); }
+
+GRADUS_REDUCE(rows, f32, float)
+GRADUS_REDUCE(rows, f64, double)
+GRADUS_REDUCE(rows, i64, Int64)
+GRADUS_REDUCE(warps, f32, float)
+GRADUS_REDUCE(warps, f64, double)
+GRADUS_REDUCE(warps, i64, Int64)
+GRADUS_REDUCE(columns, f32, float)
+GRADUS_REDUCE(columns, f64, double)
+GRADUS_REDUCE(columns, i64, Int64)
+
+extern "C" __global__ void __launch_bounds__(256) gradus_reduce_finish_f64(const ReducePass a) { finishAll<double>(a); }
+extern "C" __global__ void __launch_bounds__(256) gradus_reduce_finish_i64(const ReducePass a) { finishAll<Int64>(a); }
+
+}  // namespace gradus::cuda

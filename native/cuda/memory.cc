@@ -1,0 +1,57 @@
+#include "memory.h"
+
+#include <cstdlib>
+#include <cstring>
+
+namespace gradus::cuda {
+
+void makeCurrent(Context context) {
+  static thread_local Context current = nullptr;
+  if (current == context) return;
+  check(driver().ctxSetCurrent(context), "cuCtxSetCurrent");
+  current = context;
+}
+
+DeviceMemory::DeviceMemory(Context context, CudaStream stream, uint64_t limit)
+    : context_(context), stream_(stream), limit_(limit) {
+  const char* plain = std::getenv("GRADUS_NO_CUDA_MEMORY_CACHING");
+  keeps_ = plain == nullptr || std::strcmp(plain, "0") == 0 || *plain == 0;
+}
+
+void* DeviceMemory::take(size_t bytes) {
+  makeCurrent(context_);
+  Address address = 0;
+  const Result result = driver().memAlloc(&address, bytes);
+  if (result == kOutOfMemory) return nullptr;
+  check(result, "cuMemAlloc");
+  return reinterpret_cast<void*>(address);
+}
+
+void DeviceMemory::give(void* base, size_t) noexcept {
+  // A context that is lost has lost its memory, too: there is nobody to tell.
+  try {
+    makeCurrent(context_);
+    driver().streamSynchronize(stream_);
+    driver().memFree(reinterpret_cast<Address>(base));
+  } catch (const Error&) {
+  }
+}
+
+void* PinnedMemory::take(size_t bytes) {
+  makeCurrent(context_);
+  void* address = nullptr;
+  const Result result = driver().memAllocHost(&address, bytes);
+  if (result == kOutOfMemory) return nullptr;
+  check(result, "cuMemAllocHost");
+  return address;
+}
+
+void PinnedMemory::give(void* base, size_t) noexcept {
+  try {
+    makeCurrent(context_);
+    driver().memFreeHost(base);
+  } catch (const Error&) {
+  }
+}
+
+}  // namespace gradus::cuda

@@ -1,0 +1,42 @@
+// Where a CUDA device's allocators get their segments: the device's own memory, and pinned memory of the host.
+#pragma once
+
+#include "../core/memory_source.h"
+#include "driver.h"
+
+namespace gradus::cuda {
+
+// Segments are given back when the stream has passed everything, because kernels that are queued may still use what
+// their tensors' release has freed.
+class DeviceMemory final : public MemorySource {
+ public:
+  DeviceMemory(Context context, CudaStream stream, uint64_t limit);
+  void* take(size_t bytes) override;
+  void give(void* base, size_t bytes) noexcept override;
+  uint64_t limit() override { return limit_; }
+  bool addressable() const override { return false; }
+  // GRADUS_NO_CUDA_MEMORY_CACHING=1: compute-sanitizer sees every allocation.
+  bool keeps() const override { return keeps_; }
+
+ private:
+  Context context_;
+  CudaStream stream_;
+  uint64_t limit_;
+  bool keeps_;
+};
+
+class PinnedMemory final : public MemorySource {
+ public:
+  explicit PinnedMemory(Context context) : context_(context) {}
+  void* take(size_t bytes) override;
+  void give(void* base, size_t bytes) noexcept override;
+  uint64_t limit() override { return hostMemory().limit(); }
+
+ private:
+  Context context_;
+};
+
+// The calling thread's context from here on.
+void makeCurrent(Context context);
+
+}  // namespace gradus::cuda

@@ -1,0 +1,94 @@
+// Random operators: launchers of kernels/random.cu.
+#include "kernels/random.h"
+
+#include "../core/element.h"
+#include "views.h"
+
+namespace gradus::cuda {
+namespace {
+
+PhiloxStream streamOf(const OpCall& call) {
+  return {static_cast<unsigned long long>(call.integer(0)), static_cast<unsigned long long>(call.integer(1))};
+}
+
+uint64_t countersFor(int64_t elements) { return (static_cast<uint64_t>(elements) + 3) / 4; }
+
+void fill(const OpCall& call, FloatingKernels& kernels, double start, double width) {
+  const TensorView& out = call.out[0];
+  if (out.numel == 0) return;
+  const RandomFill arguments{
+      static_cast<uint64_t>(out.numel), out.data, streamOf(call), start, width, isWide(out.data)};
+  launch(currentDevice(), kernels.of(out.dtype), countersFor(out.numel), arguments);
+}
+
+unsigned dropThreshold(double p) {
+  const double scaled = p * 0x1p32 + 0.5;
+  return scaled >= 0x1p32 ? 0xffffffffu : static_cast<unsigned>(scaled);
+}
+
+Kernel& dropoutKernel(DType from, DType to) {
+  static FloatingKernels kernels[] = {{"random", "dropout_float32"},
+                                      {"random", "dropout_float64"},
+                                      {"random", "dropout_float16"},
+                                      {"random", "dropout_bfloat16"}};
+  return kernels[static_cast<int>(from)].of(to);
+}
+
+void dropout(const OpCall& call) {
+  const TensorView& out = call.out[0];
+  if (out.numel == 0) return;
+  const TensorView x = contiguousOf(call, call.in[0]);
+  const TensorView residual = call.nIn == 2 ? contiguousOf(call, call.in[1]) : TensorView{};
+  const double p = call.attr[2];
+  if (p >= 1) {  // a word may equal the largest threshold, so this is not a case of the formula
+    return residual.present() ? copyView(call, residual, out) : fillView(call, out, 0);
+  }
+  const bool aligned = isWide(x.data) && isWide(residual.data) && isWide(out.data);
+  const Dropout arguments{static_cast<uint64_t>(out.numel),
+                          x.data,
+                          residual.data,
+                          out.data,
+                          streamOf(call),
+                          1 / (1 - p),
+                          dropThreshold(p),
+                          aligned};
+  launch(currentDevice(), dropoutKernel(x.dtype, out.dtype), countersFor(out.numel), arguments);
+}
+
+}  // namespace
+
+void run_uniform(const OpCall& call) {
+  static FloatingKernels kernels("random", "uniform");
+  fill(call, kernels, call.attr[2], call.attr[3] - call.attr[2]);
+}
+
+void run_normal(const OpCall& call) {
+  static FloatingKernels kernels("random", "normal");
+  fill(call, kernels, call.attr[2], call.attr[3]);
+}
+
+void run_randint(const OpCall& call) {
+  static Kernel narrow("random", "gradus_random_integers_narrow"), wide("random", "gradus_random_integers_wide");
+  const TensorView& out = call.out[0];
+  if (out.numel == 0) return;
+  const int64_t low = call.integer(2);
+  const uint64_t range = static_cast<uint64_t>(call.integer(3) - low);
+  const RandomIntegers arguments{
+      static_cast<uint64_t>(out.numel),     out.as<char>(), streamOf(call), low, range, static_cast<int>(out.dtype),
+      static_cast<int>(itemSize(out.dtype))};
+  launch(currentDevice(), range > (uint64_t{1} << 24) ? wide : narrow, countersFor(out.numel), arguments);
+}
+
+void run_bernoulli(const OpCall& call) {
+  static FloatingKernels kernels("random", "bernoulli");
+  const TensorView& out = call.out[0];
+  if (out.numel == 0) return;
+  const TensorView p = contiguousOf(call, call.in[0]);
+  const RandomChoices arguments{static_cast<uint64_t>(out.numel), p.data, out.data, streamOf(call)};
+  launch(currentDevice(), kernels.of(p.dtype), countersFor(out.numel), arguments);
+}
+
+void run_dropout(const OpCall& call) { dropout(call); }
+void run_dropoutAdd(const OpCall& call) { dropout(call); }
+
+}  // namespace gradus::cuda

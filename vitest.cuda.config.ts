@@ -1,0 +1,30 @@
+import { defineConfig } from 'vitest/config'
+import { pending } from './test/cuda/pending'
+import base from './vitest.config'
+
+const exclude = ['node_modules/**']
+
+// Spread, not merged: merging joins the lists, and what the base excludes is what is wanted here.
+export default defineConfig({
+  ...base,
+  test: {
+    ...base.test,
+    projects: [
+      // cuda against cpu, and what is said of drivers and devices
+      { ...base, test: { ...base.test, name: 'cuda', include: ['test/cuda/**/*.test.ts'], exclude } },
+      // the tests of the cpu, with all their tensors on cuda
+      {
+        ...base,
+        test: {
+          ...base.test,
+          name: 'on cuda',
+          include: ['test/{ops,nn,optim,amp}/**/*.test.ts'],
+          exclude: [...exclude, ...pending],
+          env: { ...base.test?.env, GRADUS_TEST_DEVICE: 'cuda' },
+          testTimeout: 180_000, // every lane of every kernel is simulated and checked
+          setupFiles: ['test/support/device.ts'],
+        },
+      },
+    ],
+  },
+})
