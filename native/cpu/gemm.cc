@@ -25,8 +25,9 @@ class Product {
   using T = Sum<E>;
 
   Product(const Gemm& g, int threads, void* scratch) : g_(g), plan_(g, threads), threads_(threads) {
-    packedB_ = static_cast<E*>(scratch);
-    bias_ = reinterpret_cast<T*>(packedB_ + plan_.packedB());
+    kept_ = plan_.keepsB(g) ? g.keptB : nullptr;
+    packedB_ = static_cast<E*>(kept_ ? kept_->data : scratch);
+    bias_ = reinterpret_cast<T*>(static_cast<E*>(scratch) + (kept_ ? 0 : plan_.packedB()));
     private_ = reinterpret_cast<E*>(bias_ + plan_.bias(g));
     if (g.bias) {
       visitFloating(g.biasDType, [&](auto type) {
@@ -44,19 +45,23 @@ class Product {
         super_ = {k0, std::min(plan_.superK, plan_.k - k0), n0, std::min(plan_.superN, g_.n - n0)};
         nextPanel_.store(0, std::memory_order_relaxed);
         nextTask_.store(0, std::memory_order_relaxed);
+        const bool packed = kept_ && kept_->filled;
         if (threads_ == 1) {
-          packPanels();
+          if (!packed) packPanels();
           runTasks(0);
           continue;
         }
 #pragma omp parallel num_threads(threads_)
         {
-          packPanels();
+          if (!packed) {
+            packPanels();
 #pragma omp barrier
+          }
           runTasks(omp_get_thread_num());
         }
       }
     }
+    if (kept_) kept_->filled = true;
   }
 
  private:
@@ -296,6 +301,7 @@ class Product {
   const Plan<E> plan_;
   const int threads_;
   E* packedB_;
+  PackedOperand* kept_ = nullptr;
   T* bias_;
   E* private_;
   Super super_{};
@@ -305,6 +311,12 @@ class Product {
 template <class E>
 size_t bytesOf(const Gemm& g, int threads) {
   return hasFewRows(g) ? RowProduct<Sum<E>>::bytes(g) : Plan<E>(g, threads).bytes(g, threads);
+}
+
+template <class E>
+size_t keptBytesOf(const Gemm& g, int threads) {
+  const Plan<E> plan(g, threads);
+  return !hasFewRows(g) && plan.packsWholeB(g) ? plan.packedB() * sizeof(E) : 0;
 }
 
 template <class E>
@@ -327,6 +339,10 @@ HWY_INLINE auto visitElement(const Gemm& g, const Body& body) {
 
 size_t scratchBytes(const Gemm& g, int threads) {
   return visitElement(g, [&](auto element) { return bytesOf<decltype(element)>(g, threads); });
+}
+
+size_t keptBytes(const Gemm& g, int threads) {
+  return visitElement(g, [&](auto element) { return keptBytesOf<decltype(element)>(g, threads); });
 }
 
 // The sums over k of a column-major A, on their own: a thread takes neighbouring rows of C.
@@ -361,6 +377,7 @@ HWY_AFTER_NAMESPACE();
 namespace gradus::cpu {
 
 HWY_EXPORT(scratchBytes);
+HWY_EXPORT(keptBytes);
 HWY_EXPORT(product);
 HWY_EXPORT(columnMajorRowSums);
 
@@ -382,6 +399,7 @@ Gemm oriented(const Gemm& g) {
   std::swap(t.a.rowStride, t.a.colStride);
   std::swap(t.b.rowStride, t.b.colStride);
   std::swap(t.cRowStride, t.cColStride);
+  t.keptB = nullptr;
   return t;
 }
 
@@ -445,6 +463,12 @@ size_t gemmScratch(const Gemm& g, int threads) {
   return oneDnnIsFaster(g, threads) ? 0 : HWY_DYNAMIC_DISPATCH(scratchBytes)(oriented(g), threads);
 }
 
+size_t packedBytes(const Gemm& g) {
+  const int threads = gemmThreads(g);
+  const bool packs = g.m > 0 && g.n > 0 && !oneDnnIsFaster(g, threads) && !wantsTransposed(g);
+  return packs ? HWY_DYNAMIC_DISPATCH(keptBytes)(g, threads) : 0;
+}
+
 void gemm(const Gemm& g, int threads, void* scratch) {
   if (g.m == 0 || g.n == 0) return;
   if (oneDnnIsFaster(g, threads)) return gemmByOneDnn(g);
@@ -452,6 +476,11 @@ void gemm(const Gemm& g, int threads, void* scratch) {
 }
 
 void gemm(const Gemm& g, const OpCall& call) { GemmSeries(call).multiply(g); }
+
+PackedOperand GemmSeries::keep(const Gemm& g) const {
+  const size_t bytes = packedBytes(g);
+  return {bytes > 0 ? call_.workspace->take(bytes) : nullptr};
+}
 
 void GemmSeries::multiply(const Gemm& g) {
   if (g.m == 0 || g.n == 0) return;

@@ -16,6 +16,13 @@ struct GemmOperand {
   DType dtype = DType::kFloat32;
   int64_t rowStride = 0, colStride = 0;
   Activation activation = Activation::kNone;  // applied while packing
+  bool zeroFollows = false;                   // behind each row of k elements there is a 0 that may be read
+};
+
+// A packed B that several products share. The first that can keep its whole B packs it here.
+struct PackedOperand {
+  void* data = nullptr;  // packedBytes
+  bool filled = false;
 };
 
 struct Gemm {
@@ -44,6 +51,7 @@ struct Gemm {
   // sums over k of A's rows are added to rowSum [m]: the bias gradient, while dW = g' x packs g'. float64 for float64
   // operands, else float32.
   void* rowSum = nullptr;
+  PackedOperand* keptB = nullptr;  // where products with the same B keep it packed; null: not wanted
 };
 
 // Whether the product computes in float64 (all operands are float64).
@@ -59,6 +67,9 @@ constexpr int64_t scratchStride(int64_t cols) { return cols % 256 == 0 ? cols + 
 
 // Bytes of scratch that gemm needs with that many threads.
 size_t gemmScratch(const Gemm& g, int threads);
+
+// Bytes of a B that is kept packed; 0: the product does not pack it whole.
+size_t packedBytes(const Gemm& g);
 
 // Threads worth waking for the product.
 int gemmThreads(const Gemm& g);
@@ -80,6 +91,8 @@ class GemmSeries {
  public:
   explicit GemmSeries(const OpCall& call) : call_(call) {}
   void multiply(const Gemm& g);
+  // Room for the packed B of products like this one, for as long as the operation lasts; empty where none is packed.
+  PackedOperand keep(const Gemm& g) const;
 
  private:
   const OpCall& call_;

@@ -20,7 +20,7 @@ struct Plan {
   using T = Sum<E>;
   // B is packed in super-blocks of at most 8 MB, which L3 keeps while every block of rows of A passes.
   static constexpr int64_t kPackedB = (8 << 20) / sizeof(E);
-  static constexpr int64_t kMostK = 8192, kMostCols = 768, kMostRows = 112, kUnpackedRows = 512;
+  static constexpr int64_t kMostCols = 768, kMostRows = 112, kUnpackedRows = 512;
   static constexpr int64_t kStripRows = 512, kStripDepth = 128;
 
   int64_t k;               // elements along k
@@ -47,7 +47,7 @@ struct Plan {
     narrows = pairs && g.cDType == DType::kBFloat16 && unitColumns && g.beta == 0 && k > 0 && k <= Tile<E>::kDepth;
     direct = narrows || (g.cDType == own && unitColumns);
     // A block that is rounded to 16 bits is rounded once, so its k stays whole.
-    superK = std::max<int64_t>(1, direct ? std::min(k, kMostK) : k);
+    superK = std::max<int64_t>(1, direct ? std::min(k, mostK(g.n)) : k);
     superN = std::min(roundUp(g.n, nr), std::max(nr, kPackedB / superK / nr * nr));
     chooseBlock(g.m, threads);
     // A copy of B costs as much as a hundred rows of the product; without one only a last, partial panel is copied, for
@@ -59,7 +59,8 @@ struct Plan {
     // pages apart: then all of them fall into one set of L1.
     const bool pageApart = rowMajorA && g.a.rowStride * static_cast<int64_t>(itemSize(g.a.dtype)) % 4096 == 0;
     readsA = g.a.activation == Activation::kNone && !pageApart &&
-             (pairs ? g.a.dtype == DType::kBFloat16 && g.a.colStride == 1 && g.k % 2 == 0 && g.a.rowStride % 2 == 0
+             (pairs ? g.a.dtype == DType::kBFloat16 && g.a.colStride == 1 && (g.k % 2 == 0 || g.a.zeroFollows) &&
+                          g.a.rowStride % 2 == 0
                     : g.a.dtype == own && (rowMajorA || g.a.rowStride == 1));
     // What a block is finished with is read in rows, which a strip would cut into two lines each.
     const bool finishes = g.gradientAt || g.activated;
@@ -67,6 +68,9 @@ struct Plan {
       chooseStrip(g.m, g.n, threads);
   }
 
+  // A B that products share when it is one super-block.
+  bool packsWholeB(const Gemm& g) const { return packsB && strip == 0 && superK >= k && superN >= g.n; }
+  bool keepsB(const Gemm& g) const { return g.keptB && g.keptB->data && packsWholeB(g); }
   int64_t packedB() const { return strip > 0 ? 0 : roundUp(superK * superN, 16); }
   int64_t packedA() const {
     if (strip > 0) return roundUp(Tile<E>::kPanelA + strip * std::min<int64_t>(k, Tile<E>::kDepth), 16);
@@ -75,10 +79,17 @@ struct Plan {
   int64_t block() const { return direct ? 0 : roundUp(rows * cols, 16); }
   int64_t bias(const Gemm& g) const { return g.bias ? roundUp(g.n + Tile<E>::kCols, 16) : 0; }
   size_t bytes(const Gemm& g, int threads) const {
-    return (packedB() + threads * packedA()) * sizeof(E) + (bias(g) + threads * block()) * sizeof(T);
+    return ((keepsB(g) ? 0 : packedB()) + threads * packedA()) * sizeof(E) + (bias(g) + threads * block()) * sizeof(T);
   }
 
  private:
+  // Every super-block of columns reads A once more and every one of k adds to C once more; both move least with blocks
+  // of about 1024 columns.
+  static int64_t mostK(int64_t n) {
+    const int64_t columns = std::min<int64_t>(roundUp(n, Tile<E>::kCols), 1024);
+    return std::max<int64_t>(Tile<E>::kDepth, kPackedB / columns);
+  }
+
   void chooseStrip(int64_t m, int64_t n, int threads) {
     constexpr int64_t mr = Tile<E>::kRows;
     strip = 2 * Tile<E>::kCols;

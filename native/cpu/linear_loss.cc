@@ -75,10 +75,11 @@ class LinearCrossEntropy {
 
   void takeScratch() {
     narrow_ = inBFloat16_ || x_.dtype == DType::kBFloat16 || weight_.dtype == DType::kBFloat16;
-    const int64_t most = std::max<int64_t>(1, chunkBytes_ / (classes_ * bytesOfLogit()));
+    stride_ = strideOfLogits();
+    const int64_t most = std::max<int64_t>(1, chunkBytes_ / (stride_ * bytesOfLogit()));
     const int64_t chunks = (count_ + most - 1) / most;
     chunk_ = (count_ + chunks - 1) / chunks;
-    logits_ = call_.scratch<char>(chunk_ * classes_ * bytesOfLogit());
+    logits_ = call_.scratch<char>(chunk_ * stride_ * bytesOfLogit());
     losses_ = call_.scratch<double>(chunk_);
     if (count_ < rows_) rowsOfX_ = call_.scratch<T>(chunk_ * width_);  // else they lie side by side
     if (withGradients_) {
@@ -112,6 +113,13 @@ class LinearCrossEntropy {
   DType logitDType() const { return narrow_ ? DType::kBFloat16 : dtypeOf<T>(); }
   int64_t bytesOfLogit() const { return static_cast<int64_t>(itemSize(logitDType())); }
 
+  // Rows begin on cache lines, but not whole pages apart. What is behind a row is 0, so that an odd number of classes
+  // is read in pairs, too.
+  int64_t strideOfLogits() const {
+    const int64_t line = 64 / bytesOfLogit(), lines = (classes_ + line - 1) / line;
+    return (lines % 64 == 0 ? lines + 1 : lines) * line;
+  }
+
   // logits = x weight'
   Gemm logitsProduct(int64_t count) const {
     Gemm g;
@@ -123,7 +131,7 @@ class LinearCrossEntropy {
     g.b = {weight_.data, weight_.dtype, weight_.strides[1], weight_.strides[0]};
     g.c = logits_;
     g.cDType = logitDType();
-    g.cRowStride = classes_;
+    g.cRowStride = stride_;
     g.cColStride = 1;
     return g;
   }
@@ -135,7 +143,8 @@ class LinearCrossEntropy {
     g.n = width_;
     g.k = classes_;
     g.inBFloat16 = inBFloat16_;
-    g.a = {logits_, logitDType(), classes_, 1};
+    g.a = {logits_, logitDType(), stride_, 1};
+    g.a.zeroFollows = stride_ > classes_;
     g.b = {weight_.data, weight_.dtype, weight_.strides[0], weight_.strides[1]};
     g.c = rowsOfDx_;
     g.cDType = dtypeOf<T>();
@@ -151,7 +160,7 @@ class LinearCrossEntropy {
     g.n = width_;
     g.k = count;
     g.inBFloat16 = inBFloat16_;
-    g.a = {logits_, logitDType(), 1, classes_};
+    g.a = {logits_, logitDType(), 1, stride_};
     g.b = a_;
     g.c = dweightSum_ ? static_cast<void*>(dweightSum_) : call_.out[3].data;
     g.cDType = dweightSum_ ? dtypeOf<T>() : call_.out[3].dtype;
@@ -167,7 +176,7 @@ class LinearCrossEntropy {
     const auto finish = [&](auto* logits) {
       parallelFor(count, std::max<int64_t>(1, 16384 / classes_), [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
-          losses_[i] = finishRow(targets_[kept_[first + i]], logits + i * classes_);
+          losses_[i] = finishRow(targets_[kept_[first + i]], logits + i * stride_);
         }
       });
     };
@@ -183,6 +192,7 @@ class LinearCrossEntropy {
   // The loss of a row, whose logits become their gradients.
   template <class L>
   double finishRow(int64_t y, L* logits) const {
+    std::memset(static_cast<void*>(logits + classes_), 0, (stride_ - classes_) * sizeof(L));
     if (y == kIgnored) {
       if (withGradients_) std::memset(static_cast<void*>(logits), 0, classes_ * sizeof(L));
       return 0;
@@ -242,9 +252,9 @@ class LinearCrossEntropy {
 
   double incoming_ = 1;
   int64_t *kept_ = nullptr, count_ = 0;  // rows that are computed: those not ignored, or all
-  int64_t chunk_ = 0;
+  int64_t chunk_ = 0, stride_ = 0;
   T *rowsOfX_ = nullptr, *rowsOfDx_ = nullptr;
-  char* logits_ = nullptr;  // of a chunk [chunk, classes]; then their gradients
+  char* logits_ = nullptr;  // of a chunk [chunk, stride]; then their gradients
   double* losses_ = nullptr;
   T* dweightSum_ = nullptr;  // bfloat16: chunks add up in float32
   GemmOperand a_;

@@ -225,6 +225,9 @@ void run_linearBackwardWeight(const OpCall& call) {
   if (bias) storeSums(g.rowSum, computesInDouble(g), call.out[1], accumulate);
 }
 
+// Rows whose hidden values an mlp holds at a time. The weights are packed once for all of them.
+constexpr int64_t kRowsOfHidden = 1024;
+
 void run_mlp(const OpCall& call) {
   const Matrix x(call.in[0]), w1(call.in[1]), w2(call.in[3]), out(call.out[0]), pre(call.out[1]);
   const Activation gelu = geluOf(call.flag(0));
@@ -233,11 +236,10 @@ void run_mlp(const OpCall& call) {
   // float32 blocks, are activated when the second product packs them.
   const bool pairs = pre.dtype == DType::kBFloat16 && multipliesPairs();
   const bool atOnce = (pairs || !isHalf(pre.dtype)) && x.rows >= 64;
-  const int64_t most =
-      std::max<int64_t>(1024, (int64_t{64} << 20) / std::max<int64_t>(1, stride * itemSize(pre.dtype)));
-  const int64_t chunk = atOnce ? most : std::max<int64_t>(1, x.rows);
+  const int64_t chunk = atOnce ? kRowsOfHidden : std::max<int64_t>(1, x.rows);
   void* activated = atOnce ? call.workspace->take(std::min(chunk, x.rows) * stride * itemSize(pre.dtype)) : nullptr;
   GemmSeries products(call);
+  PackedOperand packedW1, packedW2;
   for (int64_t row = 0; row < x.rows; row += chunk) {
     const int64_t count = std::min(chunk, x.rows - row);
     const Matrix z = pre.rowsFrom(row, count);
@@ -248,11 +250,15 @@ void run_mlp(const OpCall& call) {
       up.activated = activated;
       up.activatedRowStride = stride;
     }
+    if (row == 0 && count < x.rows) packedW1 = products.keep(up);
+    up.keptB = &packedW1;
     products.multiply(up);
     const GemmOperand h = atOnce ? GemmOperand{activated, pre.dtype, stride, 1, Activation::kNone}
                                  : GemmOperand{z.data, z.dtype, z.rowStride, z.colStride, gelu};
     Gemm down = productOf(h, w2.transposed(), hidden, out.rowsFrom(row, count));
     addBias(down, call.in[4]);
+    if (row == 0 && count < x.rows) packedW2 = products.keep(down);
+    down.keptB = &packedW2;
     products.multiply(down);
   }
 }
@@ -267,7 +273,7 @@ void run_mlpBackward(const OpCall& call) {
   const DType kept = pairs ? pre.dtype : compute;  // of the hidden values and their gradient
   // Rows at a time, so that the hidden values and their gradient stay in cache and are never whole. Weight gradients
   // that are rounded to 16 bits are rounded once, so there the rows stay together.
-  const int64_t chunk = isHalf(dw1.dtype) || isHalf(dw2.dtype) ? std::max<int64_t>(1, grad.rows) : 1024;
+  const int64_t chunk = isHalf(dw1.dtype) || isHalf(dw2.dtype) ? std::max<int64_t>(1, grad.rows) : kRowsOfHidden;
   const int64_t hidden = pre.cols, stride = scratchStride(hidden);
   TensorView scratch = call.in[2];
   scratch.dtype = kept;
@@ -279,6 +285,7 @@ void run_mlpBackward(const OpCall& call) {
   void* activated = call.workspace->take(bytes);
   void *sums1 = zeroSums(call, hidden), *sums2 = zeroSums(call, grad.cols);
   GemmSeries products(call);
+  PackedOperand packedW1, packedW2;
   for (int64_t row = 0; row < grad.rows || row == 0; row += chunk) {
     const int64_t count = std::min(chunk, grad.rows - row);
     const Matrix g = grad.rowsFrom(row, count), z = pre.rowsFrom(row, count), xs = x.rowsFrom(row, count);
@@ -294,6 +301,8 @@ void run_mlpBackward(const OpCall& call) {
     step.gradientOf = gelu;
     step.activated = activated;
     step.activatedRowStride = stride;
+    if (row == 0 && count < grad.rows) packedW2 = products.keep(step);
+    step.keptB = &packedW2;
     products.multiply(step);
 
     const GemmOperand h{activated, kept, stride, 1, Activation::kNone};
@@ -305,7 +314,10 @@ void run_mlpBackward(const OpCall& call) {
     step.rowSum = sums1;
     products.multiply(step);
 
-    products.multiply(productOf(dz.operand(), w1.operand(), hidden, dx.rowsFrom(row, count)));
+    step = productOf(dz.operand(), w1.operand(), hidden, dx.rowsFrom(row, count));
+    if (row == 0 && count < grad.rows) packedW1 = products.keep(step);
+    step.keptB = &packedW1;
+    products.multiply(step);
   }
   storeSums(sums1, compute == DType::kFloat64, call.out[2], accumulate);
   storeSums(sums2, compute == DType::kFloat64, call.out[4], accumulate);
