@@ -108,8 +108,10 @@ export function followStep(course: Course, optimizerBytes: number): MemoryEstima
   const preActivation = tokens * inner * productSize
   // rows whose activated hidden values are there at once in forward: those of float16 are activated as they are packed
   const innerRow = inner * productSize
-  const activated =
-    product === 'float16' ? 0 : Math.min(tokens, Math.max(1024, Math.floor((64 << 20) / innerRow))) * innerRow
+  const activated = product === 'float16' ? 0 : Math.min(tokens, 1024) * innerRow
+  // several blocks of rows share packed weights, so those of both products are there at once
+  const packedWeight = packing(width, inner)
+  const packedForward = tokens > 1024 && product !== 'float16' ? 2 * packedWeight : packedWeight
   // and in backward, in float32 unless pairs of bfloat16 are multiplied; gradients of 16-bit weights are rounded once, so
   // there all rows are
   const computedSize = product === 'bfloat16' ? 2 : Math.max(4, itemSize)
@@ -118,7 +120,9 @@ export function followStep(course: Course, optimizerBytes: number): MemoryEstima
   // in backward 16-bit products of both matrices pack for themselves
   const packedBackward =
     productSize === 2
-      ? packing(Math.min(tokens, 1024), inner, computedSize) + packing(width, inner, computedSize) + (1 << 18)
+      ? packing(Math.min(tokens, 1024), inner, computedSize) +
+        (tokens > 1024 ? 2 : 1) * packing(width, inner, computedSize) +
+        (1 << 18)
       : packing(Math.min(tokens, 1024), inner)
 
   // forward: the last layer is done, its scope still open
@@ -129,7 +133,7 @@ export function followStep(course: Course, optimizerBytes: number): MemoryEstima
   const open = course.embedding + outputsOpen.filter(Boolean).length * course.eachLayerOutput
   const unsaved = isMixed ? unit + 2 * made : unit // its input; normalized values, which nobody keeps
   const lastAsItRuns = layers > 0 && !course.isStored(layers - 1) ? layer - unsaved : 0
-  peak.at('forward', 0, indices + layersSaved + lastAsItRuns + open + inFlight, activated + packing(width, inner))
+  peak.at('forward', 0, indices + layersSaved + lastAsItRuns + open + inFlight, activated + packedForward)
 
   // the head and its loss
   const saved = indices + layersSaved + head
@@ -159,7 +163,7 @@ export function followStep(course: Course, optimizerBytes: number): MemoryEstima
     const arriving = unit + (isMixed ? made : course.dropout ? unit : 0)
     if (!course.isStored(i)) {
       const again = course.endsInFeedForward ? 0 : activated // then its second product is left out
-      peak.at('backward', gradients, below + arriving + course.inFlightAgain, again + packing(width, inner))
+      peak.at('backward', gradients, below + arriving + course.inFlightAgain, again + packedForward)
     }
     // the feed-forward part: its input computed again, its gradient, those of two matrices
     const feedForward = 2 * inner * width * itemSize
