@@ -12,6 +12,8 @@ const collapsed = 1 // below it the scaler shrinks gradients, and something else
 export class CollapseWatch {
   #updatesLeft = 1
   #reading = false
+  /** Looks at what the last update left that came while a read was under way. */
+  #next: (() => Promise<void>) | null = null
   #warned = false
 
   /** Looks after the next update: the scale or what it backs off by was set. */
@@ -27,7 +29,10 @@ export class CollapseWatch {
     status: Tensor,
     backoffFactor: () => number,
   ): void {
-    if (--this.#updatesLeft <= 0 && !this.#reading) void this.#look(checks, optimizers, status, backoffFactor)
+    this.#updatesLeft--
+    const look = (): Promise<void> => this.#look(checks, optimizers, status, backoffFactor)
+    if (this.#reading) this.#next = look
+    else if (this.#updatesLeft <= 0) void look()
   }
 
   async #look(
@@ -37,12 +42,14 @@ export class CollapseWatch {
     backoffFactor: () => number,
   ): Promise<void> {
     this.#reading = true
+    this.#updatesLeft = 0
     const params = [...optimizers].flatMap((each) => each.paramGroups.flatMap((group) => group.params))
     const owners = new Map(params.map((param) => [param.grad, param]))
     try {
       const [scale, pair, first] = (await status.data()) as Float32Array as unknown as [number, number, number]
       if (scale < 0) return // no update ran yet: the operations that gradients came from failed
-      this.#updatesLeft = Math.max(1, Math.ceil(Math.log(scale / collapsed) / -Math.log(backoffFactor())))
+      // of these, as many as came while it was read are gone
+      this.#updatesLeft += Math.max(1, Math.ceil(Math.log(scale / collapsed) / -Math.log(backoffFactor())))
       const fallen = scale < collapsed && pair >= 0
       if (fallen && !this.#warned) {
         const grad = checks[pair]?.tensors[first]
@@ -55,6 +62,9 @@ export class CollapseWatch {
     } finally {
       this.#reading = false
     }
+    const next = this.#next
+    this.#next = null
+    if (next !== null && this.#updatesLeft <= 0) await next()
   }
 }
 

@@ -18,7 +18,7 @@ import {
 } from '../ops/multiTensor'
 import type { Optimizer } from '../optim/optimizer'
 import { expectOptimizer, expectSchedule, moveOn, type Steppable } from '../optim/schedule/scheduler'
-import { expectLimit, readOptions } from '../options'
+import { expectFlag, expectLimit, readOptions } from '../options'
 import { full } from '../tensor/create'
 import { unscoped } from '../tensor/scope'
 import type { Tensor } from '../tensor/tensor'
@@ -111,7 +111,7 @@ export class GradScaler {
     const given = readOptions('GradScaler', options, optionNames)
     const { initScale = 65536, growthFactor = 2, backoffFactor = 0.5, growthInterval = 2000, enabled = true } = given
     this.#device = given.device === undefined ? null : device(given.device)
-    this.#enabled = enabled
+    this.#enabled = expectFlag('GradScaler', 'enabled', enabled)
     expectNumber('GradScaler', 'initScale', initScale, isScale, 'a finite number above 0')
     this.#initial = { scale: initScale, tracker: 0 }
     this.#growthFactor = growthFactor

@@ -166,8 +166,17 @@ export function isRecomputing(): boolean {
 /** A link of a chain: a function of one tensor, or a module whose forward takes one. */
 export type SequentialStep = ((x: Tensor) => Tensor) | { forward(x: Tensor): unknown }
 
-const runAll = (steps: readonly SequentialStep[], input: Tensor): Tensor =>
-  steps.reduce((x, step) => (typeof step === 'function' ? step(x) : (step.forward(x) as Tensor)), input)
+function runAll(steps: readonly SequentialStep[], input: Tensor): Tensor {
+  return steps.reduce((x, step, i) => {
+    const output = typeof step === 'function' ? step(x) : step.forward(x)
+    if (output instanceof Tensor || i === steps.length - 1) return output as Tensor
+    throw new ArgumentError('checkpointSequential', {
+      problem: `link ${i} of the chain did not return a tensor`,
+      got: describeValue(output),
+      expected: 'a Tensor, which the next link takes',
+    })
+  }, input)
+}
 
 /** Runs a chain of modules or functions (an nn.Sequential, too) in so many segments, of which all but the last are
  *  checkpointed: as in PyTorch, the last one is needed at once when backward begins. With n modules, sqrt(n) segments

@@ -22,6 +22,8 @@ export type SavePolicy = (op: string) => boolean
 /** @internal Ends a function that runs again, when nothing that comes after would be read. No error: nobody sees it. */
 export const enough: unique symbol = Symbol('enough')
 
+const cast = 'to' // the name of its node
+
 const nothing: Saved = {
   read: () => {
     throw new StateError('backward', { problem: 'the graph of a recomputation has no gradients of its own' })
@@ -35,12 +37,16 @@ interface Held {
   readonly version: number
 }
 
+const leafOf = (tensor: Tensor): Tensor | null => (tensor._requiresGrad && tensor._node === null ? tensor : null)
+
 /** @internal A tensor that a formula will read. */
 class Slot implements Saved {
   freed = false
   value: Saved | null = null
-  readonly shape: Shape
-  readonly dtype: number
+  private readonly shape: Shape
+  private readonly dtype: number
+  /** The tensor itself where it is a parameter or another leaf. */
+  private readonly leaf: Tensor | null
 
   constructor(
     private readonly frame: Frame,
@@ -48,6 +54,16 @@ class Slot implements Saved {
   ) {
     this.shape = tensor.shape
     this.dtype = tensor._dtype
+    this.leaf = leafOf(tensor)
+  }
+
+  /** Whether the second run saves in this place what the first one did, as far as that can be told without reading. */
+  fits(tensor: Tensor): boolean {
+    return this.dtype === tensor._dtype && sameShape(this.shape, tensor.shape) && this.leaf === leafOf(tensor)
+  }
+
+  describe(): string {
+    return `${this.leaf === null ? 'one' : 'the parameter'} of shape ${describeShape(this.shape)}`
   }
 
   read(op: string): Tensor {
@@ -72,6 +88,9 @@ class Slot implements Saved {
 /** @internal */
 export class Frame {
   readonly slots: Slot[] = []
+  /** What it passed, in order: modules by their mode, and operations that have gradients; but no casts: autocast makes
+   *  one of a weight or has it. */
+  readonly passed: string[] = []
   /** What the function read and did not make: its arguments, parameters, and what it closes over. */
   readonly held = new Map<Tensor, Held>()
   /** Results that the policy stores, by operation in order. */
@@ -225,8 +244,14 @@ export class Recording implements Keeper, Observer {
     return this.outer === null ? slot : this.outer.fill(tensor, slot)
   }
 
-  nodeDone(): void {
-    this.outer?.nodeDone()
+  passes(what: string): void {
+    this.frame.passed.push(what)
+    this.outer?.passes(what)
+  }
+
+  nodeDone(name: string): void {
+    if (name !== cast) this.frame.passed.push(name)
+    this.outer?.nodeDone(name)
   }
 
   /** What the recipe of an output needs: whoever reads the output reads the recipe. */
@@ -272,6 +297,7 @@ export class Recording implements Keeper, Observer {
 /** @internal The run in backward: fills the slots of the first one. */
 export class Filling implements Keeper, Observer {
   private filled = 0
+  private passed = 0
   private readonly recalled = new Map<string, number>()
 
   constructor(private readonly frame: Frame) {}
@@ -283,8 +309,9 @@ export class Filling implements Keeper, Observer {
   /** `inner` is the slot of a function that is checkpointed inside of this one. */
   fill(tensor: Tensor, inner: Saved | null): Saved {
     const slot = this.frame.slots[this.filled]
-    if (slot === undefined || slot.dtype !== tensor._dtype || !sameShape(slot.shape, tensor.shape)) {
-      throw this.differs(`a tensor of shape ${describeShape(tensor.shape)}`, slot)
+    if (!slot?.fits(tensor)) {
+      const what = slot !== undefined && leafOf(tensor) !== null ? 'another parameter' : 'a tensor'
+      throw this.differsIn(`${what} of shape ${describeShape(tensor.shape)}`, slot)
     }
     this.filled++
     slot.value?.free()
@@ -293,7 +320,13 @@ export class Filling implements Keeper, Observer {
     return nothing
   }
 
-  nodeDone(): void {
+  passes(what: string): void {
+    const first = this.frame.passed[this.passed++]
+    if (first !== what) throw this.differs(what, first ?? 'none')
+  }
+
+  nodeDone(name: string): void {
+    if (name !== cast) this.passes(name)
     if (this.filled === this.frame.slots.length) throw enough
   }
 
@@ -304,15 +337,19 @@ export class Filling implements Keeper, Observer {
   }
 
   expectFull(): void {
-    if (this.filled < this.frame.slots.length) throw this.differs('nothing more', this.frame.slots[this.filled])
+    if (this.filled < this.frame.slots.length) throw this.differsIn('nothing more', this.frame.slots[this.filled])
   }
 
-  private differs(got: string, slot: Slot | undefined): StateError {
+  private differsIn(got: string, slot: Slot | undefined): StateError {
+    return this.differs(`${got} as tensor ${this.filled} that gradients need`, slot?.describe() ?? 'none')
+  }
+
+  private differs(got: string, first: string): StateError {
     return new StateError(this.frame.op, {
       problem: 'the function does not do the same when it runs again in backward',
-      got: `${got} as tensor ${this.filled} that gradients need`,
-      expected: slot === undefined ? 'none' : `one of shape ${describeShape(slot.shape)}, as in the first run`,
-      action: 'let it depend on its arguments, parameters and the default generator only',
+      got,
+      expected: `${first}, as in the first run`,
+      action: 'let it depend on its arguments, parameters and the default generator only, and change no mode before',
     })
   }
 

@@ -51,8 +51,10 @@ export interface Saved {
 /** @internal What saves tensors in place of the tape, while a checkpointed function runs. */
 export interface Keeper {
   keep(tensor: Tensor): Saved
-  /** All of a node is kept. */
-  nodeDone(): void
+  /** The function passes something that it must pass again. */
+  passes(what: string): void
+  /** All of a node of that name is kept. */
+  nodeDone(name: string): void
   /** A tensor has a recipe that rounds. */
   recipe(tensor: Tensor): void
   /** Whether a node that saves so many tensors is the last one that is wanted: its own results are not. */
@@ -210,7 +212,7 @@ export class Node implements BackwardContext {
     if (saved.length > 0) {
       this.savedTensors = saved.map((tensor) => (keeper === null ? new SavedTensor(tensor) : keeper.keep(tensor)))
     }
-    if (keeper !== null) keeper.nodeDone()
+    if (keeper !== null) keeper.nodeDone(name)
   }
 
   saved(i: number): Tensor {

@@ -6,6 +6,7 @@
 
 import { runCheckpointed, type SaveOps } from '../autograd/checkpoint'
 import { withoutGrad } from '../autograd/mode'
+import { keeper } from '../autograd/node'
 import { type Device, type DeviceName, looksLikeDevice } from '../device'
 import { type DType, isFloatingCode } from '../dtype'
 import { ArgumentError, DTypeError, describeValue, GradusError, StateError } from '../errors'
@@ -97,8 +98,8 @@ export class Module {
         const policy = this._checkpointing
         const result =
           policy === null || !this.training
-            ? forward.apply(this, inputs)
-            : runCheckpointed('checkpoint', forward.bind(this), inputs, policy.save, this)
+            ? this.#run(forward, inputs)
+            : runCheckpointed('checkpoint', (...again) => this.#run(forward, again), inputs, policy.save, this)
         return result instanceof Promise
           ? result.then((value) => this.#hooks.after(this, inputs, value))
           : this.#hooks.after(this, inputs, result)
@@ -115,6 +116,11 @@ export class Module {
       markOutermost(output)
     }
     return output
+  }
+
+  #run(forward: (...inputs: unknown[]) => unknown, inputs: unknown[]): unknown {
+    keeper?.passes(this.training ? 'a module in training' : 'a module in evaluation')
+    return forward.apply(this, inputs)
   }
 
   /** Calls `hook` before every forward; returns what takes it off. */

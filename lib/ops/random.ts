@@ -3,7 +3,7 @@
 
 import { type DType, dtypeCode, FLOAT32, FLOAT64, INT64, isFloatingCode, promote } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError } from '../errors'
-import { expectProbability, readOptions } from '../options'
+import { expectFlag, expectProbability, readOptions } from '../options'
 import { defaultGenerator, Generator } from '../random'
 import { likeOptions, type NewArguments, placeOf, readNew, type TensorOptions, tensorOptions } from '../tensor/create'
 import type { Shape, Tensor } from '../tensor/tensor'
@@ -244,6 +244,7 @@ export function dropout(x: Tensor, p = 0.5, training = true, { generator }: Rand
   expectTensor('dropout', 'x', x)
   expectFloating('dropout', 'x', x)
   expectProbability('dropout', 'p', p)
+  expectFlag('dropout', 'training', training)
   if (!training || p === 0) return x
   const attrs = [...draw('dropout', x.numel, generator), p]
   const apply = (input: Tensor): Tensor => run(dropoutOp, [input], x.shape, x._dtype, attrs)
@@ -268,6 +269,7 @@ export function dropoutAdd(
   expectTensor('dropoutAdd', 'residual', residual)
   expectFloating('dropoutAdd', 'x', x)
   expectProbability('dropoutAdd', 'p', p)
+  expectFlag('dropoutAdd', 'training', training)
   expectFloating('dropoutAdd', 'residual', residual)
   if (!sameShape(x.shape, residual.shape)) {
     throw new ShapeError('dropoutAdd', {

@@ -39,7 +39,8 @@ export interface AccumulateOptions<Batch, Step> {
   scheduler?: { step(): void }
   /** The mean loss of a micro-batch. Default: `model.forward(batch).loss`. */
   loss?: (batch: Batch) => Tensor
-  /** The number of targets of a micro-batch, a number or a tensor of one. Default: `model.countTargets(batch)`. */
+  /** The number of targets of a micro-batch, a number or a tensor of one; a tensor that holds no finite number above 0
+   *  counts as 0. Default: `model.countTargets(batch)`. */
   targets?: (batch: Batch) => Tensor | number
 }
 
@@ -105,7 +106,7 @@ function check<Batch>(model: unknown, group: readonly Batch[], options: Accumula
   if (typeof (model as { forward?: unknown } | null)?.forward !== 'function') {
     throw new ArgumentError(op, { problem: 'no model', got: describeValue(model), expected: 'an object with forward' })
   }
-  if (!Array.isArray(group) || group.length === 0) {
+  if (!Array.isArray(group) || group.length === 0 || Object.keys(group).length < group.length) {
     throw new ArgumentError(op, {
       problem: 'no group of micro-batches',
       got: describeValue(group),
@@ -161,7 +162,11 @@ export async function accumulate<Batch, Step = never>(
   optimizer.zeroGrad()
 
   const [counts, total] = tidy(() => {
-    const each = group.map((batch) => countOf(model, batch, targets).to('float64').clone()) // the caller's may be float64 already
+    // what is no number of targets counts for none, as no device says so before the step
+    const each = group.map((batch) => {
+      const count = countOf(model, batch, targets).to('float64')
+      return where(count.gt(0).logicalAnd(count.lt(Number.POSITIVE_INFINITY)), count, 0)
+    })
     return [each, each.reduce((a, b) => a.add(b))] as const
   })
   const shares = tidy(() => {

@@ -37,7 +37,26 @@ describe('GradScaler warns', () => {
   })
 })
 
+describe('GradScaler warns without being waited for', () => {
+  it('when updates were queued while it looked', async () => {
+    const warn = silenced()
+    const { scaler, param, optimizer } = started([1])
+    for (let i = 0; i < 24; i++) {
+      param.grad = tensor([Number.NaN])
+      scaler.step(optimizer)
+      scaler.update()
+    }
+    await vi.waitFor(() => expect(warn).toHaveBeenCalledTimes(1), 5000)
+  })
+})
+
 describe('GradScaler refuses', () => {
+  it('what is no flag', () => {
+    expect(() => new GradScaler({ enabled: 'false' as unknown as boolean })).toThrow(
+      'GradScaler: enabled is neither true nor false: got "false"',
+    )
+  })
+
   it('calls in the wrong order', () => {
     const { scaler, param, optimizer } = started([1])
     expect(() => scaler.update()).toThrow(

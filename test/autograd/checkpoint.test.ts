@@ -15,6 +15,7 @@ import {
   StateError,
   type Tensor,
   tensor,
+  zeros,
 } from '../../lib/index'
 
 const { checkpoint, checkpointSequential, isRecomputing, selectiveCheckpoint } = autograd
@@ -290,10 +291,42 @@ describe('checkpoint', () => {
     const w = ones([2]).requiresGrad_()
     const other = checkpoint((v) => (isRecomputing() ? v.view(1, 2).exp() : v.exp()), w)
     expect(() => other.sum().backward()).toThrow(
-      'checkpoint: the function does not do the same when it runs again in backward: got a tensor of shape [1, 2] as tensor 0 that gradients need, expected one of shape [2], as in the first run',
+      'checkpoint: the function does not do the same when it runs again in backward: got view, expected exp, as in the first run',
     )
-    const less = checkpoint((v) => (isRecomputing() ? v.add(0) : v.exp()), w)
-    expect(() => less.sum().backward()).toThrow('got nothing more as tensor 0 that gradients need')
+    const less = checkpoint((v) => (isRecomputing() ? v : v.exp()).add(0), w)
+    expect(() => less.sum().backward()).toThrow('got add, expected exp')
+    const none = checkpoint((v) => (isRecomputing() ? v.detach() : v.exp()), w)
+    expect(() => none.sum().backward()).toThrow('got nothing more as tensor 0 that gradients need')
+    const shape = checkpoint((v) => v.narrow(0, 0, isRecomputing() ? 1 : 2).exp(), w)
+    expect(() => shape.sum().backward()).toThrow('got a tensor of shape [1] as tensor 0 that gradients need')
+  })
+
+  it('says so when it uses another parameter, drops something, or has one layer more', () => {
+    const [a, b, c] = [0, 1, 2].map(() => new nn.Linear(8, 8)) as [nn.Linear, nn.Linear, nn.Linear]
+    const x = ones([2, 8])
+    const again = 'the function does not do the same when it runs again in backward: got'
+    const cases: [(v: Tensor) => Tensor, string][] = [
+      [(v) => c.forward((isRecomputing() ? a : b).forward(v).relu()), 'another parameter of shape [8, 8]'],
+      [(v) => c.forward(isRecomputing() ? ops.gelu(a.forward(v)) : a.forward(v).relu()), 'gelu'],
+      [(v) => c.forward(ops.dropout(a.forward(v), 0.5, !isRecomputing())).mul(2), 'a module in training'],
+      [(v) => c.forward(isRecomputing() ? a.forward(v).add(b.forward(v)) : a.forward(v)), 'another parameter'],
+    ]
+    for (const [fn, got] of cases) {
+      const y = checkpoint(fn, x).square().sum()
+      expect(() => y.backward(), got).toThrow(`${again} ${got}`)
+    }
+  })
+
+  it('says so when the mode of a model changed between forward and backward', () => {
+    const sizes = { vocabSize: 16, nLayer: 2, nHead: 2, nEmbd: 8, blockSize: 4, dropout: 0.1 }
+    const model = new models.GPT(sizes)
+    model.gradientCheckpointing()
+    const ids = zeros([1, 4], { dtype: 'int64' })
+    const { loss } = model.forward({ inputIds: ids, labels: ids })
+    model.eval()
+    expect(() => loss!.backward()).toThrow(
+      'got a module in evaluation, expected a module in training, as in the first run',
+    )
   })
 
   it('refuses a second backward, and an error in the function leaves nothing behind', () => {
@@ -409,6 +442,9 @@ describe('checkpointSequential', () => {
   it('refuses what is no chain and segments that do not fit', () => {
     const x = ones([1])
     expect(() => checkpointSequential([(h) => h], 2, x)).toThrow('got 2, expected a whole number from 1 to 1')
+    expect(() => checkpointSequential([() => 5 as unknown as Tensor, (h) => h.mul(2)], 1, x)).toThrow(
+      'checkpointSequential: link 0 of the chain did not return a tensor: got 5',
+    )
     expect(() => checkpointSequential(3 as never, 1, x)).toThrow('checkpointSequential: no chain of modules: got 3')
     expect(() => checkpointSequential([3 as never], 1, x)).toThrow('a link of the chain cannot be called: got 3')
     expect(() => checkpointSequential([(h) => h], 1, 5 as never)).toThrow(

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { amp, data, memory, models, nn, ops, optim, randn, random, type Tensor, tensor } from '../../lib/index'
+import { amp, data, memory, models, nn, ones, ops, optim, randn, random, type Tensor, tensor } from '../../lib/index'
 
 const { accumulate } = optim
 
@@ -81,6 +81,25 @@ describe('accumulate', () => {
     }
     for (let epoch = 0; epoch < 2; epoch++) await accumulate(model, [randn([2, 2]), randn([2, 2])], options)
     expect(await count.item()).toBe(2)
+  })
+
+  it('counts a micro-batch as none whose count is no number of targets', async () => {
+    const model = new nn.Linear(2, 1)
+    const start = model.parameters().map(flat)
+    const loss = (x: Tensor): Tensor => model.forward(x).mean()
+    const batches = [ones([2, 2]), ones([2, 2]).mul(3)]
+    for (const odd of [Number.NaN, -3, Number.POSITIVE_INFINITY]) {
+      const targets = (x: Tensor): Tensor => tensor(x === batches[0] ? odd : 5)
+      const optimizer = new optim.SGD(model.parameters(), { lr: 0 })
+      const both = await accumulate(model, batches, { optimizer, loss, targets })
+      const gradients = model.parameters().map((param) => flat(param.grad!))
+      const one = await accumulate(model, [batches[1]!], { optimizer, loss, targets })
+      expect(await both.targets.item()).toBe(5)
+      expect(await both.loss.item()).toBe(await one.loss.item())
+      expect(gradients).toEqual(model.parameters().map((param) => flat(param.grad!)))
+      await accumulate(model, [batches[0]!], { optimizer: new optim.SGD(model.parameters(), { lr: 1 }), loss, targets })
+      expect(model.parameters().map(flat)).toEqual(start)
+    }
   })
 
   for (const [name, make] of [
