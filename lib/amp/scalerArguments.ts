@@ -59,7 +59,7 @@ export function setScale(op: string, name: string, scale: Tensor, value: unknown
   }
   expectSingle(op, name, value, expected)
   tidy(() => {
-    const given = value.reshape([]).to('float32')
+    const given = value.reshape([]).to(scale.device).to('float32')
     const fits = given.gt(0).logicalAnd(given.lt(Number.POSITIVE_INFINITY))
     scale.copy_(where(fits, given, scale))
   })
@@ -74,7 +74,7 @@ export function setTracker(op: string, name: string, tracker: Tensor, value: unk
     return
   }
   expectSingle(op, name, value, expected)
-  tracker.copy_(value.reshape([]))
+  tidy(() => tracker.copy_(value.reshape([]).to(tracker.device)))
 }
 
 /** @internal Gradients of the optimizer's parameters, one that several share once.

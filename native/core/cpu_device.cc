@@ -15,13 +15,14 @@ class CpuDevice final : public Device {
  public:
   explicit CpuDevice(int index) : Device(DeviceKind::kCpu, index, hostMemory(), cpuBackend().kernels) {}
 
-  void run(int op, const OpCall& call) override {
+  uint32_t run(int op, const OpCall& call) override {
     std::lock_guard lock(pool);
     cpuBackend().begin();
     kernels[op](call);
+    return 0;
   }
 
-  void read(const void* from, void* to, size_t bytes, Then then) override {
+  void read(const void* from, void* to, size_t bytes, uint32_t, Then then) override {
     std::memcpy(to, from, bytes);
     then(nullptr);
   }

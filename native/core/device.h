@@ -33,10 +33,14 @@ class Device {
   const OpFunction* const kernels;  // kNumOps of them; null where the backend has none
   Allocator memory;
 
-  // Runs a kernel.
-  virtual void run(int op, const OpCall& call) = 0;
-  // Copies `bytes` from this device's memory to the host's.
-  virtual void read(const void* from, void* to, size_t bytes, Then then) = 0;
+  // Runs a kernel. Where it may turn out later that it failed, returns a number for it, else 0: numbers grow.
+  virtual uint32_t run(int op, const OpCall& call) = 0;
+  // What is known to have failed late on the way to a tensor with this number, before the next kernel runs.
+  virtual std::shared_ptr<const Failure> lateFailure(uint32_t number) { return nullptr; }
+  // Called before operands are looked at: what has failed late by now is settled.
+  virtual void settle() {}
+  // Copies `bytes` from this device's memory to the host's, of a tensor with this number.
+  virtual void read(const void* from, void* to, size_t bytes, uint32_t number, Then then) = 0;
   // Gives a new storage the contents of a parcel that has come.
   virtual void unpack(const std::shared_ptr<Parcel>& parcel, Storage& storage) = 0;
   // Calls `then` when everything so far has run.

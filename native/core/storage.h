@@ -27,7 +27,9 @@ struct Storage : Recycled<Storage> {
   size_t bytes = 0;
   std::atomic<int32_t> references{1};
   uint32_t context = 0;
-  std::shared_ptr<const Failure> failure;  // touched by the executor only
+  // touched by the executor only
+  std::shared_ptr<const Failure> failure;
+  uint32_t lateFailure = 0;  // number of the last operation on the way to it that may fail late; 0: none
 };
 
 // Owned by its slot in a handle table. Operations are queued in order and releasing is one of them, so a tensor

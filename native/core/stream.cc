@@ -334,18 +334,32 @@ bool Stream::isRefilled(const Call& call, int i) {
   return call.op == static_cast<int>(OpId::fill) && view.contiguous && view.bytes() == call.out[i]->storage->bytes;
 }
 
+// Why a storage has no contents, also where that came out after the operation had run.
+const std::shared_ptr<const Failure>& Stream::failureOf(Storage& storage) {
+  if (storage.lateFailure != 0 && !storage.failure) storage.failure = device_.lateFailure(storage.lateFailure);
+  return storage.failure;
+}
+
 void Stream::perform(const Call& call, Views& views, bool onExecutor) {
+  if (onExecutor) device_.settle();
+  uint32_t late = 0;
   std::shared_ptr<const Failure> failure;
   if (call.account->cancelled.load(std::memory_order_relaxed)) {
     failure = std::make_shared<Failure>(Failure{ErrorCode::kState, "the environment is shutting down", 0});
   }
   for (int i = 0; i < call.nIn && !failure; ++i) {
-    if (call.in[i]) failure = call.in[i]->storage->failure;
+    if (call.in[i] == nullptr) continue;
+    failure = failureOf(*call.in[i]->storage);
+    late = std::max(late, call.in[i]->storage->lateFailure);
   }
   for (int i = 0; i < call.nOut && !failure; ++i) {
     if (call.kinds[i] == Output::kNew) continue;
-    if (isRefilled(call, i)) call.out[i]->storage->failure = nullptr;
-    failure = call.out[i]->storage->failure;
+    Storage& storage = *call.out[i]->storage;
+    if (isRefilled(call, i)) {
+      storage.failure = nullptr;
+      storage.lateFailure = 0;
+    }
+    failure = failureOf(storage);
   }
   if (!failure) {
     try {
@@ -366,7 +380,13 @@ void Stream::perform(const Call& call, Views& views, bool onExecutor) {
       CallWorkspace workspace(device_.memory, call.context);
       const OpCall seen{opInfo(call.op).name, views.in.data(), views.out.data(), call.attr, call.nIn, call.nOut,
                         call.nAttr,           &workspace};
-      onExecutor ? device_.run(call.op, seen) : device_.kernels[call.op](seen);
+      if (!onExecutor) return device_.kernels[call.op](seen);
+      late = std::max(late, device_.run(call.op, seen));
+      if (late == 0) return;
+      for (int i = 0; i < call.nOut; ++i) {
+        uint32_t& known = call.out[i]->storage->lateFailure;
+        if (call.kinds[i] != Output::kExisting) known = std::max(known, late);
+      }
       return;
     } catch (...) {
       failure = describeCurrentException(call.context);
@@ -380,7 +400,8 @@ void Stream::perform(const Call& call, Views& views, bool onExecutor) {
 
 // Elements in row-major order to host memory; `then` hears of what failed before and here.
 void Stream::copyOut(Account* account, uint32_t context, Tensor* tensor, void* target, Then then) {
-  std::shared_ptr<const Failure> failure = tensor->storage->failure;
+  device_.settle();
+  std::shared_ptr<const Failure> failure = failureOf(*tensor->storage);
   if (!failure && !account->cancelled.load(std::memory_order_relaxed) && tensor->view.numel > 0) {
     try {
       CallWorkspace workspace(device_.memory, context);
@@ -398,7 +419,7 @@ void Stream::copyOut(Account* account, uint32_t context, Tensor* tensor, void* t
         device_.run(static_cast<int>(OpId::copy), {"copy", &from, &dense, nullptr, 1, 1, 0, &workspace});
         from = dense;
       }
-      return device_.read(from.data, target, from.bytes(), then);
+      return device_.read(from.data, target, from.bytes(), tensor->storage->lateFailure, then);
     } catch (...) {
       failure = describeCurrentException(context);
     }
@@ -408,7 +429,7 @@ void Stream::copyOut(Account* account, uint32_t context, Tensor* tensor, void* t
 
 void Stream::executeSend(const Header& header, Tensor* tensor, const SharedParcel& parcel) {
   copyOut(header.account, header.context, tensor, parcel->data(),
-          [this, parcel, account = header.account, known = tensor->storage->failure](auto failure) {
+          [this, parcel, account = header.account, known = failureOf(*tensor->storage)](auto failure) {
             if (failure && failure != known) account->note(device_, failure);  // the copy may never be read
             parcel->fill(std::move(failure));
           });

@@ -119,6 +119,7 @@ class Stream {
   };
   static bool isRefilled(const Call& call, int i);
   void perform(const Call& call, Views& views, bool onExecutor);
+  const std::shared_ptr<const Failure>& failureOf(Storage& storage);
   template <class... Parts>
   void queue(Kind kind, Account* account, uint32_t context, Parts... parts);
   void copyOut(Account* account, uint32_t context, Tensor* tensor, void* target,

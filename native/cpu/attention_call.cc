@@ -4,13 +4,11 @@
 #include <numeric>
 #include <tuple>
 
-#include "../core/error.h"
+#include "../core/data_errors.h"
 #include "gemm.h"
 
 namespace gradus::cpu {
 namespace {
-
-using Long = long long;
 
 const TensorView* operand(const OpCall& call, int i) {
   return call.nIn > i && call.in[i].present() ? &call.in[i] : nullptr;
@@ -34,15 +32,10 @@ void checkOffsets(const OpCall& call, const char* name, const TensorView& offset
   int64_t before = 0;
   for (int64_t i = 0; i < offsets.numel; ++i) {
     const int64_t at = integerAt(offsets, i);
-    GRADUS_CHECK(i == 0 ? at == 0 : at >= before && at <= tokens, ErrorCode::kIndex,
-                 "%s: %s is no list of cumulative lengths: got %lld at position %lld, expected 0 at first and then at "
-                 "least the one before, up to %lld",
-                 call.name, name, Long(at), Long(i), Long(tokens));
+    if (i == 0 ? at != 0 : at < before || at > tokens) throw notCumulative(call.name, name, at, i, tokens);
     before = at;
   }
-  GRADUS_CHECK(before == tokens, ErrorCode::kIndex,
-               "%s: the lengths of %s do not add up: got %lld tokens, expected the operand's %lld", call.name, name,
-               Long(before), Long(tokens));
+  if (before != tokens) throw notAddingUp(call.name, name, before, tokens);
 }
 
 void addSegment(Attention& a, Segment segment) {
@@ -68,9 +61,7 @@ void cutIntoSegments(const OpCall& call, Attention& a, const TensorView* ofQueri
   }
   for (int64_t b = 0; b < a.batch; ++b) {
     const int64_t keys = ofKeys ? integerAt(*ofKeys, b) : a.keys;
-    GRADUS_CHECK(keys >= 0 && keys <= a.keys, ErrorCode::kIndex,
-                 "%s: a length of keyLengths is out of range: got %lld for batch entry %lld, expected 0 to %lld",
-                 call.name, Long(keys), Long(b), Long(a.keys));
+    if (keys < 0 || keys > a.keys) throw lengthOutOfRange(call.name, keys, b, a.keys);
     addSegment(a, {b, 0, a.queries, 0, keys, 0, 0});
   }
   // batch entries have rows of their own

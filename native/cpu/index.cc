@@ -5,6 +5,7 @@
 // and the bits do not depend on their number. 16-bit floats are summed in float32 and rounded once.
 #include <atomic>
 
+#include "../core/data_errors.h"
 #include "../core/element.h"
 #include "views.h"
 
@@ -214,11 +215,7 @@ const int64_t* checkedIndices(const OpCall& call, const TensorView& index, int64
     }
   });
   const int64_t i = bad.load();
-  GRADUS_CHECK(i == index.numel, ErrorCode::kIndex,
-               "%s: index is out of range: got %lld at position %lld, expected %s%lld", call.name,
-               static_cast<long long>(values[i]), static_cast<long long>(i),
-               limit > 0 ? "0 to " : "a dim that is not empty instead of size ",
-               static_cast<long long>(limit > 0 ? limit - 1 : 0));
+  if (i < index.numel) throw indexOutOfRange(call.name, values[i], i, limit);
   return values;
 }
 

@@ -9,8 +9,9 @@
 
 #include <vector>
 
-#include "../core/op.h"
+#include "../core/data_errors.h"
 #include "../core/element.h"
+#include "../core/op.h"
 
 namespace gradus::cpu {
 
@@ -33,16 +34,17 @@ inline void readTargets(const char* op, const TensorView& target, int64_t classe
       const int64_t value = static_cast<int64_t>(from[i * target.strides[0]]);
       const bool ignored = value == ignoreIndex;
       if (!ignored && (value < 0 || value >= classes)) {
-        fail(ErrorCode::kIndex, "%s: target out of range: got %lld in row %lld, expected 0 to %lld or ignoreIndex %lld",
-             op, static_cast<long long>(value), static_cast<long long>(i), static_cast<long long>(classes - 1),
-             static_cast<long long>(ignoreIndex));
+        throw targetOutOfRange(op, value, i, classes, ignoreIndex);
       }
       to[i] = ignored ? kIgnored : value;
     }
   };
-  if (target.dtype == DType::kInt64) read(int64_t{});
-  else if (target.dtype == DType::kInt32) read(int32_t{});
-  else read(uint8_t{});
+  if (target.dtype == DType::kInt64)
+    read(int64_t{});
+  else if (target.dtype == DType::kInt32)
+    read(int32_t{});
+  else
+    read(uint8_t{});
 }
 
 // Class weights in the compute type; empty without them.
@@ -92,8 +94,10 @@ struct RowGradient {
 inline double writeScalar(const TensorView& out, double value) {
   visitFloating(out.dtype, [&](auto sample) {
     using E = decltype(sample);
-    if constexpr (std::is_same_v<E, double>) *out.as<E>() = value;
-    else *out.as<E>() = Narrow<E>::from(static_cast<float>(value));
+    if constexpr (std::is_same_v<E, double>)
+      *out.as<E>() = value;
+    else
+      *out.as<E>() = Narrow<E>::from(static_cast<float>(value));
   });
   return value;
 }

@@ -1,6 +1,7 @@
 // The driver of all pointwise operators: picks the compute type, finds the common iteration space, runs the span.
 #include <cmath>
 
+#include "../core/data_errors.h"
 #include "../core/pointwise_operands.h"
 #include "spans.h"
 #include "tiles.h"
@@ -11,7 +12,7 @@ namespace {
 struct Work {
   SpanSet spans;
   Span<int64_t> integer;
-  int64_t grain;   // elements that are worth a thread
+  int64_t grain;  // elements that are worth a thread
   double scalars[2];
 };
 
@@ -23,7 +24,8 @@ constexpr int64_t kCheap = 32768, kExponential = 8192, kScalarLoop = 2048;
 int64_t grainOf(Unary op) {
   switch (op) {
     case Unary::sin:
-    case Unary::cos: return kScalarLoop;
+    case Unary::cos:
+      return kScalarLoop;
     case Unary::exp:
     case Unary::expm1:
     case Unary::log:
@@ -35,8 +37,10 @@ int64_t grainOf(Unary op) {
     case Unary::silu:
     case Unary::softplus:
     case Unary::geluErf:
-    case Unary::geluTanh: return kExponential;
-    default: return kCheap;
+    case Unary::geluTanh:
+      return kExponential;
+    default:
+      return kCheap;
   }
 }
 
@@ -44,12 +48,15 @@ int64_t grainOf(Binary op) {
   switch (op) {
     case Binary::floorDivide:
     case Binary::remainder:
-    case Binary::pow: return kScalarLoop;
+    case Binary::pow:
+      return kScalarLoop;
     case Binary::siluBackward:
     case Binary::softplusBackward:
     case Binary::geluErfBackward:
-    case Binary::geluTanhBackward: return kExponential;
-    default: return kCheap;
+    case Binary::geluTanhBackward:
+      return kExponential;
+    default:
+      return kCheap;
   }
 }
 
@@ -117,9 +124,12 @@ void runWork(const OpCall& call, const Operand* operands, int count, const Work&
   if (out.dtype == DType::kFloat32 && runDense<float>(out, operands, count, work)) return;
   if (out.dtype == DType::kFloat64 && runDense<double>(out, operands, count, work)) return;
   switch (kindOf(out, operands, count)) {
-    case Kind::kFloat: return runAs<float>(call, operands, count, work);
-    case Kind::kDouble: return runAs<double>(call, operands, count, work);
-    case Kind::kInteger: return runAs<int64_t>(call, operands, count, work);
+    case Kind::kFloat:
+      return runAs<float>(call, operands, count, work);
+    case Kind::kDouble:
+      return runAs<double>(call, operands, count, work);
+    case Kind::kInteger:
+      return runAs<int64_t>(call, operands, count, work);
   }
 }
 
@@ -147,8 +157,7 @@ bool containsZero(const TensorView& view) {
 // Checked before anything is written.
 void refuseZero(const OpCall& call, const Operand& divisor) {
   const bool zero = divisor.view ? containsZero(*divisor.view) : std::trunc(divisor.number) == 0;
-  GRADUS_CHECK(!zero, ErrorCode::kState, "%s: division of integers by zero: got a divisor of 0; mask it or use div",
-               call.name);
+  if (zero) throw divisionByZero(call.name);
 }
 
 }  // namespace

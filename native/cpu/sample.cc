@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/data_errors.h"
 #include "../core/element.h"
 #include "philox.h"
 #include "views.h"
@@ -26,16 +27,11 @@ double readRow(const OpCall& call, const TensorView& weights, int64_t row, doubl
   for (int64_t j = 0; j < n; ++j) {
     const double w = visitFloating(
         weights.dtype, [&](auto tag) { return static_cast<double>(widen(weights.as<decltype(tag)>()[row * n + j])); });
-    GRADUS_CHECK(w >= 0 && std::isfinite(w), ErrorCode::kState,
-                 "multinomial: a weight is not usable: got %g at position %lld of row %lld, expected a finite number "
-                 "of at least 0",
-                 w, static_cast<long long>(j), static_cast<long long>(row));
+    if (!(w >= 0 && std::isfinite(w))) throw unusableWeight(w, row, j);
     out[j] = w;
     sum += w;
   }
-  GRADUS_CHECK(sum > 0 && std::isfinite(sum), ErrorCode::kState,
-               "multinomial: the weights of row %lld have no usable sum: got %g, expected a number above 0",
-               static_cast<long long>(row), sum);
+  if (!(sum > 0 && std::isfinite(sum))) throw unusableWeights(sum, row);
   return sum;
 }
 
@@ -57,9 +53,8 @@ void drawWithoutReplacement(const Philox& stream, const double* weights, int64_t
   for (int64_t j = 0; j < n; ++j) {
     if (weights[j] > 0) keys.emplace_back(-std::log(1 - unit(stream, first + j)) / weights[j], j);
   }
-  GRADUS_CHECK(k <= static_cast<int64_t>(keys.size()), ErrorCode::kState,
-               "multinomial: too few weights above 0 to draw without replacement: got %lld, expected at least %lld",
-               static_cast<long long>(keys.size()), static_cast<long long>(k));
+  const auto usable = static_cast<int64_t>(keys.size());
+  if (k > usable) throw tooFewWeights(usable, k);
   std::partial_sort(keys.begin(), keys.begin() + k, keys.end());
   for (int64_t s = 0; s < k; ++s) out[s] = keys[s].second;
 }

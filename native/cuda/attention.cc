@@ -195,7 +195,7 @@ AttentionArguments describe(const OpCall& call, const TensorView& q, const Tenso
     a.ofKeys = ofKeys->data;
     a.keysStride = ofKeys->strides[0];
     a.keysWide = ofKeys->dtype == DType::kInt64;
-    a.failure = currentDevice().failureSlot(call.name);
+    a.failure = currentDevice().failureSlot(call.name, a.queries, a.keys, a.sequences);
     currentDevice().launch(check, 1, kBlock, 0, &a);
   }
   return a;

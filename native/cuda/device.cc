@@ -86,12 +86,17 @@ void CudaDevice::bind() {
   current = this;
 }
 
-void CudaDevice::run(int op, const OpCall& call) {
+uint32_t CudaDevice::run(int op, const OpCall& call) {
   bind();
-  if (failures_.takeClearing()) {
-    check(driver().memsetD8Async(address(opened.word), 0, sizeof(FailureWord), opened.queue), "cuMemsetD8Async");
-  }
+  const unsigned before = failures_.last();
   kernels[op](call);
+  return failures_.last() != before ? failures_.last() : 0;
+}
+
+void CudaDevice::settle() {
+  if (!failures_.takeClearing()) return;
+  bind();
+  driver().memsetD8Async(address(opened.word), 0, sizeof(FailureWord), opened.queue);  // a lost device tells by itself
 }
 
 void CudaDevice::launch(Kernel& kernel, unsigned blocks, unsigned threads, unsigned sharedBytes, void* arguments) {
@@ -107,8 +112,6 @@ void CudaDevice::copyWithin(void* to, const void* from, size_t bytes) {
   check(driver().memcpyDtoDAsync(address(to), address(from), bytes, opened.queue), "cuMemcpyDtoDAsync");
 }
 
-FailureSlot CudaDevice::failureSlot(const char* name) { return {opened.word, failures_.begin(name)}; }
-
 void CudaDevice::unstage(const Allocation& memory) noexcept {
   pinned_.release(memory);
   if (pinned_.stats().reserved > kPinnedKept) pinned_.trim();
@@ -119,11 +122,11 @@ std::shared_ptr<void> CudaDevice::pinned(size_t bytes) {
   return {memory.data, [this, memory](void*) { unstage(memory); }};
 }
 
-void CudaDevice::read(const void* from, void* to, size_t bytes, Then then) {
+void CudaDevice::read(const void* from, void* to, size_t bytes, uint32_t number, Then then) {
   bind();
   std::shared_ptr<void> staged = pinned(bytes);
   check(driver().memcpyDtoHAsync(staged.get(), address(from), bytes, opened.queue), "cuMemcpyDtoHAsync");
-  passed([staged = std::move(staged), to, bytes, then = std::move(then)](std::shared_ptr<const Failure> failure) {
+  readWord(number, [staged = std::move(staged), to, bytes, then = std::move(then)](auto failure) {
     if (!failure) std::memcpy(to, staged.get(), bytes);
     then(std::move(failure));
   });
@@ -137,15 +140,16 @@ void CudaDevice::unpack(const SharedParcel& parcel, Storage& storage) {
   waiter_.after(opened.queue, [parcel](Result) {});  // the copy reads from it until then
 }
 
-void CudaDevice::passed(Then then) {
+// Calls `then` behind what is on the stream, with the failure that a tensor of this number has part in.
+void CudaDevice::readWord(uint32_t number, Then then) {
   bind();
   std::shared_ptr<void> seen = pinned(sizeof(FailureWord));
   check(driver().memcpyDtoHAsync(seen.get(), address(opened.word), sizeof(FailureWord), opened.queue),
         "cuMemcpyDtoHAsync");
-  waiter_.after(opened.queue, [this, seen = std::move(seen), then = std::move(then)](Result result) {
+  waiter_.after(opened.queue, [this, number, seen = std::move(seen), then = std::move(then)](Result result) {
     FailureWord word;
     std::memcpy(&word, seen.get(), sizeof word);
-    if (result == kSuccess) return then(failures_.read(word));
+    if (result == kSuccess) return then(failures_.read(word, number));
     then(std::make_shared<Failure>(
         Failure{ErrorCode::kNative, describeResult(result, "a kernel or copy on the device"), 0}));
   });

@@ -33,23 +33,29 @@ class CudaDevice final : public Sources, public Device {
 
   Modules modules;
 
-  void run(int op, const OpCall& call) override;
-  void read(const void* from, void* to, size_t bytes, Then then) override;
+  uint32_t run(int op, const OpCall& call) override;
+  std::shared_ptr<const Failure> lateFailure(uint32_t number) override { return failures_.find(number); }
+  void settle() override;
+  void read(const void* from, void* to, size_t bytes, uint32_t number, Then then) override;
   void unpack(const std::shared_ptr<Parcel>& parcel, Storage& storage) override;
-  void passed(Then then) override;
+  void passed(Then then) override { readWord(0, std::move(then)); }
   Allocation stage(size_t bytes, uint32_t context) override { return pinned_.allocate(bytes, context); }
   void unstage(const Allocation& memory) noexcept override;
 
   // On the executor. The launch is asynchronous; `arguments` are copied at once.
   void launch(Kernel& kernel, unsigned blocks, unsigned threads, unsigned sharedBytes, void* arguments);
   void copyWithin(void* to, const void* from, size_t bytes);
-  // Where kernels report what they find in the data; for the operation that is running.
-  FailureSlot failureSlot(const char* name);
+  // Where kernels report what they find in the data; for the operation that is running. What is given besides is for
+  // its error, see failure.cc.
+  FailureSlot failureSlot(const char* name, int64_t a = 0, int64_t b = 0, int64_t c = 0) {
+    return {opened.word, failures_.begin(name, a, b, c)};
+  }
   // What kernels that write in place read first.
   const FailureWord* failureWord() const { return opened.word; }
 
  private:
   void bind();
+  void readWord(uint32_t number, Then then);
   std::shared_ptr<void> pinned(size_t bytes);
   Allocator pinned_;
   Waiter waiter_;

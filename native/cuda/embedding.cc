@@ -34,7 +34,7 @@ void run_embeddingBackward(const OpCall& call) {
                        call.integer(0),
                        pairs.keys,
                        pairs.values,
-                       device.failureSlot(call.name)};
+                       device.failureSlot(call.name, rows)};
   launch(device, makeKeys, static_cast<uint64_t>(n), keys);
   if (width == 0) return;
   const TensorView g = contiguousOf(call, call.in[0]);

@@ -1,7 +1,12 @@
-// Which operation a failure found by a kernel belongs to.
+// Failures that kernels find in their data: which operation they belong to, and what depends on it.
+//
+// Operations that may fail late are numbered. A tensor carries the highest number on the way to it
+// (Storage::lateFailure). Between a failure and its discovery the device leaves the targets of updates in place alone,
+// and whatever was computed from numbers in that span may be wrong: it counts as failed with it.
 #pragma once
 
 #include <atomic>
+#include <deque>
 #include <mutex>
 
 #include "../core/storage.h"
@@ -11,18 +16,38 @@ namespace gradus::cuda {
 
 class FailureLog {
  public:
-  // The number of an operation that may fail late.
-  unsigned begin(const char* name);
-  // The error of a word that was read, or null: none, or reported already.
-  std::shared_ptr<const Failure> read(const FailureWord& word);
-  // Whether a word was read that is set still: true once for each.
-  bool takeClearing() { return clear_.load(std::memory_order_relaxed) && clear_.exchange(false); }
+  // The number of an operation that may fail late; `limits` are what its error tells.
+  unsigned begin(const char* name, int64_t a, int64_t b, int64_t c);
+  // The number of the last one.
+  unsigned last() const { return last_; }
+  // What a wait is told that read the word, and a tensor with `number` on the way to it (0: none): the first wait that
+  // sees a failure hears of it, and all that concern tensors behind it.
+  std::shared_ptr<const Failure> read(const FailureWord& word, unsigned number);
+  // What failed on the way to a tensor with this number, as far as is known by now.
+  std::shared_ptr<const Failure> find(unsigned number);
+  // On the executor: whether a word was read that is set still. True once for each; what is numbered from now on runs
+  // behind its being cleared.
+  bool takeClearing();
 
  private:
+  struct Operation {
+    const char* name;
+    int64_t limits[3];
+  };
+  struct Span {  // numbers [first, last]: behind the failure, and before it was cleared
+    unsigned first, last;
+    std::shared_ptr<const Failure> failure;
+  };
+  std::shared_ptr<const Failure> findLocked(unsigned number) const;
+  std::shared_ptr<const Failure> describe(const FailureWord& word) const;
+
   static constexpr unsigned kRemembered = 4096;  // operations between a failure and the wait that finds it
+  static constexpr size_t kSpans = 64;
   std::mutex mutex_;
-  const char* names_[kRemembered] = {};
-  unsigned last_ = 0, reported_ = 0;
+  Operation operations_[kRemembered] = {};
+  std::atomic<unsigned> last_{0};
+  unsigned reported_ = 0;
+  std::deque<Span> spans_;
   std::atomic<bool> clear_{false};
 };
 

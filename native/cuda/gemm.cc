@@ -171,7 +171,7 @@ GemmArguments argumentsOf(const Gemm& g, const Prepared& a, const Prepared& b, D
   arguments.gradientDType = static_cast<int>(g.gradientDType);
   arguments.activated = g.activated;
   arguments.activatedRow = g.activatedRowStride;
-  if (g.beta != 0) arguments.failure = currentDevice().failureSlot(call.name).word;
+  if (g.beta != 0) arguments.failure = currentDevice().failureWord();
   arguments.wide = isWide(g);
   arguments.live = g.live;
   arguments.splits = 1;
@@ -260,7 +260,7 @@ void columnSums(const Columns& x, const TensorView& to, bool accumulate, const O
                   static_cast<int>(to.dtype),
                   to.strides[0],
                   accumulate,
-                  accumulate ? device.failureSlot(call.name).word : nullptr};
+                  accumulate ? device.failureWord() : nullptr};
   if (ranges > 1) {
     ColumnSums first = last;
     first.rowsOfRange = (x.rows + ranges - 1) / ranges;

@@ -43,7 +43,7 @@ const long long* checkedIndices(const OpCall& call, const TensorView& index, int
                              static_cast<uint64_t>(index.numel),
                              limit,
                              out,
-                             currentDevice().failureSlot(call.name)};
+                             currentDevice().failureSlot(call.name, limit)};
   launch(currentDevice(), kernel, static_cast<uint64_t>(index.numel), arguments);
   return out;
 }

@@ -109,7 +109,7 @@ class LinearCrossEntropy {
     a_.loss = call_.out[0].data;
     a_.divisor = call_.out[1].data;
     a_.lossDType = static_cast<int>(call_.out[0].dtype);
-    a_.failure = currentDevice().failureSlot(call_.name);
+    a_.failure = currentDevice().failureSlot(call_.name, a_.classes, a_.ignoreIndex);
   }
 
   void takeScratch() {

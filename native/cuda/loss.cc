@@ -36,7 +36,7 @@ LossRows rowsOf(const OpCall& call, const TensorView& logits, const TensorView& 
   rows.smoothing = call.attr[1];
   rows.rows = logits.size(0);
   rows.classes = logits.size(1);
-  rows.failure = currentDevice().failureSlot(call.name);
+  rows.failure = currentDevice().failureSlot(call.name, rows.classes, rows.ignoreIndex);
   if (call.nIn > weight && call.in[weight].present()) {
     rows.weight = operandOf(call.in[weight]);
     if (rows.smoothing > 0) rows.weightTotal = totalOf(call, call.in[weight]);

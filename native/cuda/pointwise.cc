@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 
+#include "../core/data_errors.h"
 #include "../core/element.h"
 #include "../core/loop.h"
 #include "../core/pointwise_operands.h"
@@ -185,8 +186,7 @@ void pointwise(const OpCall& call, const Operand* operands, int count, Op op, do
 
 // Zeros of a tensor are found by a kernel that runs before anything is written.
 void refuseZero(const OpCall& call, const Operand& divisor) {
-  GRADUS_CHECK(divisor.view || std::trunc(divisor.number) != 0, ErrorCode::kState,
-               "%s: division of integers by zero: got a divisor of 0; mask it or use div", call.name);
+  if (!divisor.view && std::trunc(divisor.number) == 0) throw divisionByZero(call.name);
 }
 
 }  // namespace

@@ -41,7 +41,7 @@ void run_multinomial(const OpCall& call) {
   arguments.rows = out.numel / arguments.samples;
   arguments.stream = streamOf(call);
   arguments.out = out.as<long long>();
-  arguments.failure = currentDevice().failureSlot(call.name);
+  arguments.failure = currentDevice().failureSlot(call.name, arguments.choices, arguments.samples);
   if (call.flag(2)) return launchRounds(draw, arguments.rows, arguments);
   arguments.keys = call.scratch<double>(static_cast<size_t>(weights.numel));
   launchRounds(makeKeys, arguments.rows, arguments);

@@ -209,12 +209,16 @@ __device__ void rowTerms(const AttentionArguments& a) {
   static_cast<C*>(a.share)[row] = terms.share;
 }
 
-__device__ void checkOffsets(const AttentionArguments& a, const void* data, int wide, long long stride, int tokens) {
+// Offsets of packed sequences: from 0, never down, to the number of tokens. `first` is the place of the first one.
+__device__ void checkOffsets(const AttentionArguments& a, const void* data, int wide, long long stride, int tokens,
+                             int first) {
   for (int i = threadIdx.x; i <= a.sequences; i += kAttentionThreads) {
     const long long at = lengthAt(data, wide, i * stride);
-    const bool first = i == 0 && at != 0, last = i == a.sequences && at != tokens;
-    const bool down = i > 0 && at < lengthAt(data, wide, (i - 1) * stride);
-    if (first || last || down || at < 0 || at > tokens) report(a.failure, kIndexOutOfRange, at);
+    const bool in = i == 0 ? at == 0 : at >= lengthAt(data, wide, (i - 1) * stride) && at <= tokens;
+    if (!in)
+      report(a.failure, kNotCumulative, first + i, at);
+    else if (i == a.sequences && at != tokens)
+      report(a.failure, kNotAddingUp, first + a.sequences + 1, at);
   }
 }
 
@@ -222,13 +226,13 @@ __device__ void checkOffsets(const AttentionArguments& a, const void* data, int 
 
 extern "C" __global__ void __launch_bounds__(256) gradus_attention_check(const AttentionArguments a) {
   if (a.sequences > 0) {
-    checkOffsets(a, a.ofQueries, a.queriesWide, a.queriesStride, a.queries);
-    checkOffsets(a, a.ofKeys, a.keysWide, a.keysStride, a.keys);
+    checkOffsets(a, a.ofQueries, a.queriesWide, a.queriesStride, a.queries, 0);
+    checkOffsets(a, a.ofKeys, a.keysWide, a.keysStride, a.keys, a.sequences + 2);
     return;
   }
   for (int i = threadIdx.x; i < a.batch; i += kAttentionThreads) {
     const long long keys = lengthAt(a.ofKeys, a.keysWide, i * a.keysStride);
-    if (keys < 0 || keys > a.keys) report(a.failure, kIndexOutOfRange, keys);
+    if (keys < 0 || keys > a.keys) report(a.failure, kLengthOutOfRange, i, keys);
   }
 }
 

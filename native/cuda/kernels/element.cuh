@@ -89,11 +89,28 @@ __device__ void store(char* at, int dtype, C x) {
   }
 }
 
-// Keeps the first failure of the device.
-__device__ inline void report(const FailureSlot& slot, FailureKind kind, Int64 value) {
-  if (atomicCAS(&slot.word->serial, 0u, slot.serial) == 0) {
-    slot.word->kind = kind;
-    slot.word->value = value;
+// Keeps the failure of the device's first operation that has one, and of what that finds the first place: which it is
+// does not depend on the order of threads. For blocks of one dim.
+__device__ inline void report(const FailureSlot& slot, FailureKind kind, Int64 place, Int64 value) {
+  FailureWord* word = slot.word;
+  const unsigned first = atomicCAS(&word->serial, 0u, slot.serial);
+  if (first != 0 && first != slot.serial) return;
+  const auto order = ~static_cast<unsigned long long>(place);
+  // One lane after the other: of two that wait for the lock, the one that has it might never get on.
+  const unsigned all = __activemask();
+  for (unsigned lanes = all; lanes != 0; lanes &= lanes - 1) {
+    if (threadIdx.x % 32 == __ffs(lanes) - 1 && atomicMax(&word->order, 0ull) < order) {
+      while (atomicCAS(&word->lock, 0u, 1u) != 0) {
+      }
+      __threadfence();
+      if (atomicMax(&word->order, order) < order) {
+        word->kind = kind;
+        word->value = value;
+      }
+      __threadfence();
+      atomicExch(&word->lock, 0u);
+    }
+    __syncwarp(all);
   }
 }
 

@@ -20,7 +20,7 @@ __device__ void makeKeys(const IndexKeys& a) {
                                                                   : 1;
     const Int64 index = load<Int64>(a.index + static_cast<Int64>(i) * size, a.dtype);
     const bool inRange = index >= 0 && index < a.rows;
-    if (!inRange) report(a.failure, kIndexOutOfRange, index);
+    if (!inRange) report(a.failure, kIndexOutOfRange, i, index);
     a.keys[i] = inRange && index != a.skipped ? static_cast<unsigned>(index) : a.rows;
     a.values[i] = i;
   }

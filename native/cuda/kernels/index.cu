@@ -28,7 +28,7 @@ __device__ void check(const IndexCheck& a) {
   for (Long i = static_cast<Long>(blockIdx.x) * blockDim.x + threadIdx.x; i < a.count; i += step) {
     const Int64 index = load<Int64>(a.index + i * size, a.dtype);
     const bool inRange = index >= 0 && index < a.limit;
-    if (!inRange) report(a.failure, kIndexOutOfRange, index);
+    if (!inRange) report(a.failure, kIndexOutOfRange, i, index);
     a.out[i] = inRange ? index : 0;
   }
 }

@@ -209,7 +209,7 @@ extern "C" __global__ void __launch_bounds__(256) gradus_linear_loss_prepare(con
     if (row < a.rows) {
       const long long y = targetOf(a, row);
       const bool ignored = y == a.ignoreIndex, inside = y >= 0 && y < a.classes;
-      if (!ignored && !inside) report(a.failure, kIndexOutOfRange, y);
+      if (!ignored && !inside) report(a.failure, kTargetOutOfRange, row, y);
       if (!ignored && inside) divisor += weightOf<double>(a, y);
       keeps = !ignored || !a.skipIgnored;
     }

@@ -24,7 +24,7 @@ __device__ Int64 targetOf(const LossRows& a, long long row) {
 
 __device__ void checkTarget(const LossRows& a, long long row) {
   const Int64 y = load<Int64>(a.target.data + row * a.target.stride, a.target.dtype);
-  if (y != a.ignoreIndex && (y < 0 || y >= a.classes)) report(a.failure, kIndexOutOfRange, y);
+  if (y != a.ignoreIndex && (y < 0 || y >= a.classes)) report(a.failure, kTargetOutOfRange, row, y);
 }
 
 template <class C>

@@ -189,7 +189,7 @@ __device__ void unscale(const ListUnscale& a) {
 #pragma unroll
         for (int k = 0; k < kListLanes; ++k) {
           if (!(fabs(x[k]) < C(INFINITY))) finite = 0;
-          x[k] *= factor;
+          x[k] = whole || k < count ? x[k] * factor : C(0);  // the factor may be infinite
         }
         if (a.write) {  // the squares are those of what memory holds
           if (tensor.dtype == static_cast<int>(DType::kFloat16)) {
@@ -202,7 +202,7 @@ __device__ void unscale(const ListUnscale& a) {
           if (writes) write(tensor, from + at, count, whole, x);
         }
 #pragma unroll
-        for (int k = 0; k < kListLanes; ++k) total = fma(x[k], x[k], total);  // those behind the end are 0
+        for (int k = 0; k < kListLanes; ++k) total = fma(x[k], x[k], total);  // 0 behind the end
       });
       share = static_cast<double>(total);
     });

@@ -133,7 +133,7 @@ extern "C" __global__ void __launch_bounds__(256) gradus_pointwise_find_zero(con
     long long offsets[3];
     locate(a, i, offsets);
     const PointwiseStrided::Operand& divisor = a.operands[2];
-    if (load<Int64>(divisor.data + offsets[2], divisor.dtype) == 0) report(a.failure, kDivisionByZero, 0);
+    if (load<Int64>(divisor.data + offsets[2], divisor.dtype) == 0) report(a.failure, kDivisionByZero, i, 0);
   }
 }
 

@@ -50,11 +50,15 @@ __device__ void shuffle(const SampleShuffle& a) {
 }
 
 // A weight, or 0 for one that nothing can be drawn with, which is reported.
-__device__ double weightAt(const SampleRows& a, Int64 place) {
-  const double w = load<double>(a.weights + place * a.itemSize, a.dtype);
+__device__ double weightAt(const SampleRows& a, Int64 row, Int64 choice) {
+  const double w = load<double>(a.weights + (row * a.choices + choice) * a.itemSize, a.dtype);
   if (w >= 0 && w < INFINITY) return w;
-  report(a.failure, kUnusableWeight, place);
+  report(a.failure, kUnusableWeight, row * (a.choices + 2) + choice, __double_as_longlong(w));
   return 0;
+}
+
+__device__ void refuseSum(const SampleRows& a, Int64 row, double sum) {
+  report(a.failure, kUnusableSum, row * (a.choices + 2) + a.choices, __double_as_longlong(sum));
 }
 
 // Each thread sums neighbouring weights one by one, and their sums are added up in order: cumulative weights never
@@ -63,16 +67,15 @@ __device__ void draw(const SampleRows& a) {
   __shared__ double starts[257];
   const Int64 each = (a.choices + 255) / 256;
   for (Int64 r = blockIdx.x; r < a.rows; r += gridDim.x) {
-    const Int64 row = r * a.choices;
     double sum = 0;
-    for (Int64 j = threadIdx.x * each; j < (threadIdx.x + 1) * each && j < a.choices; ++j) sum += weightAt(a, row + j);
+    for (Int64 j = threadIdx.x * each; j < (threadIdx.x + 1) * each && j < a.choices; ++j) sum += weightAt(a, r, j);
     __syncthreads();  // the last row has been drawn
     starts[threadIdx.x + 1] = sum;
     __syncthreads();
     if (threadIdx.x == 0) {
       starts[0] = 0;
       for (int t = 0; t < 256; ++t) starts[t + 1] += starts[t];
-      if (!(starts[256] > 0 && starts[256] < INFINITY)) report(a.failure, kUnusableSum, r);
+      if (!(starts[256] > 0 && starts[256] < INFINITY)) refuseSum(a, r, starts[256]);
     }
     __syncthreads();
     const double total = starts[256];
@@ -89,11 +92,11 @@ __device__ void draw(const SampleRows& a) {
       Int64 j = low * each, drawn = -1;
       double within = 0;
       for (; j < (low + 1) * each && j < a.choices && drawn < 0; ++j) {
-        within += weightAt(a, row + j);
+        within += weightAt(a, r, j);
         if (starts[low] + within > target) drawn = j;
       }
       // u < 1, but the product may round up to the sum: then the last position of weight above 0
-      for (j = a.choices - 1; drawn < 0 && j > 0 && weightAt(a, row + j) == 0;) --j;
+      for (j = a.choices - 1; drawn < 0 && j > 0 && weightAt(a, r, j) == 0;) --j;
       a.out[r * a.samples + s] = drawn < 0 ? j : drawn;
     }
   }
@@ -108,7 +111,7 @@ __device__ void keys(const SampleRows& a) {
     Int64 usable = 0;
     for (Int64 j = threadIdx.x; j < a.choices; j += 256) {
       const Int64 place = r * a.choices + j;
-      const double w = weightAt(a, place);
+      const double w = weightAt(a, r, j);
       sum += w;
       usable += w > 0;
       a.keys[place] = w > 0 ? -log(1 - philoxUnit(a.stream, place)) / w : static_cast<double>(INFINITY);
@@ -117,9 +120,9 @@ __device__ void keys(const SampleRows& a) {
     usable = block.sum(usable);
     if (threadIdx.x != 0) continue;
     if (!(sum > 0 && sum < INFINITY))
-      report(a.failure, kUnusableSum, r);
+      refuseSum(a, r, sum);
     else if (usable < a.samples)
-      report(a.failure, kTooFewWeights, usable);
+      report(a.failure, kTooFewWeights, r * (a.choices + 2) + a.choices + 1, usable);
   }
 }
 
