@@ -1,13 +1,6 @@
 // Mixed precision: products in 16 bits, everything else in the dtype of its operands.
 
-import {
-  type AutocastState,
-  autocastOff,
-  autocastRegion,
-  autocastState,
-  openAutocast,
-  runWithAutocast,
-} from '../autograd/autocast'
+import { type AutocastState, autocastRegion, autocastState, openAutocast, runWithAutocast } from '../autograd/autocast'
 import { Device, type DeviceName, device as deviceOf } from '../device'
 import { BFLOAT16, type DType, dtypeNames, FLOAT16 } from '../dtype'
 import { ArgumentError, DTypeError, describeValue, StateError } from '../errors'
@@ -115,8 +108,8 @@ export function isAutocastEnabled(): boolean {
   return autocastState().enabled
 }
 
-/** The dtype that products are computed in while autocast is on; outside of any region its default.
+/** The dtype that products are computed in while autocast is on; outside of any region the default of the current device.
  *  @example amp.getAutocastDtype() // 'bfloat16' */
 export function getAutocastDtype(): AutocastDType {
-  return dtypeNames[(autocastRegion() ?? autocastOff).dtype] as AutocastDType
+  return dtypeNames[autocastRegion()?.dtype ?? defaults[Device._default.type]] as AutocastDType
 }

@@ -3,7 +3,7 @@
 // Products are not among those whose operands are cast: their kernels convert what they read while they pack it, so all
 // that changes is the dtype of the result. Gradients get the dtype of what they are the gradient of.
 
-import { autocastRegion } from '../autograd/autocast'
+import { autocasting, autocastRegion, withoutAutocast } from '../autograd/autocast'
 import { isCheckpointed } from '../autograd/frame'
 import { withoutGrad } from '../autograd/mode'
 import { dtypeNames, FLOAT32, FLOAT64, isFloatingCode, promote } from '../dtype'
@@ -56,6 +56,12 @@ export function autocastWidest(op: string, operands: readonly Tensor[]): Tensor[
     return [...operands]
   const widest = eligible.reduce((code, x) => promote(code, x._dtype), first._dtype)
   return operands.map((x) => (isEligible(x) ? castTo(x, widest) : x))
+}
+
+/** @internal Runs the parts of an operator on operands that have been cast. One that promotes computes in that dtype, whatever
+ *  autocast does to the operators that it is made of. */
+export function afterAutocast<R>(op: string, x: Tensor, parts: () => R): R {
+  return autocasting && policyOf(op, x) === 'promote' ? withoutAutocast(parts) : parts()
 }
 
 function castTo(x: Tensor, code: number): Tensor {

@@ -7,7 +7,7 @@ import { zeros } from '../tensor/create'
 import { tidy } from '../tensor/scope'
 import type { Tensor } from '../tensor/tensor'
 import { normalizeDim } from './arguments'
-import { autocast, autocastWidest } from './autocast'
+import { afterAutocast, autocast, autocastWidest } from './autocast'
 import { sameShape } from './broadcast'
 import { cat } from './join'
 import { expectSameDtype, matmul, matmulRecord, mm, productAs } from './matmul'
@@ -79,7 +79,10 @@ export function tensordot(
   return tidy(() => {
     const x = reshape(permute(a, [...rows, ...left]), [count(rows.map((d) => a.shape[d]!)), inner])
     const y = reshape(permute(b, [...right, ...columns]), [inner, count(columns.map((d) => b.shape[d]!))])
-    return reshape(mm(x, y), shape)
+    return reshape(
+      afterAutocast(op, a, () => mm(x, y)),
+      shape,
+    )
   })
 }
 
@@ -116,9 +119,11 @@ export function bilinear(x1: Tensor, x2: Tensor, weight: Tensor, bias: Tensor | 
   return tidy(() => {
     const N = count(lead)
     const columns = reshape(permute(w!, [1, 0, 2]), [I!, O! * J!])
-    const left = reshape(productAs(bilinearRecord, reshape(a!, [N, I!]), columns), [N, O!, J!])
-    const y = reshape(sum(mul(left, reshape(b!, [N, 1, J!])), -1), [...lead, O!])
-    return offset === null ? y : add(y, offset)
+    return afterAutocast(op, a!, () => {
+      const left = reshape(productAs(bilinearRecord, reshape(a!, [N, I!]), columns), [N, O!, J!])
+      const y = reshape(sum(mul(left, reshape(b!, [N, 1, J!])), -1), [...lead, O!])
+      return offset === null ? y : add(y, offset)
+    })
   })
 }
 

@@ -68,9 +68,12 @@ function expectParameter(op: string, name: string, parameter: Tensor, sizes: Sha
   }
 }
 
-/** The parameters of 16-bit activations may be float32, as PyTorch has it; otherwise the dtypes are one. */
-function expectWideEnough(op: string, x: Tensor, parameter: Tensor): void {
-  if (parameter._dtype === x._dtype || (itemSizes[x._dtype] === 2 && parameter._dtype === FLOAT32)) return
+/** A parameter as the operator gets it. Those of 16-bit activations may be float32, as PyTorch has it; otherwise the
+ *  dtypes are one. */
+function readParameter(op: string, x: Tensor, parameter: Tensor | null): Tensor | null {
+  if (autocasting) parameter = autocast(op, parameter)
+  if (parameter === null || parameter._dtype === x._dtype) return parameter
+  if (itemSizes[x._dtype] === 2 && parameter._dtype === FLOAT32) return parameter
   throw new DTypeError(op, {
     problem: 'the dtypes of x and its parameters do not fit',
     got: `x ${x.dtype} and a parameter ${parameter.dtype}`,
@@ -193,8 +196,8 @@ export function layerNorm(
 ): Tensor {
   if (autocasting) x = autocast('layerNorm', x)
   const sizes = readNormalized('layerNorm', x, normalizedShape, weight, bias)
-  for (const parameter of [weight, bias]) if (parameter !== null) expectWideEnough('layerNorm', x, parameter)
-  return normalize(layer, x, sizes, [weight, bias], expectEps('layerNorm', eps))
+  const parameters = [readParameter('layerNorm', x, weight), readParameter('layerNorm', x, bias)] as const
+  return normalize(layer, x, sizes, parameters, expectEps('layerNorm', eps))
 }
 
 /** Root-mean-square normalization over the dims of `normalizedShape`: x / sqrt(mean(x²) + eps) * weight, statistics in
@@ -211,12 +214,11 @@ export function rmsNorm(
 ): Tensor {
   if (autocasting) x = autocast('rmsNorm', x)
   const sizes = readNormalized('rmsNorm', x, normalizedShape, weight, null)
-  if (weight !== null) expectWideEnough('rmsNorm', x, weight)
   return normalize(
     rootMeanSquare,
     x,
     sizes,
-    [weight],
+    [readParameter('rmsNorm', x, weight)],
     eps === null ? (x._dtype === FLOAT64 ? 2 ** -52 : 2 ** -23) : expectEps('rmsNorm', eps),
   )
 }

@@ -106,6 +106,53 @@ export const mixedAutocastCalls: Record<string, (a: Tensor, b: Tensor) => Tensor
   layer_norm_w: (a, b) => ops.layerNorm(a, 4, b.select(0, 0)),
 }
 
+/** Names in the cuda lists of calls that are called something else. */
+const documentedNames: Record<string, string> = {
+  sdpa: 'scaled_dot_product_attention',
+  pow_scalar: 'pow',
+  pow_tensor: 'pow',
+  sum_dim: 'sum',
+  vector_norm: 'linalg_vector_norm',
+  bce_with_logits: 'binary_cross_entropy_with_logits',
+  // log_softmax and nll_loss
+  cross_entropy: 'nll_loss',
+  layer_norm_w: 'layer_norm',
+}
+
+/** What the cuda lists say that an operator's result has, of operands whose widest dtype is this one. */
+function documentedDType(
+  name: string,
+  lists: AutocastTables['cuda_documented'],
+  region: string,
+  widest: string,
+): string {
+  const has = (list: string): boolean => lists[list]!.some((each) => each.replace(/_\*$/, '') === operator)
+  const operator = documentedNames[name] ?? name
+  if (has('lower_precision')) return region
+  return has('fp32') || has('fp32_output_via_dtype_argument') ? 'float32' : widest
+}
+
+/** Throws unless the operator's results have the dtypes that PyTorch documents for cuda. Its operands are on the current
+ *  device. */
+export function checkDocumentedRow(name: string, lists: AutocastTables['cuda_documented']): void {
+  const [one, two] = [autocastCalls[name], mixedAutocastCalls[name]]
+  for (const region of ['float16', 'bfloat16'] as const) {
+    const expectThat = (situation: string, call: () => Tensor, widest: string): void => {
+      const got = amp.autocast({ dtype: region }, call).dtype
+      const expected = documentedDType(name, lists, region, widest)
+      if (got !== expected) throw new Mismatch(`${name} in ${region}, ${situation}: got ${got}, expected ${expected}`)
+    }
+    if (one !== undefined) {
+      expectThat('of float32', () => one(float32), 'float32')
+      expectThat('of bfloat16', () => one(bfloat16), 'bfloat16')
+    }
+    if (two !== undefined) {
+      expectThat('of float32 and bfloat16', () => two(float32, bfloat16), 'float32')
+      expectThat('of bfloat16 and float32', () => two(bfloat16, float32), 'float32')
+    }
+  }
+}
+
 const float32 = tensor(Array.from({ length: 4 }, (_, i) => [0.3 + i, 0.1, 1.2, 0.7 * i + 0.2]))
 const bfloat16 = float32.to('bfloat16')
 

@@ -2,7 +2,7 @@
 
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { io, noGrad, type Tensor } from 'gradus'
+import { getDefaultDevice, io, noGrad, type Tensor } from 'gradus'
 
 /** A number of the manifest; JSON lacks three of them. */
 export type ManifestNumber = number | 'inf' | '-inf' | 'nan'
@@ -43,11 +43,15 @@ export class Fixtures {
     this.cases = JSON.parse(readFileSync(manifest, 'utf8')).cases
   }
 
-  /** Every tensor of a file of the folder. */
+  /** Every tensor of a file of the folder, on the current device. */
   tensors(file: string): Promise<Record<string, Tensor>> {
     let loaded = this.files.get(file)
     if (loaded === undefined) {
-      loaded = io.loadFile(join(this.folder, file))
+      loaded = io
+        .loadFile(join(this.folder, file))
+        .then((tensors) =>
+          Object.fromEntries(Object.entries(tensors).map(([name, each]) => [name, each.to(getDefaultDevice())])),
+        )
       this.files.set(file, loaded)
     }
     return loaded

@@ -1,7 +1,7 @@
 // npm run parity -- DIR: runs the golden cases of a folder against the library.
 
 import { Command, InvalidArgumentError } from 'commander'
-import { device } from 'gradus'
+import { type DeviceName, setDefaultDevice } from 'gradus'
 import { Fixtures } from './fixtures'
 import { runCase } from './run'
 
@@ -18,7 +18,7 @@ function stage(text: string): number {
 }
 
 async function main(folder: string, options: Options): Promise<void> {
-  device(options.device as 'cpu')
+  setDefaultDevice(options.device as DeviceName)
   const fixtures = new Fixtures(folder)
   const cases = fixtures.cases.filter(
     (each) =>

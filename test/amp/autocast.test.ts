@@ -5,6 +5,7 @@ import {
   amp,
   DeviceError,
   DTypeError,
+  getDefaultDevice,
   noGrad,
   ones,
   ops,
@@ -17,19 +18,22 @@ import {
 import { bounds, errorOf, gradients } from '../support/amp'
 
 const product = (): string => ops.matmul(ones([2, 2]), ones([2, 2])).dtype
+const lower = getDefaultDevice().type === 'cuda' ? 'float16' : 'bfloat16'
+const other = lower === 'float16' ? 'bfloat16' : 'float16'
 const tick = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 1))
 
 describe('regions', () => {
   test('outside nothing is cast', () => {
     expect(amp.isAutocastEnabled()).toBe(false)
-    expect(amp.getAutocastDtype()).toBe('bfloat16')
+    expect(amp.getAutocastDtype()).toBe(lower)
     expect(autocasting).toBe(false)
     expect(product()).toBe('float32')
   })
 
   test('inside products have the dtype of the region', () => {
-    expect(amp.autocast(product)).toBe('bfloat16')
-    expect(amp.autocast({ dtype: 'float16' }, product)).toBe('float16')
+    expect(amp.autocast(product)).toBe(lower)
+    expect(amp.autocast({ dtype: other }, product)).toBe(other)
+    expect(amp.autocast({ device: 'cpu' }, amp.getAutocastDtype)).toBe('bfloat16')
     expect(amp.autocast({ device: 'cpu', dtype: 'float16' }, amp.getAutocastDtype)).toBe('float16')
     expect(amp.autocast(() => amp.isAutocastEnabled())).toBe(true)
     expect(product()).toBe('float32')
@@ -37,17 +41,17 @@ describe('regions', () => {
 
   test('regions nest, and one that is disabled casts nothing', () => {
     const seen = amp.autocast(() => {
-      const inner = amp.autocast({ dtype: 'float16' }, product)
+      const inner = amp.autocast({ dtype: other }, product)
       const off = amp.autocast({ enabled: false }, () => [product(), amp.isAutocastEnabled(), amp.autocast(product)])
       return [inner, off, product()]
     })
-    expect(seen).toEqual(['float16', ['float32', false, 'bfloat16'], 'bfloat16'])
+    expect(seen).toEqual([other, ['float32', false, lower], lower])
   })
 
   test('a region without a dtype has that of the one around, also inside of a disabled one', () => {
     const inner = (): string => amp.autocast(product)
-    expect(amp.autocast({ dtype: 'float16' }, inner)).toBe('float16')
-    expect(amp.autocast({ dtype: 'float16' }, () => amp.autocast({ enabled: false }, inner))).toBe('float16')
+    expect(amp.autocast({ dtype: other }, inner)).toBe(other)
+    expect(amp.autocast({ dtype: other }, () => amp.autocast({ enabled: false }, inner))).toBe(other)
   })
 
   test('an error ends the region', () => {
@@ -66,7 +70,7 @@ describe('regions', () => {
       await tick()
       seen.push(product())
       expect(amp.autocast({ enabled: false }, product)).toBe('float32')
-      await amp.autocast({ dtype: 'float16' }, async () => {
+      await amp.autocast({ dtype: other }, async () => {
         await tick()
         seen.push(product())
       })
@@ -83,7 +87,7 @@ describe('regions', () => {
     })()
     expect(await inside).toBe(7)
     await outside
-    expect(seen).toEqual(['bfloat16', 'bfloat16', 'float16', 'bfloat16'])
+    expect(seen).toEqual([lower, lower, other, lower])
     expect(autocasting).toBe(false)
   })
 
@@ -111,12 +115,12 @@ describe('regions', () => {
   test('using opens a region for synchronous code', () => {
     {
       using _ = amp.autocast()
-      expect(product()).toBe('bfloat16')
+      expect(product()).toBe(lower)
       {
         using _ = amp.autocast({ enabled: false })
         expect(product()).toBe('float32')
       }
-      expect(product()).toBe('bfloat16')
+      expect(product()).toBe(lower)
     }
     expect(product()).toBe('float32')
   })
@@ -124,22 +128,22 @@ describe('regions', () => {
   test('using across an await throws, and the region ended at the await', async () => {
     const seen: string[] = []
     const interrupted = async (): Promise<void> => {
-      using _ = amp.autocast({ dtype: 'float16' })
+      using _ = amp.autocast({ dtype: other })
       seen.push(product())
       await tick()
       seen.push(product())
     }
     await expect(interrupted()).rejects.toThrow(StateError)
     await expect(interrupted()).rejects.toThrow('write amp.autocast(async () => ...)')
-    expect(seen).toEqual(['float16', 'float32', 'float16', 'float32'])
+    expect(seen).toEqual([other, 'float32', other, 'float32'])
     expect(autocasting).toBe(false)
   })
 
   test('a setting can be taken along and used again', () => {
-    const state = amp.autocast({ dtype: 'float16', cacheEnabled: false }, autocastState)
-    expect(runWithAutocast(state, product)).toBe('float16')
+    const state = amp.autocast({ dtype: other, cacheEnabled: false }, autocastState)
+    expect(runWithAutocast(state, product)).toBe(other)
     expect(runWithAutocast(autocastState(), product)).toBe('float32')
-    expect(amp.autocast(() => runWithAutocast(autocastState(), product))).toBe('bfloat16')
+    expect(amp.autocast(() => runWithAutocast(autocastState(), product))).toBe(lower)
   })
 })
 
@@ -227,7 +231,7 @@ describe('products', () => {
     const x = randn([4, 8]).to('bfloat16').requiresGrad_()
     const weight = randn([6, 8]).requiresGrad_()
     const bias = randn([6]).to('float16').requiresGrad_()
-    const y = amp.autocast(() => ops.linear(x, weight, bias))
+    const y = amp.autocast({ dtype: 'bfloat16' }, () => ops.linear(x, weight, bias))
     expect([y.dtype, y.gradFn]).toEqual(['bfloat16', 'linear'])
     y.sum().backward()
     expect([x, weight, bias].map(({ grad }) => grad!.dtype)).toEqual(['bfloat16', 'float32', 'float16'])
@@ -258,7 +262,7 @@ describe('products', () => {
         seen = product()
       })
       y.sum().backward()
-      expect(product()).toBe('bfloat16')
+      expect(product()).toBe(lower)
     })
     expect(seen).toBe('float32')
   })
@@ -341,7 +345,7 @@ describe('casts', () => {
     const k = randn([1, 2, 4, 8]).to('bfloat16').requiresGrad_()
     const v = randn([1, 2, 4, 8]).to('float16').requiresGrad_()
     expect(() => attend(q, k, v)).toThrow(DTypeError)
-    const out = amp.autocast(() => attend(q, k, v))
+    const out = amp.autocast({ dtype: 'bfloat16' }, () => attend(q, k, v))
     expect(out.dtype).toBe('bfloat16')
     out.sum().backward()
     expect([q, k, v].map(({ grad }) => grad!.dtype)).toEqual(['float32', 'bfloat16', 'float16'])

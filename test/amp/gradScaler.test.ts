@@ -6,7 +6,7 @@ import { runInNewContext } from 'node:vm'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import {
   amp,
-  device,
+  getDefaultDevice,
   io,
   memory,
   nn,
@@ -36,7 +36,7 @@ describe('GradScaler: trajectories recorded from PyTorch', () => {
   it.each(cases.map((each) => [each.name, each] as const))('%s', async (_, each) => {
     silenced()
     expect(await runCase(each, fixtures, true)).toMatchObject({ status: 'passed' })
-    await device('cpu').synchronize()
+    await getDefaultDevice().synchronize()
     await new Promise(setImmediate) // so that a warning is not the next test's
   })
 })

@@ -7,7 +7,7 @@ import {
   autograd,
   type DType,
   DTypeError,
-  device,
+  getDefaultDevice,
   IndexError,
   type BlockMask as Mask,
   memory,
@@ -224,15 +224,15 @@ describe('attention: masks', () => {
   })
 
   it('needs memory for the tokens, not for their pairs', async () => {
-    const cpu = device('cpu')
+    const place = getDefaultDevice()
     const peak = async (T: number): Promise<number> => {
       const [q, k, v] = [1, 2, 3].map((seed) => filled([1, 1, T, 16], seed, 'bfloat16').requiresGrad_())
-      await cpu.synchronize()
+      await place.synchronize()
       memory.resetPeak()
       const before = memory.allocated()
       attention(q!, k!, v!, { isCausal: true }).sum().backward()
       attentionStatistics(q!, k!, { isCausal: true })
-      await cpu.synchronize()
+      await place.synchronize()
       return memory.maxAllocated() - before
     }
     const [short, long] = [await peak(4096), await peak(16384)]
