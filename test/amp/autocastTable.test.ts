@@ -32,18 +32,20 @@ test('float64 stays', () => {
   }
 })
 
-describe.skipIf(onCuda)('cpu, as measured', () => {
-  test.each(Object.entries(tables.cpu_measured))('%s', (name, row) => checkAutocastRow(name, row))
-  test.each(Object.entries(tables.cpu_mixed_inputs_measured))('%s of two dtypes', (name, row) =>
-    checkMixedAutocastRow(name, row),
-  )
-})
+if (!onCuda) {
+  describe('cpu, as measured', () => {
+    test.each(Object.entries(tables.cpu_measured))('%s', (name, row) => checkAutocastRow(name, row))
+    test.each(Object.entries(tables.cpu_mixed_inputs_measured))('%s of two dtypes', (name, row) =>
+      checkMixedAutocastRow(name, row),
+    )
+  })
+}
 
 describe('cuda, as documented', () => {
   const camelCase = (name: string): string =>
     name.replace(/_\*$/, '').replace(/_(\w)/g, (_, letter) => letter.toUpperCase())
   const names = new Set([...Object.keys(autocastCalls), ...Object.keys(mixedAutocastCalls)])
-  test.runIf(onCuda).each([...names])('the results of %s', (name) => checkDocumentedRow(name, tables.cuda_documented))
+  if (onCuda) test.each([...names])('the results of %s', (name) => checkDocumentedRow(name, tables.cuda_documented))
 
   const { lower_precision, fp32, fp32_output_via_dtype_argument, promote_widest } = tables.cuda_documented
 
