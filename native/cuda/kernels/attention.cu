@@ -21,22 +21,55 @@ struct Shape {
   static_assert(kFeatures == (sizeof(T) == 8 ? kAttentionFeaturesDouble : kAttentionFeatures));
 };
 
-// sums[chunk][j] += weights times rows of x: of its features from `feature` on. kByRow: weights[own row][k], else
+// Of the features of a chunk a thread has kWide neighbours, and those 8 * kWide further on.
+template <class C>
+__device__ int ownFeature(int j) {
+  return (threadIdx.x % 8 + j / kWide<C> * 8) * kWide<C> + j % kWide<C>;
+}
+
+// sums[j] += weights times rows of xs, for the thread's first kOwn features; the rows that `count` does not hold are 0.
+template <bool kByRow, int kOwn, int kCols, class C>
+__device__ void addTile(C* sums, const Tile<C, kCols>& xs, const Tile<C, kT>& weights, int count) {
+  for (int k = 0; k < count; k += kWide<C>) {
+    Wide<C> own;
+    if constexpr (kByRow) {
+      own = wideAt(weights[ownRow()][k]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kWide<C>; ++i) own.at[i] = weights[k + i][ownRow()];
+    }
+#pragma unroll
+    for (int i = 0; i < kWide<C>; ++i) {
+#pragma unroll
+      for (int j = 0; j < kOwn; j += kWide<C>) {
+        const Wide<C> x = wideAt(xs[k + i][ownFeature<C>(j)]);
+#pragma unroll
+        for (int w = 0; w < kWide<C>; ++w) sums[j + w] += own.at[i] * x.at[w];
+      }
+    }
+  }
+}
+
+// sums[chunk] += weights times rows of x: of its features from `feature` on. kByRow: weights[own row][k], else
 // weights[k][own row].
 template <class T, bool kByRow, class C = typename Shape<T>::C, int kCols = Shape<T>::kCols>
-__device__ void addRows(C (&sums)[Shape<T>::kChunks][kCols / 8], C (&xs)[kT][kCols + 1], const C (&weights)[kT][kT + 1],
+__device__ void addRows(C (&sums)[Shape<T>::kChunks][kCols / 8], Tile<C, kCols>& xs, const Tile<C, kT>& weights,
                         const AttentionOperand& x, int batch, int head, int origin, int first, int end, int feature,
                         int features) {
+  static_assert(kCols == 16 * kWide<C>);
 #pragma unroll
   for (int chunk = 0; chunk < Shape<T>::kChunks; ++chunk) {
-    if (feature + chunk * kCols >= features) continue;
+    const int column = feature + chunk * kCols;
+    if (column >= features) continue;
+    const bool half = features - column <= kCols / 2;
+    const int count = min(kT, end - first);
     __syncthreads();
-    fetchTile<T, kCols>(xs, x, batch, head, origin, first, end, feature + chunk * kCols, features);
+    fetchTile<T, kCols>(xs, x, batch, head, origin, first, end, column, features, half ? kCols / 2 : kCols);
     __syncthreads();
-    for (int k = 0; k < kT; ++k) {
-      const C weight = kByRow ? weights[ownRow()][k] : weights[k][ownRow()];
-#pragma unroll
-      for (int j = 0; j < kCols / 8; ++j) sums[chunk][j] += weight * xs[k][ownColumn(j)];
+    if (!half) {
+      addTile<kByRow, kCols / 8, kCols>(sums[chunk], xs, weights, count);
+    } else {
+      addTile<kByRow, kCols / 16, kCols>(sums[chunk], xs, weights, count);
     }
   }
   __syncthreads();  // weights and rows may be overwritten
@@ -50,7 +83,7 @@ __device__ void storeRow(const C (&sums)[Shape<T>::kChunks][kCols / 8], C factor
   for (int chunk = 0; chunk < Shape<T>::kChunks; ++chunk) {
 #pragma unroll
     for (int j = 0; j < kCols / 8; ++j) {
-      const int c = feature + chunk * kCols + ownColumn(j);
+      const int c = feature + chunk * kCols + ownFeature<C>(j);
       if (c < features) row[c * x.feature] = rounded<T>(sums[chunk][j] * factor);
     }
   }
@@ -72,7 +105,8 @@ template <class T>
 __device__ void forward(const AttentionArguments& a) {
   using C = typename Shape<T>::C;
   constexpr int kCols = Shape<T>::kCols, kChunks = Shape<T>::kChunks;
-  __shared__ C xs[kT][kCols + 1], ys[kT][kCols + 1], weights[kT][kT + 1];
+  __shared__ alignas(16) Tile<C, kCols> xs, ys;
+  __shared__ alignas(16) Tile<C, kT> weights;
   AttentionPlace at;
   if (!placeOf(a, false, a.heads, kT, at)) return;
   const Segment& s = at.segment;
@@ -83,9 +117,10 @@ __device__ void forward(const AttentionArguments& a) {
   C maximum = kLowest<C>, total = 0;
   const KeyRange range = keyRange(a, s, at.first, kT, kT);
   for (int key = range.begin; key < range.end; key += kT) {
-    if (tileKind(a, s, at.head, at.first, kT, key, kT) == TileKind::kHidden) continue;
+    const TileKind kind = tileKind(a, s, at.head, at.first, kT, key, kT);
+    if (kind == TileKind::kHidden) continue;
     C scores[kT / 8];
-    scoreTile<T, kCols>(scores, xs, ys, a, s, at.head, at.first, key);
+    scoreTile<T, kCols>(scores, xs, ys, a, s, kind, at.head, at.first, key);
     C top = maximum;
 #pragma unroll
     for (int i = 0; i < kT / 8; ++i) top = max(top, scores[i]);
@@ -117,11 +152,11 @@ __device__ void forward(const AttentionArguments& a) {
 
 // Probabilities with dropout, and dS = P * (dO V' - delta) * scale, of a tile: thread by thread into shared memory.
 template <class T, class C, int kCols>
-__device__ void gradientTile(C (&xs)[kT][kCols + 1], C (&ys)[kT][kCols + 1], C (*weights)[kT + 1],
-                             C (&dscores)[kT][kT + 1], const AttentionArguments& a, const Segment& s, int head,
-                             int firstQuery, int firstKey) {
+__device__ void gradientTile(Tile<C, kCols>& xs, Tile<C, kCols>& ys, Tile<C, kT>* weights, Tile<C, kT>& dscores,
+                             const AttentionArguments& a, const Segment& s, TileKind kind, int head, int firstQuery,
+                             int firstKey) {
   C scores[kT / 8], dweights[kT / 8] = {};
-  scoreTile<T, kCols>(scores, xs, ys, a, s, head, firstQuery, firstKey);
+  scoreTile<T, kCols>(scores, xs, ys, a, s, kind, head, firstQuery, firstKey);
   dotTile<T, kCols>(dweights, xs, ys, a.g, a.v, s.batch, head, head / (a.heads / a.kvHeads), s.firstQuery, firstQuery,
                     s.queries, s.firstKey, firstKey, s.keys, a.valueDim);
   const int query = firstQuery + ownRow();
@@ -136,7 +171,7 @@ __device__ void gradientTile(C (&xs)[kT][kCols + 1], C (&ys)[kT][kCols + 1], C (
   for (int i = 0; i < kT / 8; ++i) {
     const C p = exp(scores[i] - terms.shift) * terms.share;
     const C keep = a.dropout ? keepFactor<C>(a, s, head, query, firstKey + ownColumn(i)) : C(1);
-    if (weights) weights[ownRow()][ownColumn(i)] = p * keep;
+    if (weights) (*weights)[ownRow()][ownColumn(i)] = p * keep;
     dscores[ownRow()][ownColumn(i)] = p * (dweights[i] * keep - mean);
   }
 }
@@ -145,7 +180,8 @@ template <class T>
 __device__ void queryGradient(const AttentionArguments& a) {
   using C = typename Shape<T>::C;
   constexpr int kCols = Shape<T>::kCols, kChunks = Shape<T>::kChunks;
-  __shared__ C xs[kT][kCols + 1], ys[kT][kCols + 1], dscores[kT][kT + 1];
+  __shared__ alignas(16) Tile<C, kCols> xs, ys;
+  __shared__ alignas(16) Tile<C, kT> dscores;
   AttentionPlace at;
   if (!placeOf(a, false, a.heads, kT, at)) return;
   const Segment& s = at.segment;
@@ -153,8 +189,9 @@ __device__ void queryGradient(const AttentionArguments& a) {
   C sums[kChunks][kCols / 8] = {};
   const KeyRange range = keyRange(a, s, at.first, kT, kT);
   for (int key = range.begin; key < range.end; key += kT) {
-    if (tileKind(a, s, at.head, at.first, kT, key, kT) == TileKind::kHidden) continue;
-    gradientTile<T, C, kCols>(xs, ys, nullptr, dscores, a, s, at.head, at.first, key);
+    const TileKind kind = tileKind(a, s, at.head, at.first, kT, key, kT);
+    if (kind == TileKind::kHidden) continue;
+    gradientTile<T, C, kCols>(xs, ys, nullptr, dscores, a, s, kind, at.head, at.first, key);
     addRows<T, true>(sums, xs, dscores, a.k, s.batch, at.head / (a.heads / a.kvHeads), s.firstKey, key, s.keys, feature,
                      a.dim);
   }
@@ -167,7 +204,8 @@ template <class T>
 __device__ void keyGradient(const AttentionArguments& a) {
   using C = typename Shape<T>::C;
   constexpr int kCols = Shape<T>::kCols, kChunks = Shape<T>::kChunks;
-  __shared__ C xs[kT][kCols + 1], ys[kT][kCols + 1], weights[kT][kT + 1], dscores[kT][kT + 1];
+  __shared__ alignas(16) Tile<C, kCols> xs, ys;
+  __shared__ alignas(16) Tile<C, kT> weights, dscores;
   AttentionPlace at;
   if (!placeOf(a, true, a.kvHeads, kT, at)) return;
   const Segment& s = at.segment;
@@ -176,8 +214,10 @@ __device__ void keyGradient(const AttentionArguments& a) {
   const int group = a.heads / a.kvHeads;
   for (int head = at.head * group; head < (at.head + 1) * group; ++head) {
     for (int query = 0; query < s.queries; query += kT) {
-      if (at.first >= s.keys || tileKind(a, s, head, query, kT, at.first, kT) == TileKind::kHidden) continue;
-      gradientTile<T, C, kCols>(xs, ys, weights, dscores, a, s, head, query, at.first);
+      if (at.first >= s.keys) continue;
+      const TileKind kind = tileKind(a, s, head, query, kT, at.first, kT);
+      if (kind == TileKind::kHidden) continue;
+      gradientTile<T, C, kCols>(xs, ys, &weights, dscores, a, s, kind, head, query, at.first);
       addRows<T, false>(dvalues, xs, weights, a.g, s.batch, head, s.firstQuery, query, s.queries, feature, a.valueDim);
       addRows<T, false>(dkeys, xs, dscores, a.q, s.batch, head, s.firstQuery, query, s.queries, feature, a.dim);
     }

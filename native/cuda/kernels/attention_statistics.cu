@@ -28,14 +28,15 @@ template <class T>
 __device__ void weights(const AttentionArguments& a) {
   using C = typename Shape<T>::C;
   constexpr int kCols = Shape<T>::kCols;
-  __shared__ C xs[kT][kCols + 1], ys[kT][kCols + 1];
+  __shared__ alignas(16) Tile<C, kCols> xs, ys;
   AttentionPlace at;
   if (!placeOf(a, false, a.heads, kT, at)) return;
   const Segment& s = at.segment;
   const int key = at.chunk * kT, query = at.first + ownRow();
   C scores[kT / 8];
-  const bool hidden = tileKind(a, s, at.head, at.first, kT, key, kT) == TileKind::kHidden;
-  if (!hidden) scoreTile<T, kCols>(scores, xs, ys, a, s, at.head, at.first, key);
+  const TileKind kind = tileKind(a, s, at.head, at.first, kT, key, kT);
+  const bool hidden = kind == TileKind::kHidden;
+  if (!hidden) scoreTile<T, kCols>(scores, xs, ys, a, s, kind, at.head, at.first, key);
   if (query >= s.queries) return;
   const RowTerms<C> terms = ownTerms<C>(a, s, at.head, at.first);
   T* row = static_cast<T*>(a.out.data) + s.batch * a.out.batch + at.head * a.out.head + query * a.out.position;
@@ -52,7 +53,7 @@ template <class T>
 __device__ void entropy(const AttentionArguments& a) {
   using C = typename Shape<T>::C;
   constexpr int kCols = Shape<T>::kCols;
-  __shared__ C xs[kT][kCols + 1], ys[kT][kCols + 1];
+  __shared__ alignas(16) Tile<C, kCols> xs, ys;
   AttentionPlace at;
   if (!placeOf(a, false, a.heads, kT, at)) return;
   const Segment& s = at.segment;
@@ -61,9 +62,10 @@ __device__ void entropy(const AttentionArguments& a) {
   C sum = 0;
   const KeyRange range = keyRange(a, s, at.first, kT, kT);
   for (int key = range.begin; key < range.end; key += kT) {
-    if (tileKind(a, s, at.head, at.first, kT, key, kT) == TileKind::kHidden) continue;
+    const TileKind kind = tileKind(a, s, at.head, at.first, kT, key, kT);
+    if (kind == TileKind::kHidden) continue;
     C scores[kT / 8];
-    scoreTile<T, kCols>(scores, xs, ys, a, s, at.head, at.first, key);
+    scoreTile<T, kCols>(scores, xs, ys, a, s, kind, at.head, at.first, key);
 #pragma unroll
     for (int i = 0; i < kT / 8; ++i) {
       const C logP = scores[i] - terms.shift, p = exp(logP) * terms.share;
@@ -79,15 +81,17 @@ template <class T>
 __device__ void received(const AttentionArguments& a) {
   using C = typename Shape<T>::C;
   constexpr int kCols = Shape<T>::kCols;
-  __shared__ C xs[kT][kCols + 1], ys[kT][kCols + 1], sums[kT][kT + 1];
+  __shared__ alignas(16) Tile<C, kCols> xs, ys;
+  __shared__ C sums[kT][kT + 1];
   AttentionPlace at;
   if (!placeOf(a, true, a.heads, kT, at)) return;
   const Segment& s = at.segment;
   C own[kT / 8] = {};
   for (int query = 0; query < s.queries && at.first < s.keys; query += kT) {
-    if (tileKind(a, s, at.head, query, kT, at.first, kT) == TileKind::kHidden) continue;
+    const TileKind kind = tileKind(a, s, at.head, query, kT, at.first, kT);
+    if (kind == TileKind::kHidden) continue;
     C scores[kT / 8];
-    scoreTile<T, kCols>(scores, xs, ys, a, s, at.head, query, at.first);
+    scoreTile<T, kCols>(scores, xs, ys, a, s, kind, at.head, query, at.first);
     const RowTerms<C> terms = ownTerms<C>(a, s, at.head, query);
 #pragma unroll
     for (int i = 0; i < kT / 8; ++i) own[i] += exp(scores[i] - terms.shift) * terms.share;
@@ -106,9 +110,10 @@ __device__ void received(const AttentionArguments& a) {
 
 }  // namespace
 
-#define GRADUS_STATISTICS(kernel, dtype, T)                                                                           \
-  extern "C" __global__ void __launch_bounds__(256) gradus_attention_##kernel##_##dtype(const AttentionArguments a) { \
-    kernel<T>(a);                                                                                                     \
+#define GRADUS_STATISTICS(kernel, dtype, T)                             \
+  extern "C" __global__ void __launch_bounds__(256, 1)                  \
+      gradus_attention_##kernel##_##dtype(const AttentionArguments a) { \
+    kernel<T>(a);                                                       \
   }
 #define GRADUS_DTYPES(kernel)                \
   GRADUS_STATISTICS(kernel, float32, float)  \
