@@ -218,5 +218,7 @@ it('attention: refuses lengths that do not describe the operands, and reports th
   const lengths = tensor([6, 7], { dtype: 'int64' }).to('cuda')
   const attrs = [1, 0, 0, 0, 0, -1, -1, 0, 0]
   const [out] = runMany(forward, [q, k, k, null, null, lengths], outputs, attrs)
-  expect(() => out!.dataSync()).toThrow('attention: an index is out of range: got 7')
+  expect(() => out!.dataSync()).toThrow(
+    'attention: a length of keyLengths is out of range: got 7 for batch entry 1, expected 0 to 6',
+  )
 })

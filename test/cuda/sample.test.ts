@@ -42,10 +42,10 @@ describe('multinomial', () => {
   })
 
   it.each([
-    ['negative ones', [1, -1, 2], 'a weight is not usable: got one at place 1'],
-    ['NaN', [1, 2, Number.NaN], 'a weight is not usable: got one at place 2'],
-    ['nothing but 0', [0, 0, 0], 'the weights of row 0 have no usable sum'],
-    ['too few above 0', [0, 1, 0], 'too few weights above 0 to draw without replacement: got 1'],
+    ['negative ones', [1, -1, 2], 'a weight is not usable: got -1 at position 1 of row 0'],
+    ['NaN', [1, 2, Number.NaN], 'a weight is not usable: got nan at position 2 of row 0'],
+    ['nothing but 0', [0, 0, 0], 'the weights of row 0 have no usable sum: got 0'],
+    ['too few above 0', [0, 1, 0], 'too few weights above 0 to draw without replacement: got 1, expected at least 2'],
   ])('reports %s', async (_, weights, message) => {
     const drawn = draw(tensor(weights, { device: 'cuda' }), 2, false)
     await expect(drawn.array()).rejects.toThrow(StateError)
