@@ -113,7 +113,9 @@ describe('crossEntropy', () => {
       [logits],
       [-100, 0, 1],
     )
-    await expect(logits.array()).rejects.toThrow('crossEntropyBackward: target out of range: got 4 in row 1, expected 0 to 3')
+    await expect(logits.array()).rejects.toThrow(
+      'crossEntropyBackward: target out of range: got 4 in row 1, expected 0 to 3',
+    )
     expect(logits.dataSync()).toEqual(before)
   })
 })
