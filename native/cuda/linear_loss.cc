@@ -94,6 +94,7 @@ class LinearCrossEntropy {
       a_.classWeightStride = call_.in[3].strides[0];
     }
     a_.smoothing = call_.attr[1];
+    a_.soft = a_.smoothing / static_cast<double>(classes_);
     a_.mean = call_.integer(2) == 1;
     a_.skipIgnored = compact_;
     a_.gradients = withGradients_;

@@ -195,6 +195,73 @@ void refuseZero(const OpCall& call, const Operand& divisor) {
 
 // --- copies and numbers ---------------------------------------------------------------------------------------------
 
+namespace {
+
+// Whether a kernel for rows that are contiguous took the copy.
+bool copyUnits(const Loop& loop, const TensorView& in, const TensorView& out, Kind kind) {
+  static Kernel kernels[] = {{"pointwise_copy", "gradus_pointwise_copy_f32"},
+                             {"pointwise_copy", "gradus_pointwise_copy_f64"},
+                             {"pointwise_copy", "gradus_pointwise_copy_i64"}};
+  if (loop.innerStride(0) != 1 || loop.innerStride(1) != 1) return false;
+  PointwiseCopy copy{};
+  copy.in = in.as<char>();
+  copy.out = out.as<char>();
+  copy.inDType = static_cast<int>(in.dtype);
+  copy.outDType = static_cast<int>(out.dtype);
+  copy.inner = static_cast<uint64_t>(loop.inner());
+  copy.rank = loop.rank - 1;
+  const uint64_t units = (copy.inner + kCopyUnit - 1) / kCopyUnit;
+  const uint64_t count = static_cast<uint64_t>(loop.numel) / copy.inner * units;
+  // short rows would leave most of their units' lanes empty
+  if (count >= static_cast<uint64_t>(kMostElements) || (copy.rank > 0 && copy.inner < kCopyUnit)) return false;
+  copy.count = static_cast<unsigned>(count);
+  copy.units = dividerOf(static_cast<unsigned>(units));
+  uintptr_t places[] = {reinterpret_cast<uintptr_t>(in.data), reinterpret_cast<uintptr_t>(out.data)};
+  for (int d = 0; d < copy.rank; ++d) {
+    copy.sizes[d] = dividerOf(static_cast<unsigned>(loop.sizes[d]));
+    copy.inStrides[d] = loop.strides[1][d] * static_cast<int64_t>(itemSize(in.dtype));
+    copy.outStrides[d] = loop.strides[0][d] * static_cast<int64_t>(itemSize(out.dtype));
+    places[0] |= static_cast<uintptr_t>(copy.inStrides[d]);
+    places[1] |= static_cast<uintptr_t>(copy.outStrides[d]);
+  }
+  const auto fits = [](uintptr_t place, DType dtype) {
+    return place % std::min<size_t>(16, kCopyUnit * itemSize(dtype)) == 0;
+  };
+  if (!fits(places[0], in.dtype) || !fits(places[1], out.dtype)) return false;
+  launch(currentDevice(), kernels[static_cast<int>(kind)], count, copy);
+  return true;
+}
+
+// The bits of a number in a dtype, as often as eight bytes hold them.
+unsigned long long patternOf(DType dtype, double value) {
+  const auto repeated = [](auto bits) {
+    unsigned long long pattern = 0;
+    for (size_t at = 0; at < 8; at += sizeof bits) pattern |= static_cast<unsigned long long>(bits) << (8 * at);
+    return pattern;
+  };
+  const float single = static_cast<float>(value);
+  switch (dtype) {
+    case DType::kFloat64:
+      return bitCast<uint64_t>(value);
+    case DType::kFloat16:
+      return repeated(Narrow<Float16>::from(single).bits);
+    case DType::kBFloat16:
+      return repeated(Narrow<BFloat16>::from(single).bits);
+    case DType::kInt64:
+      return static_cast<uint64_t>(toInteger(value));
+    case DType::kInt32:
+      return repeated(static_cast<uint32_t>(toInteger(value)));
+    case DType::kUint8:
+      return repeated(static_cast<uint8_t>(toInteger(value)));
+    case DType::kBool:
+      return repeated(static_cast<uint8_t>(value != 0));
+    default:
+      return repeated(bitCast<uint32_t>(single));
+  }
+}
+
+}  // namespace
+
 void run_copy(const OpCall& call) {
   const TensorView &in = call.in[0], &out = call.out[0];
   if (out.numel == 0) return;
@@ -205,6 +272,7 @@ void run_copy(const OpCall& call) {
   const Operand operand{&in, 0};
   const Kind kind = in.dtype == DType::kFloat64 ? Kind::kDouble : isFloating(in.dtype) ? Kind::kFloat : Kind::kInteger;
   Strided strided = stridedOf(out, &operand, 1, kind);
+  if (copyUnits(strided.loop, in, out, kind)) return;
   strided.arguments.op = kIdentity;
   launchStrided(stridedKernel(kUnary, kind), strided, 1);
 }
@@ -218,12 +286,18 @@ void run_copyTwice(const OpCall& call) {
 
 void run_fill(const OpCall& call) {
   const TensorView& out = call.out[0];
+  if (out.numel == 0) return;
   const double value = call.attr[0];
   // through float64, bool of 0.5 is true
   const bool exact = isIntegral(out.dtype) && value == std::trunc(value);
   const Kind kind = exact                                                   ? Kind::kInteger
                     : isFloating(out.dtype) && out.dtype != DType::kFloat64 ? Kind::kFloat
                                                                             : Kind::kDouble;
+  if (out.contiguous) {
+    static Kernel kernel("pointwise_copy", "gradus_pointwise_fill");
+    const PointwiseFill arguments{out.as<char>(), out.bytes(), patternOf(out.dtype, value)};
+    return launch(currentDevice(), kernel, std::max<uint64_t>(arguments.bytes / 16, 32), arguments);
+  }
   const Operand operand{nullptr, value};
   Strided strided = stridedOf(out, &operand, 1, kind);
   strided.arguments.op = kIdentity;

@@ -11,14 +11,16 @@ PhiloxStream streamOf(const OpCall& call) {
   return {static_cast<unsigned long long>(call.integer(0)), static_cast<unsigned long long>(call.integer(1))};
 }
 
-uint64_t countersFor(int64_t elements) { return (static_cast<uint64_t>(elements) + 3) / 4; }
+// Threads that are worth it, each of which takes so many elements at a time.
+uint64_t runsOf(int64_t elements, uint64_t width) { return (static_cast<uint64_t>(elements) + width - 1) / width; }
+uint64_t runsOf(int64_t elements, DType dtype) { return runsOf(elements, isHalf(dtype) ? 8 : 4); }
 
 void fill(const OpCall& call, FloatingKernels& kernels, double start, double width) {
   const TensorView& out = call.out[0];
   if (out.numel == 0) return;
   const RandomFill arguments{
       static_cast<uint64_t>(out.numel), out.data, streamOf(call), start, width, isWide(out.data)};
-  launch(currentDevice(), kernels.of(out.dtype), countersFor(out.numel), arguments);
+  launch(currentDevice(), kernels.of(out.dtype), runsOf(out.numel, out.dtype), arguments);
 }
 
 unsigned dropThreshold(double p) {
@@ -52,7 +54,8 @@ void dropout(const OpCall& call) {
                           1 / (1 - p),
                           dropThreshold(p),
                           aligned};
-  launch(currentDevice(), dropoutKernel(x.dtype, out.dtype), countersFor(out.numel), arguments);
+  const DType narrow = isHalf(out.dtype) ? out.dtype : x.dtype;
+  launch(currentDevice(), dropoutKernel(x.dtype, out.dtype), runsOf(out.numel, narrow), arguments);
 }
 
 }  // namespace
@@ -74,9 +77,9 @@ void run_randint(const OpCall& call) {
   const int64_t low = call.integer(2);
   const uint64_t range = static_cast<uint64_t>(call.integer(3) - low);
   const RandomIntegers arguments{
-      static_cast<uint64_t>(out.numel),     out.as<char>(), streamOf(call), low, range, static_cast<int>(out.dtype),
-      static_cast<int>(itemSize(out.dtype))};
-  launch(currentDevice(), range > (uint64_t{1} << 24) ? wide : narrow, countersFor(out.numel), arguments);
+      static_cast<uint64_t>(out.numel),      out.as<char>(),  streamOf(call), low, range, static_cast<int>(out.dtype),
+      static_cast<int>(itemSize(out.dtype)), isWide(out.data)};
+  launch(currentDevice(), range > (uint64_t{1} << 24) ? wide : narrow, runsOf(out.numel, 4), arguments);
 }
 
 void run_bernoulli(const OpCall& call) {
@@ -84,8 +87,9 @@ void run_bernoulli(const OpCall& call) {
   const TensorView& out = call.out[0];
   if (out.numel == 0) return;
   const TensorView p = contiguousOf(call, call.in[0]);
-  const RandomChoices arguments{static_cast<uint64_t>(out.numel), p.data, out.data, streamOf(call)};
-  launch(currentDevice(), kernels.of(p.dtype), countersFor(out.numel), arguments);
+  const RandomChoices arguments{static_cast<uint64_t>(out.numel), p.data, out.data, streamOf(call),
+                                isWide(p.data) && isWide(out.data)};
+  launch(currentDevice(), kernels.of(p.dtype), runsOf(out.numel, p.dtype), arguments);
 }
 
 void run_dropout(const OpCall& call) { dropout(call); }

@@ -48,6 +48,17 @@ bool hasIntegerForm(Fold fold) {
          fold == Fold::kAny || fold == Fold::kAll;
 }
 
+// Whether every output's elements are packs, each on a boundary of 16 bytes or of its own length.
+bool isPacked(const Geometry& geometry, const TensorView& in) {
+  const Loop &kept = geometry.kept, &reduced = geometry.reduced;
+  if (reduced.rank != 1 || reduced.strides[1][0] != 1 || geometry.count % kReducePack != 0) return false;
+  const int64_t boundary = std::min<int64_t>(16 / static_cast<int64_t>(itemSize(in.dtype)), kReducePack);
+  for (int d = 0; d < kept.rank; ++d) {
+    if (kept.strides[1][d] % boundary != 0) return false;
+  }
+  return reinterpret_cast<uintptr_t>(in.data) % (static_cast<uintptr_t>(boundary) * itemSize(in.dtype)) == 0;
+}
+
 void launchPass(const ReducePass& pass, Form form, int type) {
   CudaDevice& device = currentDevice();
   const uint64_t jobs = static_cast<uint64_t>(pass.outputs) * pass.parts;
@@ -79,6 +90,8 @@ void reduce(const OpCall& call, const Recipe& recipe) {
   pass.attribute = recipe.attribute;
   setDims(geometry.kept, itemSize(in.dtype), pass.keptRank, pass.kept, pass.keptStrides);
   setDims(geometry.reduced, itemSize(in.dtype), pass.reducedRank, pass.reduced, pass.reducedStrides);
+
+  pass.packed = isPacked(geometry, in);
 
   const Form form = geometry.byColumns() ? kColumns : pass.count <= kShortRow ? kWarps : kRows;
   const uint64_t threads = static_cast<uint64_t>(pass.outputs) * (form == kRows ? kBlock : form == kWarps ? 32 : 1);

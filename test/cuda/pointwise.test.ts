@@ -127,6 +127,30 @@ describe('copies', () => {
     expect(x.permute(2, 1, 0).to('cuda').arraySync()).toEqual(x.permute(2, 1, 0).arraySync())
   })
 
+  it.each(all)('of %s move rows that lie apart', (from) => {
+    const x = values(3 * 4 * 2 * 16, from, 1, true).view(3, 4, 2, 16)
+    const y = x.to('cuda')
+    for (const to of all) {
+      const swap = (t: Tensor): Tensor => t.transpose(1, 2).contiguous().to(to)
+      const cast = (t: Tensor): Tensor => t.transpose(1, 2).to(to)
+      const part = (t: Tensor): Tensor => t.slice(3, 0, 12).to(to)
+      for (const form of [swap, cast, part]) expectAlike(form(y), form(x), `${from} to ${to}, ${form}`)
+    }
+  })
+
+  it.each(all)('of one number fill %s from any place on, and nothing beside it', (dtype) => {
+    for (const n of [1, 5, 16, 17, 300]) {
+      for (const first of [0, 1, 3]) {
+        const fill = (t: Tensor): Tensor => {
+          t.slice(0, first, first + n).fill_(dtype === 'bool' ? 1 : 7)
+          return t
+        }
+        const make = (): Tensor => values(n + first + 5, dtype, 4, true)
+        expectAlike(fill(make().to('cuda')), fill(make()), `${dtype}, ${n} from ${first}`, 0)
+      }
+    }
+  })
+
   it('make numbers', () => {
     for (const dtype of all) {
       expect(ops.where(tensor([true], { device: 'cuda' }), 1, 0).arraySync()).toEqual([1])

@@ -1,6 +1,6 @@
 // Reductions on cuda against the cpu.
 import { describe, expect, it } from 'vitest'
-import type { DType, Tensor } from '../../lib/index'
+import { type DType, isFloatingPoint, type Tensor } from '../../lib/index'
 import { expectAlike, floats, values, whole } from './support'
 
 type Reduction = (x: Tensor, dim?: number | number[]) => Tensor
@@ -50,6 +50,16 @@ describe('reductions', () => {
       check(name, everywhere[name]!, dtype, values(60, dtype, 3).view(3, 4, 5), [0, 2, [0, 2], undefined])
     })
   }
+
+  it.each([...floats, ...whole])('of %s read rows in packs', (dtype) => {
+    // above 0: a sum that cancels has the bits of its order
+    const x = values(2 * 3 * 1600, dtype, 9, true).add(5).view(2, 3, 1600)
+    for (const [name, f] of Object.entries(isFloatingPoint(dtype) ? { ...floating, ...everywhere } : everywhere)) {
+      if (name === 'prod') continue // of so many it is 0 or beyond
+      check(name, f, dtype, x, [2, undefined])
+      check(name, f, dtype, x.slice(2, 0, 96), [2])
+    }
+  })
 
   it('read strides', () => {
     const x = values(4 * 6 * 8, 'float32', 5, true).view(4, 6, 8)

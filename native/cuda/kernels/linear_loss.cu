@@ -152,7 +152,7 @@ __device__ void rows(const LinearLoss& a) {
   for (int warp = 1; warp < kThreads / 32; ++warp) whole.join(maxima[warp], sums[warp]);
   const C logsumexp = whole.maximum + log(whole.sum);
   if (smooth) weighted = blockSum(weighted, shared);
-  const double totalWeight = a.terms[1], soft = a.smoothing / a.classes;
+  const double totalWeight = a.terms[1], soft = a.soft;
   const double hard = (1 - a.smoothing) * static_cast<double>(weightOf<C>(a, y));
   if (threadIdx.x == 0) {
     double loss = hard * (static_cast<double>(logsumexp) - static_cast<double>(atTarget));

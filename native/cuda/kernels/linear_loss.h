@@ -13,9 +13,9 @@ struct LinearLoss {
   const void* classWeight;  // null: 1 each
   int classWeightDType;
   long long classWeightStride;
-  double smoothing;
-  int mean;         // divides by the weights of the targets; else by 1
-  int skipIgnored;  // leaves rows that are ignored out
+  double smoothing, soft;  // soft: smoothing / classes
+  int mean;                // divides by the weights of the targets; else by 1
+  int skipIgnored;         // leaves rows that are ignored out
   int gradients;
 
   int* kept;       // [rows]: the rows that are computed, in their order

@@ -49,6 +49,28 @@ struct PointwiseDense {
   float p, q;
 };
 
+constexpr int kCopyUnit = 8;  // elements of a thread: 128 bits of every dtype that training moves much of
+
+// Rows of elements that are contiguous on both sides, and of which every unit lies on a boundary of 16 bytes, or of its
+// length where that is less. Fewer than 2^31 units.
+struct PointwiseCopy {
+  const char* in;
+  char* out;
+  int inDType, outDType;
+  unsigned long long inner;  // elements of a row
+  unsigned count;            // units of all rows
+  Divider units;             // of a row
+  int rank;                  // of what lies around the rows
+  Divider sizes[kPointwiseRank - 1];
+  long long inStrides[kPointwiseRank - 1], outStrides[kPointwiseRank - 1];  // in bytes
+};
+
+// Every byte becomes that of `pattern` at its address modulo 8.
+struct PointwiseFill {
+  char* out;
+  unsigned long long bytes, pattern;
+};
+
 // The formulas that have kernels for dense operands: those of a training step.
 #define GRADUS_DENSE_UNARY(X) \
   X(neg)                      \

@@ -5,10 +5,11 @@
 //   gradus_random_uniform_<dtype>(RandomFill), gradus_random_normal_<dtype>(RandomFill)
 //   gradus_random_integers_<narrow|wide>(RandomIntegers): from words of 32 or 64 bits
 //   gradus_random_bernoulli_<dtype>(RandomChoices)
-//     blocks of 256 threads; one counter, four elements, a thread and round of a grid-stride loop
+//     blocks of 256 threads; four elements, a counter's, a thread and round of a grid-stride loop; uniform, normal and
+//     bernoulli of 16-bit dtypes: eight
 //   gradus_random_dropout_<dtype of x>_<dtype of the output>(Dropout)
 //     blocks of 256 threads; eight elements a thread and round where one dtype has 16 bits, else four
-#include "packs.cuh"
+#include "any_runs.cuh"
 #include "philox.cuh"
 
 namespace gradus::cuda {
@@ -19,18 +20,24 @@ using Count = unsigned long long;
 __device__ Count firstItem() { return static_cast<Count>(blockIdx.x) * blockDim.x + threadIdx.x; }
 __device__ Count itemStep() { return static_cast<Count>(gridDim.x) * blockDim.x; }
 
+// Elements of a thread and round: four of a counter, or of two where they have 16 bits, so that they are 128 bits.
+template <class T>
+constexpr int kRun = sizeof(T) == 2 ? 8 : 4;
+
 // body(counter, its elements' values) for each of the thread's counters.
 template <class T, class Body>
 __device__ void fill(const RandomFill& a, const Body& body) {
   using C = Compute<T>;
-  for (Count i = firstItem(); 4 * i < a.count; i += itemStep()) {
-    C values[4];
-    body(i, values);
-    T* to = static_cast<T*>(a.out) + 4 * i;
-    if (a.aligned && 4 * i + 4 <= a.count)
+  constexpr int kWidth = kRun<T>;
+  for (Count at = kWidth * firstItem(); at < a.count; at += kWidth * itemStep()) {
+    C values[kWidth];
+#pragma unroll
+    for (int k = 0; k < kWidth; k += 4) body(at / 4 + k / 4, values + k);
+    T* to = static_cast<T*>(a.out) + at;
+    if (a.aligned && at + kWidth <= a.count)
       storeRun(to, values);
     else
-      storeSome(to, static_cast<int>(min(a.count - 4 * i, Count(4))), values);
+      storeSome(to, static_cast<int>(min(a.count - at, Count(kWidth))), values);
   }
 }
 
@@ -46,7 +53,7 @@ template <class T>
 __device__ void uniform(const RandomFill& a) {
   using C = Compute<T>;
   const C start = static_cast<C>(a.start), width = static_cast<C>(a.width);
-  fill<T>(a, [&](Count i, C(&values)[4]) {
+  fill<T>(a, [&](Count i, C* values) {
     if constexpr (sizeof(T) == 8) {
       Count words[4];
       philoxWide(a.stream, i, words);
@@ -80,7 +87,7 @@ template <class T>
 __device__ void normal(const RandomFill& a) {
   using C = Compute<T>;
   const C mean = static_cast<C>(a.start), deviation = static_cast<C>(a.width);
-  fill<T>(a, [&](Count i, C(&values)[4]) {
+  fill<T>(a, [&](Count i, C* values) {
     if constexpr (sizeof(T) == 8) {
       Count words[4];
       philoxWide(a.stream, i, words);
@@ -119,11 +126,17 @@ __device__ void integers(const RandomIntegers& a) {
 #pragma unroll
       for (int k = 0; k < 4; ++k) steps[k] = share(words.lane[k], a.range);
     }
+    Int64 numbers[4];
 #pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      const Count at = 4 * i + k;
-      if (at < a.count)
-        store(a.out + at * a.itemSize, a.dtype, static_cast<Int64>(a.low + static_cast<Int64>(steps[k])));
+    for (int k = 0; k < 4; ++k) numbers[k] = a.low + static_cast<Int64>(steps[k]);
+    char* to = a.out + 4 * i * a.itemSize;
+    if (a.aligned && 4 * i + 4 <= a.count) {
+      storeAny(to, a.dtype, numbers);
+    } else {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        if (4 * i + k < a.count) store(to + k * a.itemSize, a.dtype, numbers[k]);
+      }
     }
   }
 }
@@ -131,14 +144,29 @@ __device__ void integers(const RandomIntegers& a) {
 template <class T>
 __device__ void bernoulli(const RandomChoices& a) {
   using C = Compute<T>;
-  for (Count i = firstItem(); 4 * i < a.count; i += itemStep()) {
-    const PhiloxBlock words = philoxBlock(a.stream, i);
-    const int count = static_cast<int>(min(a.count - 4 * i, Count(4)));
-    C p[4];
-    loadSome(static_cast<const T*>(a.p) + 4 * i, count, p);
+  constexpr int kWidth = kRun<T>;
+  for (Count at = kWidth * firstItem(); at < a.count; at += kWidth * itemStep()) {
+    const int count = static_cast<int>(min(a.count - at, Count(kWidth)));
+    const bool whole = a.aligned && count == kWidth;
+    const T* from = static_cast<const T*>(a.p) + at;
+    C p[kWidth];
+    if (whole)
+      loadRun(from, p);
+    else
+      loadSome(from, count, p);
 #pragma unroll
-    for (int k = 0; k < 4; ++k) p[k] = static_cast<C>(words.lane[k] >> 8) * C(0x1p-24) < p[k] ? C(1) : C(0);
-    storeSome(static_cast<T*>(a.out) + 4 * i, count, p);
+    for (int k = 0; k < kWidth; k += 4) {
+      const PhiloxBlock words = philoxBlock(a.stream, (at + k) / 4);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        p[k + j] = static_cast<C>(words.lane[j] >> 8) * C(0x1p-24) < p[k + j] ? C(1) : C(0);
+      }
+    }
+    T* to = static_cast<T*>(a.out) + at;
+    if (whole)
+      storeRun(to, p);
+    else
+      storeSome(to, count, p);
   }
 }
 

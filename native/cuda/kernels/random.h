@@ -24,6 +24,7 @@ struct RandomIntegers {
   unsigned long long range;
   int dtype;
   int itemSize;
+  int aligned;
 };
 
 struct RandomChoices {
@@ -31,6 +32,7 @@ struct RandomChoices {
   const void* p;
   void* out;
   PhiloxStream stream;
+  int aligned;  // both
 };
 
 struct Dropout {

@@ -2,15 +2,15 @@
 // compute type by each thread, and threads, warps and parts in float64 (integers: int64).
 //
 //   gradus_reduce_rows_<f32|f64|i64>(ReducePass): where neighbours in memory go into one output. A block of 256 threads
-//     an output and part; blockIdx.x = output + part * outputs.
+//     an output and part; blockIdx.x = output + part * outputs. A thread reads packs of 8 elements where rows are
+//     contiguous and begin on a boundary.
 //   gradus_reduce_warps_<...>(ReducePass): the same for short rows, a warp an output and part, 8 to a block.
 //   gradus_reduce_columns_<...>(ReducePass): where they go into neighbouring outputs. A thread an output and part,
-//   blocks
-//     of 256 threads over outputs * parts.
+//     blocks of 256 threads over outputs * parts.
 //   gradus_reduce_finish_<f64|i64>(ReducePass): folds the parts, a thread an output, blocks of 256.
 #include <type_traits>
 
-#include "element.cuh"
+#include "any_runs.cuh"
 #include "reduce.h"
 
 namespace gradus::cuda {
@@ -157,8 +157,7 @@ __device__ long long offsetOf(unsigned i, int rank, const Divider* sizes, const 
 struct Range {
   unsigned begin, end;
 };
-__device__ Range rangeOf(const ReducePass& a, unsigned part) {
-  const unsigned long long count = a.count;
+__device__ Range rangeOf(const ReducePass& a, unsigned part, unsigned long long count) {
   return {static_cast<unsigned>(count * part / a.parts), static_cast<unsigned>(count * (part + 1) / a.parts)};
 }
 
@@ -167,13 +166,67 @@ template <class C>
 __device__ C foldStrided(const ReducePass& a, unsigned output, unsigned part, unsigned first, unsigned step) {
   const char* in = a.in + offsetOf(output, a.keptRank, a.kept, a.keptStrides);
   const C param = static_cast<C>(a.params != nullptr ? a.params[output] : a.scalar);
-  const Range range = rangeOf(a, part);
+  const Range range = rangeOf(a, part, a.count);
   C folded = identityOf<C>(a.fold);
   for (unsigned i = range.begin + first; i < range.end; i += step) {
     const C x = load<C>(in + offsetOf(i, a.reducedRank, a.reduced, a.reducedStrides), a.dtype);
     folded = combine(a.fold, folded, mapped(a.fold, x, param));
   }
   return folded;
+}
+
+// A pack of elements; which fold it is is asked once for all of them.
+template <class C>
+__device__ C foldPack(int fold, C folded, const C (&x)[kReducePack], C param) {
+  const auto each = [&](Fold kind) {
+#pragma unroll
+    for (int k = 0; k < kReducePack; ++k) {
+      folded = combine(static_cast<int>(kind), folded, mapped(static_cast<int>(kind), x[k], param));
+    }
+    return folded;
+  };
+  switch (static_cast<Fold>(fold)) {
+#define GRADUS_FOLD(kind) \
+  case Fold::kind:        \
+    return each(Fold::kind);
+    GRADUS_FOLD(kSquares)
+    GRADUS_FOLD(kCenteredSquares)
+    GRADUS_FOLD(kExponential)
+    GRADUS_FOLD(kAbsolute)
+    GRADUS_FOLD(kPower)
+    GRADUS_FOLD(kNonzero)
+    GRADUS_FOLD(kProduct)
+    GRADUS_FOLD(kMaximum)
+    GRADUS_FOLD(kMinimum)
+    GRADUS_FOLD(kAbsoluteMaximum)
+    GRADUS_FOLD(kAbsoluteMinimum)
+    GRADUS_FOLD(kAny)
+    GRADUS_FOLD(kAll)
+#undef GRADUS_FOLD
+    default:
+      return each(Fold::kSum);
+  }
+}
+
+// The same as foldStrided of rows that are contiguous: a thread has every step-th pack.
+template <class C>
+__device__ C foldPacked(const ReducePass& a, unsigned output, unsigned part, unsigned first, unsigned step) {
+  const char* in = a.in + offsetOf(output, a.keptRank, a.kept, a.keptStrides);
+  const C param = static_cast<C>(a.params != nullptr ? a.params[output] : a.scalar);
+  const Range range = rangeOf(a, part, a.count / kReducePack);
+  const long long bytes = itemSizeOf(a.dtype) * kReducePack;
+  C folded = identityOf<C>(a.fold);
+  for (unsigned i = range.begin + first; i < range.end; i += step) {
+    C x[kReducePack];
+    loadComputed(in + i * bytes, a.dtype, x);
+    folded = foldPack(a.fold, folded, x, param);
+  }
+  return folded;
+}
+
+template <class C>
+__device__ C foldRow(const ReducePass& a, unsigned output, unsigned part, unsigned first, unsigned step) {
+  return a.packed ? foldPacked<C>(a, output, part, first, step) : foldStrided<C>(a, output, part, first, step);
 }
 
 template <class A>
@@ -190,7 +243,7 @@ __device__ void rows(const ReducePass& a) {
   using A = typename AccumulatorOf<C>::Type;
   __shared__ A ofWarps[kThreads / kWarp];
   const unsigned output = blockIdx.x % a.outputs, part = blockIdx.x / a.outputs;
-  A folded = foldWarp(a.fold, static_cast<A>(foldStrided<C>(a, output, part, threadIdx.x, kThreads)));
+  A folded = foldWarp(a.fold, static_cast<A>(foldRow<C>(a, output, part, threadIdx.x, kThreads)));
   if (threadIdx.x % kWarp == 0) ofWarps[threadIdx.x / kWarp] = folded;
   __syncthreads();
   if (threadIdx.x != 0) return;
@@ -215,8 +268,7 @@ __device__ void warps(const ReducePass& a) {
   using A = typename AccumulatorOf<C>::Type;
   const Job job = jobOf(a, kWarp);
   if (!job.exists) return;
-  const A folded =
-      foldWarp(a.fold, static_cast<A>(foldStrided<C>(a, job.output, job.part, threadIdx.x % kWarp, kWarp)));
+  const A folded = foldWarp(a.fold, static_cast<A>(foldRow<C>(a, job.output, job.part, threadIdx.x % kWarp, kWarp)));
   if (threadIdx.x % kWarp == 0) deliver(a, job.output, job.part, folded);
 }
 

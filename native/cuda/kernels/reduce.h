@@ -6,6 +6,8 @@
 
 namespace gradus::cuda {
 
+constexpr int kReducePack = 8;  // elements; on a boundary of 16 bytes, or of the pack's length where that is less
+
 // One pass of a reduction. Fewer than 2^31 outputs, and as many elements behind each.
 struct ReducePass {
   const char* in;
@@ -23,6 +25,7 @@ struct ReducePass {
   int outDType;
   long long outSize;          // of an element
   int keptRank, reducedRank;  // outermost first
+  int packed;                 // what is folded is contiguous, and made of whole packs on their boundaries
   Divider kept[kPointwiseRank], reduced[kPointwiseRank];
   long long keptStrides[kPointwiseRank], reducedStrides[kPointwiseRank];  // of `in`, in bytes
 };
