@@ -49,6 +49,7 @@ interface Binding {
   threads(n: number): number | Failure
   describe(): string | Failure
   describeCuda(): string | Failure
+  cudaImages(): Record<string, Uint8Array> | Failure
 }
 
 function packageRoot(): string {

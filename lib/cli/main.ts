@@ -62,6 +62,14 @@ program
   .option('--json', 'print one JSON line')
   .action(async (options) => (await import('./doctor.js')).doctor(options))
 
+program
+  .command('kernels')
+  .description(
+    'Writes the CUDA kernels that are in the addon to a folder: one PTX a family, and cubins if there are any.',
+  )
+  .argument('<folder>', 'where to; it is made')
+  .action(async (folder) => (await import('./kernels.js')).kernels(folder))
+
 // who reads, such as `head`, may have had enough
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error

@@ -25,6 +25,13 @@ export function describeCuda(): CudaDescription {
   return JSON.parse(text)
 }
 
+/** @internal The kernels in this build as they are embedded, by file name: a PTX a family, and cubins if there are any. */
+export function cudaImages(): Record<string, Uint8Array> {
+  const images = binding.cudaImages()
+  if (Array.isArray(images)) throw nativeError(images)
+  return images
+}
+
 /** Whether there is a CUDA device, and kernels for it in this build. Never throws.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.is_available.html
  *  @example cuda.isAvailable() */

@@ -118,6 +118,7 @@ napi_value initialize(napi_env env, napi_value exports) {
       method("threads", threads),
       method("openDevice", openDevice),
       method("describeCuda", describeCuda),
+      method("cudaImages", cudaImages),
       method("describe", describe),
   };
   napi_define_properties(env, exports, sizeof methods / sizeof *methods, methods);

@@ -63,8 +63,8 @@ napi_value memoryStats(napi_env env, napi_callback_info info) {
 }
 
 // memoryControl(device, what, value): 0 resets the peak, 1 trims, 2 sets the limit in bytes (0: the system's), 3 tells
-// V8 how many more bytes (or fewer) unreleased tensors of this environment hold, 4 begins the log, with room for so many
-// events, or ends (0) the one that this environment began.
+// V8 how many more bytes (or fewer) unreleased tensors of this environment hold, 4 begins the log, with room for so
+// many events, or ends (0) the one that this environment began.
 napi_value memoryControl(napi_env env, napi_callback_info info) {
   napi_value args[3];
   Environment* environment = environmentOf(env, info, 3, args);
@@ -160,6 +160,25 @@ napi_value threads(napi_env env, napi_callback_info info) {
 // JSON, see native/cuda/describe.cc.
 napi_value describeCuda(napi_env env, napi_callback_info) {
   return guarded(env, [&]() -> napi_value { return text(env, cuda::describe().c_str()); });
+}
+
+// The images of the kernels in this build: bytes by the name of the file that the build made.
+napi_value cudaImages(napi_env env, napi_callback_info) {
+  return guarded(env, [&]() -> napi_value {
+    const cuda::BlobTable& table = cuda::blobTable();
+    napi_value images;
+    napi_create_object(env, &images);
+    for (int i = 0; i < table.count; ++i) {
+      const cuda::Blob& blob = table.blobs[i];
+      std::string name = blob.family;
+      if (blob.architecture > 0) name.append("_").append(std::to_string(blob.architecture));
+      name.append(blob.architecture > 0 ? ".cubin" : ".ptx");
+      napi_value bytes;
+      napi_create_buffer_copy(env, static_cast<size_t>(blob.end - blob.begin), blob.begin, nullptr, &bytes);
+      napi_set_named_property(env, images, name.c_str(), bytes);
+    }
+    return images;
+  });
 }
 
 // openDevice(device): fails where there is none.

@@ -26,7 +26,7 @@ function gradus(...args: string[]): { status: number | null; stdout: string; std
 test('gradus --help lists the commands', () => {
   const { status, stdout } = gradus('--help')
   expect(status).toBe(0)
-  for (const name of ['train', 'generate', 'bench', 'doctor']) expect(stdout).toContain(name)
+  for (const name of ['train', 'generate', 'bench', 'doctor', 'kernels']) expect(stdout).toContain(name)
 })
 
 test('gradus train --json ends with one line that says what came out', () => {
@@ -167,6 +167,16 @@ test('gradus doctor finds its parts', () => {
   expect(status).toBe(0)
   const parts = JSON.parse(stdout).map(({ part }: { part: string }) => part)
   expect(parts).toEqual(expect.arrayContaining(['node', 'addon', 'SIMD', 'oneDNN', 'threads']))
+})
+
+test('gradus kernels writes what doctor says there is', () => {
+  const out = join(folder, 'kernels')
+  const { status, stderr } = gradus('kernels', out)
+  if (stderr.includes('nvcc was not found')) return
+  expect(status).toBe(0)
+  const names = readdirSync(out)
+  expect(names).toContain('gemm_mma.ptx')
+  expect(readFileSync(join(out, 'gemm_mma.ptx'), 'utf8')).toContain('.entry gradus_gemm_mma_nn_float16(')
 })
 
 test('gradus bench measures', () => {

@@ -53,7 +53,9 @@ describe('reductions', () => {
 
   it.each([...floats, ...whole])('of %s read rows in packs', (dtype) => {
     // above 0: a sum that cancels has the bits of its order
-    const x = values(2 * 3 * 1600, dtype, 9, true).add(5).view(2, 3, 1600)
+    const x = values(2 * 3 * 1600, dtype, 9, true)
+      .add(5)
+      .view(2, 3, 1600)
     for (const [name, f] of Object.entries(isFloatingPoint(dtype) ? { ...floating, ...everywhere } : everywhere)) {
       if (name === 'prod') continue // of so many it is 0 or beyond
       check(name, f, dtype, x, [2, undefined])

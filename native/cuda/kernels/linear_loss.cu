@@ -243,9 +243,9 @@ extern "C" __global__ void __launch_bounds__(256) gradus_linear_loss_finish(cons
   store<double>(static_cast<char*>(a.divisor), a.lossDType, a.terms[0]);
 }
 
-#define GRADUS_LINEAR_LOSS(kernel, dtype, T)                                                                    \
-  extern "C" __global__ void __launch_bounds__(256) gradus_linear_loss_##kernel##_##dtype(const LinearLoss a) { \
-    kernel<T>(a);                                                                                               \
+#define GRADUS_LINEAR_LOSS(kernel, dtype, T)                                                                       \
+  extern "C" __global__ void __launch_bounds__(256, 4) gradus_linear_loss_##kernel##_##dtype(const LinearLoss a) { \
+    kernel<T>(a);                                                                                                  \
   }
 GRADUS_LINEAR_LOSS(rows, float32, float)
 GRADUS_LINEAR_LOSS(rows, float64, double)

@@ -69,12 +69,14 @@ struct ListUnscaleTotal {
   int* first;
 };
 
+struct ScalerPair {
+  const float* foundInf;
+  const int* first;
+};
+
 struct ScalerFind {
   int count, firstPair;
-  struct {
-    const float* foundInf;
-    const int* first;
-  } pairs[kListPairs];
+  ScalerPair pairs[kListPairs];
   int* found;  // the pair, or -1, and its tensor
 };
 
