@@ -143,10 +143,19 @@ __device__ void join(const GemmJoin& j) {
   addBatchOffsets(g, static_cast<int>(row / g.m), place);
   const C* from = static_cast<const C*>(j.sums) + row * g.n + col;
   if (g.wide && col + kCount <= g.n) {
+    constexpr int kDType = static_cast<int>(sizeof(C) == 8 ? DType::kFloat64 : DType::kFloat32);
+    const bool packed = g.n * sizeof(C) % 16 == 0;  // every row of every split begins on a boundary
     C sums[kCount] = {};
     for (int split = 0; split < g.splits; ++split, from += g.splitStride) {
+      C part[kCount];
+      if (packed) {
+        loadNeighbours(from, kDType, 0, part);
+      } else {
 #pragma unroll
-      for (int i = 0; i < kCount; ++i) sums[i] += from[i];
+        for (int i = 0; i < kCount; ++i) part[i] = from[i];
+      }
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) sums[i] += part[i];
     }
     return finishNeighbours(g, place.c, static_cast<int>(row % g.m), col, sums);
   }

@@ -57,12 +57,13 @@ __device__ void triangle(const JoinTriangle& a) {
   for (Long i = static_cast<Long>(blockIdx.x) * blockDim.x + threadIdx.x; i < a.units; i += step) {
     const Long flat = i / a.rowUnits;
     const long long column = (i - flat * a.rowUnits) * kLanes, row = flat % a.height;
-    Part part;
-    part.from(static_cast<const U*>(a.in) + i * kLanes);
+    Part part{};
+    const bool keeps = column + kLanes - 1 - row >= a.first && column - row <= a.last;  // any of its lanes
+    if (keeps) part.from(static_cast<const U*>(a.in) + i * kLanes);
 #pragma unroll
     for (int k = 0; k < kLanes; ++k) {
       const long long beyond = column + k - row;
-      if (beyond < a.first || beyond > a.last) part.lanes[k] = 0;
+      if (!keeps || beyond < a.first || beyond > a.last) part.lanes[k] = 0;
     }
     part.to(static_cast<U*>(a.out) + i * kLanes);
   }

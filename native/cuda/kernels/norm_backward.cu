@@ -167,9 +167,10 @@ __device__ void addParts(const NormParts& a) {
 
 }  // namespace
 
-#define GRADUS_NORM(name, body, Arguments)                                                                             \
-  extern "C" __global__ void __launch_bounds__(256) gradus_norm_backward_##name(const __grid_constant__ Arguments a) { \
-    body(a);                                                                                                           \
+#define GRADUS_NORM(name, body, Arguments)                               \
+  extern "C" __global__ void __launch_bounds__(256, 1)                   \
+      gradus_norm_backward_##name(const __grid_constant__ Arguments a) { \
+    body(a);                                                             \
   }
 #define GRADUS_NORM_BACKWARD(form, isCentered, dtype, T)                                  \
   GRADUS_NORM(form##_##dtype##_1, (backwardOf<isCentered, T, kWide<T>, 1>), NormBackward) \

@@ -295,7 +295,7 @@ __device__ void finishAll(const ReducePass& a) {
 }  // namespace
 
 #define GRADUS_REDUCE(form, type, C) \
-  extern "C" __global__ void __launch_bounds__(256) gradus_reduce_##form##_##type(const ReducePass a) { form<C>(a); }
+  extern "C" __global__ void __launch_bounds__(256, 1) gradus_reduce_##form##_##type(const ReducePass a) { form<C>(a); }
 
 GRADUS_REDUCE(rows, f32, float)
 GRADUS_REDUCE(rows, f64, double)

@@ -44,6 +44,8 @@ std::string toJson(const KernelCount& count) {
       .add("threadInstructions", c.threadInstructions)
       .add("globalBytesLoaded", c.globalBytesLoaded)
       .add("globalBytesStored", c.globalBytesStored)
+      .add("globalDistinctLoaded", c.globalDistinctLoaded)
+      .add("globalDistinctStored", c.globalDistinctStored)
       .add("globalLoadRequests", c.globalLoadRequests)
       .add("globalStoreRequests", c.globalStoreRequests)
       .add("globalLoadSectors", c.globalLoadSectors)

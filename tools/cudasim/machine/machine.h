@@ -136,6 +136,7 @@ struct Counters {
   };
   std::map<std::string, Count> opcodes;                      // "fma.rn.f32", ...
   uint64_t globalBytesLoaded = 0, globalBytesStored = 0;     // asked for by active threads; atomics count as both
+  uint64_t globalDistinctLoaded = 0, globalDistinctStored = 0;  // the same, once where lanes share an address
   uint64_t globalLoadRequests = 0, globalStoreRequests = 0;  // warp instructions
   uint64_t globalLoadSectors = 0, globalStoreSectors = 0;    // 32-byte sectors touched
   uint64_t sharedBytesLoaded = 0, sharedBytesStored = 0;

@@ -27,6 +27,7 @@ CUDASIM_TEST("smoke: a vector sum is exact, with a partial last block") {
   const std::vector<float> got = bench.get<float>(out, n);
   for (int i = 0; i < n; ++i) EXPECT_EQ(got[i], a[i] + b[i]);
   EXPECT_EQ(c.globalBytesLoaded, 8000u);
+  EXPECT_EQ(c.globalDistinctLoaded, 8000u);
   EXPECT_EQ(c.globalBytesStored, 4000u);
   EXPECT_EQ(c.globalLoadSectors, 250u);
   EXPECT_EQ(c.threads, 1024u);

@@ -117,6 +117,7 @@ void count(Warp& w, const Region& region, const Pattern& p, bool store) {
   const uint64_t moved = uint64_t{p.bytes} * static_cast<uint64_t>(std::popcount(p.lanes));
   if (region.global) {
     (store ? c.globalBytesStored : c.globalBytesLoaded) += moved;
+    (store ? c.globalDistinctStored : c.globalDistinctLoaded) += uint64_t{p.bytes} * p.distinct;
     (store ? c.globalStoreRequests : c.globalLoadRequests) += 1;
     (store ? c.globalStoreSectors : c.globalLoadSectors) += p.sectors;
   } else {

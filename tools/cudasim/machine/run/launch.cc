@@ -266,6 +266,7 @@ Counters& Counters::operator+=(const Counters& o) {
   for (const auto& [name, count] : o.opcodes)
     opcodes[name].warps += count.warps, opcodes[name].threads += count.threads;
   globalBytesLoaded += o.globalBytesLoaded, globalBytesStored += o.globalBytesStored;
+  globalDistinctLoaded += o.globalDistinctLoaded, globalDistinctStored += o.globalDistinctStored;
   globalLoadRequests += o.globalLoadRequests, globalStoreRequests += o.globalStoreRequests;
   globalLoadSectors += o.globalLoadSectors, globalStoreSectors += o.globalStoreSectors;
   sharedBytesLoaded += o.sharedBytesLoaded, sharedBytesStored += o.sharedBytesStored;
