@@ -1,0 +1,134 @@
+// The report as data, and what it must show.
+
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { architectures, occupancy } from './architectures'
+import { readDocuments } from './documents'
+import { decode } from './encode'
+import type { Measured } from './measure'
+import { entriesOf, type Family } from './ptx'
+import { type Assembled, hashOf } from './resources'
+
+/** Of one kernel on one architecture. */
+export interface OnArchitecture {
+  registers: number
+  stack: number
+  spills: number
+  sharedBytes: number
+  /** Share of the most warps that a multiprocessor holds. */
+  occupancy: number
+  instructions: Record<string, number>
+}
+
+export interface Report {
+  /** Of nvcc and ptxas. */
+  toolchain: string
+  /** Whether nvdisasm was there to count instructions. */
+  disassembled: boolean
+  /** Of each family's PTX. */
+  hashes: Record<string, string>
+  /** By architecture, in the order of `architectures`. */
+  kernels: Record<string, OnArchitecture[]>
+  measured: Record<string, Measured>
+}
+
+export const reportPath = join(__dirname, '../../docs/cuda-report.json')
+export const pagePath = join(__dirname, '../../docs/cuda-report.md')
+
+export const readReport = (): Report => decode(readFileSync(reportPath, 'utf8'))
+
+export const hashesOf = (families: readonly Family[]): Record<string, string> =>
+  Object.fromEntries(families.map(({ name, ptx }) => [name, hashOf(ptx)]))
+
+/** Dynamic shared memory of a kernel, which its file does not know. */
+function dynamicBytes(kernel: string): number {
+  const at = /^(gradus_attention_mma_\w+)_(\d+)_\w+$/.exec(kernel)
+  if (at === null) return 0
+  return readDocuments()
+    .sharedBytes.get(at[1]!)!
+    .find(([features]) => features === Number(at[2]))![1]
+}
+
+export function makeReport(
+  toolchain: { version: string; nvdisasm: string | null },
+  families: readonly Family[],
+  assembled: ReadonlyMap<number, Assembled>,
+  measured: Record<string, Measured>,
+): Report {
+  const kernels: Report['kernels'] = {}
+  for (const family of families) {
+    for (const [name, { threads }] of [...entriesOf(family)].sort(([a], [b]) => (a < b ? -1 : 1))) {
+      kernels[name] = architectures.map((architecture) => {
+        const { registers, stack, spills, sharedBytes, instructions } = assembled.get(architecture.number)![name]!
+        const all = sharedBytes + dynamicBytes(name)
+        const share = occupancy(architecture, { registers, threads, sharedBytes: all })
+        return { registers, stack, spills, sharedBytes: all, occupancy: Math.round(1e4 * share) / 1e4, instructions }
+      })
+    }
+  }
+  return {
+    toolchain: toolchain.version,
+    disassembled: toolchain.nvdisasm !== null,
+    hashes: hashesOf(families),
+    kernels,
+    measured,
+  }
+}
+
+// --- bars ------------------------------------------------------------------------------------------------------------
+
+/** Kernels that may have a stack, and why. */
+const stacks: Record<string, string> = {
+  gradus_pointwise_unary_f64: 'the reduction of large arguments of sin and cos',
+}
+
+/** Of warps. Attention on tensor cores keeps its tiles in shared memory and hides latency by two stages of copies: a
+ *  block, which is a warp a scheduler, is enough. */
+const leastOccupancy = (kernel: string): number => (kernel.startsWith('gradus_attention_mma_') ? 0.0625 : 0.125)
+const mostConflicts = 1.1
+const most = { stream: 1.05, tensor: 1.1 }
+const leastWide = 0.9 // statistics of rows, terms and such are single numbers between vectors
+
+const isOnTensorCores = (kernel: string): boolean => /_mma_/.test(kernel)
+
+/** What falls short of a bar, a line each. */
+export function shortcomings({ kernels, measured, disassembled }: Report): string[] {
+  const found: string[] = []
+  for (const [kernel, rows] of Object.entries(kernels)) {
+    rows.forEach(({ stack, spills, occupancy: share, instructions }, i) => {
+      const where = `${kernel} on sm_${architectures[i]!.number}`
+      if (spills > 0) found.push(`${where}: spills ${spills} bytes, expected none`)
+      if (stack > 0 && stacks[kernel] === undefined) found.push(`${where}: a stack of ${stack} bytes, expected none`)
+      const least = leastOccupancy(kernel)
+      if (share < least) found.push(`${where}: an occupancy of ${share}, expected at least ${least}`)
+      if (!disassembled || !isOnTensorCores(kernel)) return
+      for (const needed of ['HMMA', 'LDSM', 'LDGSTS']) {
+        if (!instructions[needed]) found.push(`${where}: no ${needed}`)
+      }
+    })
+  }
+  for (const [kernel, m] of Object.entries(measured)) {
+    const { bar, loaded, stored, narrowStores, flops } = m.ideal
+    const expect = (holds: boolean, text: string): void => {
+      if (!holds) found.push(`${kernel}, ${m.workload}: ${text}`)
+    }
+    if (bar === undefined) continue
+    const ratio = (m.loaded + m.stored) / (loaded + stored)
+    expect(ratio <= most[bar], `moves ${ratio.toFixed(3)} x the ideal bytes, expected at most ${most[bar]}`)
+    expect(m.wideLoads >= leastWide, `${(100 * m.wideLoads).toFixed(0)} % of what it loads in 128 bits`)
+    expect(
+      narrowStores || m.wideStores >= leastWide,
+      `${(100 * m.wideStores).toFixed(0)} % of what it stores in 128 bits`,
+    )
+    if (bar !== 'tensor') continue
+    const conflicts = m.wavefronts / m.idealWavefronts
+    expect(conflicts <= mostConflicts, `${conflicts.toFixed(3)} wavefronts for one, expected at most ${mostConflicts}`)
+    const operations = m.tensorFlops / flops!
+    expect(operations <= 1.1, `${operations.toFixed(3)} x the ideal operations, expected at most 1.1`)
+  }
+  return found
+}
+
+/** Kernels of which nothing is measured. */
+export const unmeasured = ({ kernels, measured }: Report): string[] =>
+  Object.keys(kernels).filter((kernel) => measured[kernel] === undefined)

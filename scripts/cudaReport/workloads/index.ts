@@ -1,0 +1,21 @@
+// All workloads, in groups that run in a process each: counters are by kernel, so no two of a group share one.
+
+import { overLists } from './lists'
+import { overMemory } from './memory'
+import { pointwise } from './pointwise'
+import { overMatrices } from './products'
+import { overRows } from './rows'
+import type { Workload } from './workload'
+
+export const groups: readonly (readonly Workload[])[] = [
+  ...overMatrices,
+  ...pointwise,
+  ...overRows,
+  ...overLists,
+  ...overMemory,
+]
+
+const quick: readonly unknown[] = [...overLists, ...overMemory, ...pointwise.slice(1)]
+
+/** Whether the group takes a second or two, so that every test run can count it again. */
+export const isQuick = (index: number): boolean => quick.includes(groups[index])

@@ -1,0 +1,68 @@
+// docs/cuda-report.* is of this build, and no bar is missed.
+import { readFileSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import { encode } from '../../scripts/cudaReport/encode'
+import { hasSimulator, measureAll } from '../../scripts/cudaReport/measure'
+import { render } from '../../scripts/cudaReport/page'
+import { readFamilies } from '../../scripts/cudaReport/ptx'
+import { hashesOf, pagePath, readReport, reportPath, shortcomings } from '../../scripts/cudaReport/report'
+import { findToolchain } from '../../scripts/cudaReport/toolchain'
+import { groups, isQuick } from '../../scripts/cudaReport/workloads'
+
+const report = readReport()
+const families = readFamilies()
+const tools = findToolchain()
+
+describe('docs/cuda-report', () => {
+  it('misses no bar', () => {
+    expect(shortcomings(report)).toEqual([])
+  })
+
+  it('would miss one at a spill, a stack, narrow accesses, bytes too many and conflicts', () => {
+    const change = (edit: (of: typeof report) => void): string => {
+      const copy = structuredClone(report)
+      edit(copy)
+      return shortcomings(copy).join('\n')
+    }
+    const [adam, gemm] = ['gradus_optim_adam', 'gradus_gemm_mma_nn_float16'] as const
+    expect(change(({ kernels }) => Object.assign(kernels[adam]![2]!, { spills: 8 }))).toContain('sm_89: spills 8 bytes')
+    expect(change(({ kernels }) => Object.assign(kernels[adam]![0]!, { stack: 16 }))).toContain('sm_80: a stack of 16')
+    expect(change(({ measured }) => Object.assign(measured[adam]!, { wideLoads: 0.5 }))).toContain(
+      '50 % of what it loads',
+    )
+    expect(change(({ measured }) => Object.assign(measured[gemm]!, { loaded: 1e9 }))).toContain('x the ideal bytes')
+    expect(change(({ measured }) => Object.assign(measured[gemm]!, { wavefronts: 1e9 }))).toContain(
+      'wavefronts for one',
+    )
+    if (!report.disassembled) return
+    expect(change(({ kernels }) => delete kernels[gemm]![5]!.instructions.LDSM)).toContain('sm_120: no LDSM')
+  })
+
+  it('has the page that its numbers give, and is written as they are', () => {
+    expect(readFileSync(pagePath, 'utf8')).toBe(render(report))
+    expect(readFileSync(reportPath, 'utf8')).toBe(encode(report))
+  })
+
+  // another nvcc makes other code: the report is of the one that it names
+  it.skipIf(families.length === 0 || tools?.version !== report.toolchain)(
+    `is of this build by nvcc ${report.toolchain}`,
+    () => {
+      expect(hashesOf(families), 'npm run cuda:report makes it again').toEqual(report.hashes)
+    },
+  )
+
+  it.skipIf(!hasSimulator() || tools?.version !== report.toolchain)(
+    'counts what quick workloads count now',
+    async () => {
+      const again = await measureAll(isQuick)
+      const names = groups
+        .filter((_, i) => isQuick(i))
+        .flatMap((group) => group.flatMap(({ kernels }) => Object.keys(kernels)))
+      expect(Object.keys(again).sort()).toEqual(names.sort())
+      for (const [name, measured] of Object.entries(again)) {
+        expect(measured, `${name}: npm run cuda:report makes it again`).toEqual(report.measured[name])
+      }
+    },
+    180_000,
+  )
+})
