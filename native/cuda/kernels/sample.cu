@@ -130,7 +130,7 @@ __device__ void keys(const SampleRows& a) {
 
 extern "C" __global__ void __launch_bounds__(256) gradus_sample_positions(const SampleShuffle a) { positions(a); }
 extern "C" __global__ void __launch_bounds__(1024) gradus_sample_shuffle(const SampleShuffle a) { shuffle(a); }
-extern "C" __global__ void __launch_bounds__(256) gradus_sample_draw(const SampleRows a) { draw(a); }
-extern "C" __global__ void __launch_bounds__(256) gradus_sample_keys(const SampleRows a) { keys(a); }
+extern "C" __global__ void __launch_bounds__(256, 4) gradus_sample_draw(const SampleRows a) { draw(a); }
+extern "C" __global__ void __launch_bounds__(256, 4) gradus_sample_keys(const SampleRows a) { keys(a); }
 
 }  // namespace gradus::cuda
