@@ -1,5 +1,4 @@
 import { defineConfig } from 'vitest/config'
-import { pending } from './test/cuda/pending'
 import base from './vitest.config'
 
 const exclude = ['node_modules/**']
@@ -19,7 +18,7 @@ export default defineConfig({
           ...base.test,
           name: 'on cuda',
           include: ['test/{ops,nn,optim,amp}/**/*.test.ts'],
-          exclude: [...exclude, ...pending],
+          exclude,
           env: { ...base.test?.env, GRADUS_TEST_DEVICE: 'cuda' },
           testTimeout: 180_000, // every lane of every kernel is simulated and checked
           setupFiles: ['test/support/device.ts'],

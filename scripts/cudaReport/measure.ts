@@ -110,8 +110,6 @@ async function runGroup(index: number, folder: string): Promise<[string, Measure
   )
 }
 
-export const hasSimulator = (): boolean => existsSync(join(library, 'libcuda.so.1'))
-
 /** By kernel. As many groups at a time as there are processors. */
 export async function measureAll(only = (_index: number): boolean => true): Promise<Record<string, Measured>> {
   const folder = mkdtempSync(join(tmpdir(), 'gradus-cuda-report-'))
