@@ -20,6 +20,7 @@ interface Options {
   only?: string
   seconds: string
   gatherLogits?: boolean
+  skipIgnored?: boolean
   checkpoint?: boolean
   compiled?: boolean
   optim?: string
@@ -86,10 +87,11 @@ function compareSteps(config: string, options: Options, folder: string): Compari
   const theirs: Row[] = []
   const mode = options.compiled ? ['--mode', 'compile'] : []
   const optim = options.optim === undefined ? [] : ['--optim', options.optim]
+  const skip = options.skipIgnored && config === 'bert' ? ['--skip-ignored'] : []
   for (let round = 0; round < options.rounds; round++) {
     const save = round === 0 ? ['--save', file] : []
     theirs.push(...pytorch('train_step.py', [...common, ...mode, ...save], options.tuned ?? false))
-    ours.push(...gradus('step.ts', [...common, ...optim, '--load', file]))
+    ours.push(...gradus('step.ts', [...common, ...optim, ...skip, '--load', file]))
   }
   const tolerance = dtype === 'fp32' ? 1e-4 : 3e-2
   for (const key of options.dropout === '0' ? ['loss_first', 'grad_norm_first'] : []) {
@@ -164,6 +166,7 @@ new Command('bench:compare')
   .option('--rounds <n>', 'runs of each side', wholeNumber, 3)
   .option('--threads <n>', 'kernel threads of each side', wholeNumber, 2)
   .option('--gather-logits', 'bert: the head on masked positions only, on both sides')
+  .option('--skip-ignored', "bert: gradus leaves rows without a target out of the head, its default; PyTorch's can't")
   .option('--checkpoint', 'recompute each block in backward, on both sides')
   .option('--compiled', "PyTorch's step by torch.compile instead of eager")
   .addOption(

@@ -73,6 +73,8 @@ export class Model extends nn.Module {
   constructor(
     readonly config: Config,
     dropout: number,
+    // the peer computes every row, so unless asked this side does too
+    readonly skipIgnored = false,
   ) {
     super()
     const { L, D, T, V } = config
@@ -98,15 +100,14 @@ export class Model extends nn.Module {
       x = x.indexSelect(0, picked)
       labels = labels.indexSelect(0, picked)
     }
-    // the peer computes every row, so this side does too
-    return ops.linearCrossEntropy(x, this.tok.weight, labels, { ignoreIndex: -100, skipIgnored: false })
+    return ops.linearCrossEntropy(x, this.tok.weight, labels, { ignoreIndex: -100, skipIgnored: this.skipIgnored })
   }
 }
 
 /** Multiplications and additions of the matrix products of one step, as the peer counts them. */
-export function matmulFlops({ L, D, T, B, V }: Config, picked: number | null): number {
+export function matmulFlops({ L, D, T, B, V }: Config, rowsOfHead: number | null): number {
   const n = B * T
-  const scored = picked ?? n
+  const scored = rowsOfHead ?? n
   return 3 * (L * (2 * n * 12 * D * D + 4 * n * T * D) + 2 * scored * D * V)
 }
 

@@ -21,6 +21,7 @@ interface Options {
   checkpoint?: boolean
   optim: 'fused' | '8bit'
   gatherLogits?: boolean
+  skipIgnored?: boolean
   load?: string
 }
 
@@ -60,7 +61,7 @@ async function main(options: Options): Promise<void> {
   setNumThreads(threads)
   random.seed(1)
   const config = configs[name]
-  const model = new Model(config, dropout)
+  const model = new Model(config, dropout, options.skipIgnored)
   const batch = options.load
     ? await load(options.load, model, options.gatherLogits ?? false)
     : randomBatch(config, options.gatherLogits ?? false)
@@ -121,7 +122,8 @@ async function main(options: Options): Promise<void> {
   const { phases } = await memory.profile(async () => void (await step()[0].item()), { model, optimizer })
   const activations = Math.max(...phases.map(({ kinds }) => kinds.activations + kinds.workspace))
   const milliseconds = median(times)
-  const flops = matmulFlops(config, batch.picked?.numel ?? null)
+  const scored = options.skipIgnored ? Number(await batch.target.ne(-100).sum().item()) : batch.picked?.numel
+  const flops = matmulFlops(config, scored ?? null)
   const round = (value: number, digits: number): number => Number(value.toFixed(digits))
   const delayMs = (nanoseconds: number): number => round(Math.max(0, nanoseconds / 1e6 - resolution), 3)
   console.log(
@@ -168,6 +170,7 @@ new Command('bench:step')
       .default('fused'),
   )
   .option('--gather-logits', 'bert: apply the head to the masked positions only')
+  .option('--skip-ignored', 'bert: leave rows without a target out of the head, as linearCrossEntropy does by default')
   .option('--load <file>', 'initial weights and batch that the peer wrote with --save')
   .option('--json', 'accepted for symmetry; the output is always one JSON line')
   .action(main)

@@ -151,8 +151,11 @@ class Product {
     const int64_t columnBlocks = (super_.cols + plan_.cols - 1) / plan_.cols;
     const int64_t rowBlocks = (g_.m + plan_.rows - 1) / plan_.rows;
     E* packed = private_ + thread * (plan_.packedA() + plan_.block());
+    // Neighbouring tasks share the larger of their blocks of A and B as long as half of L2 holds it.
+    const bool sharesColumns = super_.depth * plan_.cols * int64_t{sizeof(E)} <= int64_t{512} << 10;
     for (int64_t at; (at = nextTask_.fetch_add(1, std::memory_order_relaxed)) < rowBlocks * columnBlocks;) {
-      const int64_t m0 = at / columnBlocks * plan_.rows, n = at % columnBlocks * plan_.cols;
+      const int64_t m0 = (sharesColumns ? at % rowBlocks : at / columnBlocks) * plan_.rows;
+      const int64_t n = (sharesColumns ? at / rowBlocks : at % columnBlocks) * plan_.cols;
       computeBlock(m0, std::min(plan_.rows, g_.m - m0), n, std::min(plan_.cols, super_.cols - n), packed,
                    reinterpret_cast<T*>(packed + plan_.packedA()));
     }
