@@ -29,7 +29,12 @@ if (kernels.length === 0) {
 }
 
 run('cmake', ['-S', 'tools/cudasim', '-B', build], {}, 'ignore')
-run('cmake', ['--build', build, '--parallel', String(availableParallelism()), '--target', 'cuda'], {}, 'ignore')
+run(
+  'cmake',
+  ['--build', build, '--parallel', String(availableParallelism()), '--target', 'cuda', 'cudasim-node'],
+  {},
+  'ignore',
+)
 rmSync(report, { force: true })
 run('npx', ['vitest', 'run', '--config', 'vitest.cuda.config.ts', ...process.argv.slice(2)], {
   LD_LIBRARY_PATH: [join(build, 'lib'), process.env.LD_LIBRARY_PATH].filter(Boolean).join(':'),

@@ -79,7 +79,14 @@ std::string countersJson(Driver& driver) {
                    .add("nanoseconds", gpu->nanoseconds)
                    .text();
   }
-  return JsonObject().add("kernels", kernels.text()).add("devices", "[" + devices + "]").text();
+  const SubmittedCount& s = driver.submitted;
+  const JsonObject submitted =
+      JsonObject().add("kernels", s.kernels).add("copies", s.copies).add("sets", s.sets).add("graphs", s.graphs);
+  return JsonObject()
+      .add("kernels", kernels.text())
+      .add("devices", "[" + devices + "]")
+      .add("submitted", submitted.text())
+      .text();
 }
 
 namespace {

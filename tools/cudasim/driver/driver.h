@@ -21,6 +21,11 @@ struct KernelCount {
   Counters counters;
 };
 
+// What the program asked for, whatever it led to: a graph is one.
+struct SubmittedCount {
+  uint64_t kernels = 0, copies = 0, sets = 0, graphs = 0;
+};
+
 class Driver {
  public:
   static Driver& get();  // never destroyed: threads of the program may outlive static objects
@@ -32,8 +37,9 @@ class Driver {
   History history;
   Clock host;  // what the program has waited for
   std::vector<std::unique_ptr<Gpu>> gpus;
-  std::map<uint64_t, HostBlock> hostBlocks;        // pinned memory, by address
-  std::map<std::string, KernelCount> kernels;      // by name
+  std::map<uint64_t, HostBlock> hostBlocks;    // pinned memory, by address
+  std::map<std::string, KernelCount> kernels;  // by name
+  SubmittedCount submitted;
   std::vector<std::shared_ptr<Capture>> captures;  // that have begun and not ended
   uint64_t nextId = 1;                             // of contexts, streams, captures, blocks
   bool isInitialized = false;

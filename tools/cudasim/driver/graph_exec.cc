@@ -169,6 +169,7 @@ extern "C" CUresult cuGraphUpload(CUgraphExec handle, CUstream stream) {
 extern "C" CUresult cuGraphLaunch(CUgraphExec handle, CUstream stream) {
   return entry("cuGraphLaunch", Needs::kContext, [&](Driver& driver) {
     launchGraph(driver, streamOf(driver, stream), *driver.object<GraphExec>(handle));
+    ++driver.submitted.graphs;
   });
 }
 

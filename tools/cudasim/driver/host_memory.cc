@@ -42,8 +42,7 @@ void allocateHost(Driver& driver, void** host, size_t bytes, unsigned flags) {
   require(host && bytes > 0, CUDA_ERROR_INVALID_VALUE);
   require((flags & ~kAllocFlags) == 0, CUDA_ERROR_INVALID_VALUE);
   refuseUnsafeInCapture(driver, "cuMemHostAlloc");
-  if (driver.settings.failHostAllocation && --driver.settings.failHostAllocation == 0)
-    fail(CUDA_ERROR_OUT_OF_MEMORY, "injected fault");
+  refuseByRequest(driver.settings, driver.settings.failHostAllocation);
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   require(memory != MAP_FAILED, CUDA_ERROR_OUT_OF_MEMORY);
   pin(driver, memory, bytes, flags, false);

@@ -14,10 +14,21 @@ std::string& allocationLabel() {
   return label;
 }
 
+void refuseByRequest(Settings& settings, uint64_t& countdown) {
+  if (countdown > 1)
+    --countdown;
+  else if (countdown == 1) {
+    if (settings.failAllocations > 1)
+      --settings.failAllocations;
+    else
+      countdown = 0;
+    fail(CUDA_ERROR_OUT_OF_MEMORY, "injected fault");
+  }
+}
+
 uint64_t allocate(Driver& driver, const std::shared_ptr<Context>& context, size_t bytes, const char* function,
                   std::shared_ptr<Pool> pool) {
-  if (driver.settings.failAllocation && --driver.settings.failAllocation == 0)
-    fail(CUDA_ERROR_OUT_OF_MEMORY, "injected fault");
+  refuseByRequest(driver.settings, driver.settings.failAllocation);
   std::string label = allocationLabel().empty() ? function : allocationLabel();
   label += " #" + std::to_string(driver.nextId++);
   Gpu& gpu = context->gpu;

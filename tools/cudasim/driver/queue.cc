@@ -31,6 +31,9 @@ OpRef submit(Driver& driver, const std::shared_ptr<Stream>& stream, Work work) {
     captureNode(driver, *stream, std::move(work));
     return nullptr;
   }
+  driver.submitted.kernels += std::holds_alternative<KernelWork>(work);
+  driver.submitted.copies += std::holds_alternative<CopyWork>(work);
+  driver.submitted.sets += std::holds_alternative<SetWork>(work);
   const OpRef op = makeOp(stream->context, std::move(work), stream->name());
   op->clock.join(driver.host);
   driver.scheduler.enqueue(stream->lane, op, implicitPredecessors(*stream));

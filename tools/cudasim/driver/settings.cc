@@ -74,6 +74,7 @@ const std::map<std::string_view, Setter>& setters() {
       {"missing",
        [](Settings& s, std::string_view v) { split(v, ",", [&](std::string_view name) { s.missing.emplace(name); }); }},
       {"failAllocation", [](Settings& s, std::string_view v) { s.failAllocation = number(v); }},
+      {"failAllocations", [](Settings& s, std::string_view v) { s.failAllocations = number(v); }},
       {"failHostAllocation", [](Settings& s, std::string_view v) { s.failHostAllocation = number(v); }},
       {"failLaunch", [](Settings& s, std::string_view v) { s.failLaunch = number(v); }},
       {"lostDevice", [](Settings& s, std::string_view v) { s.lostDevice = integer(v); }},

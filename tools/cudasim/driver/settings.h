@@ -19,11 +19,12 @@ struct Settings {
   std::set<std::string, std::less<>> missing;  // symbols that this driver lacks, separated by commas; see symbols.h
 
   // Faults. Counted from the call that sets them; 0: never.
-  uint64_t failAllocation = 0;  // the n-th allocation of device memory is out of memory
-  uint64_t failHostAllocation = 0;
-  uint64_t failLaunch = 0;   // the n-th kernel fails when it runs, and its context with it
-  int lostDevice = -1;       // this device answers nothing from now on
-  int stuckCollective = 10;  // seconds that a collective waits for ranks that have not called it
+  uint64_t failAllocation = 0;      // the n-th allocation of device memory is out of memory
+  uint64_t failHostAllocation = 0;  // the same for pinned host memory
+  uint64_t failAllocations = 1;     // so many in a row of either, for programs that try again
+  uint64_t failLaunch = 0;          // the n-th kernel fails when it runs, and its context with it
+  int lostDevice = -1;              // this device answers nothing from now on
+  int stuckCollective = 10;         // seconds that a collective waits for ranks that have not called it
 
   // Order and speed.
   uint64_t seed = 0;        // order of blocks and warps (machine) and of streams (scheduler); 0: only what is asked for

@@ -93,6 +93,11 @@ DRIVER_TEST("memory: a full card, and a failure on the n-th call", "CUDASIM_MEMO
   EXPECT_EQ(cu.control("failHostAllocation=1"), 0);
   EXPECT_STATUS(cu.cuMemAllocHost_v2(&host, 64), CUDA_ERROR_OUT_OF_MEMORY);
   EXPECT_OK(cu.cuMemAllocHost_v2(&host, 64));
+  EXPECT_EQ(cu.control("failAllocation=2 failAllocations=2"), 0);
+  EXPECT_OK(cu.cuMemAlloc_v2(&block, 64));
+  EXPECT_STATUS(cu.cuMemAlloc_v2(&block, 64), CUDA_ERROR_OUT_OF_MEMORY);
+  EXPECT_STATUS(cu.cuMemAlloc_v2(&block, 64), CUDA_ERROR_OUT_OF_MEMORY);
+  EXPECT_OK(cu.cuMemAlloc_v2(&block, 64));
 }
 
 DRIVER_TEST("memory: where an address belongs", "CUDASIM_DEVICES=2") {
