@@ -32,14 +32,23 @@ interface Binding {
   dispatch(): Failure | undefined
   view(): Failure | undefined
   release(): Failure | undefined
-  upload(bytes: Uint8Array): Failure | undefined
-  transfer(): Failure | undefined
+  upload(bytes: Uint8Array, aside?: boolean): Failure | undefined
+  transfer(aside?: boolean): Failure | undefined
   openDevice(device: number): Failure | undefined
-  read(target: Uint8Array): Promise<void> | Failure
+  read(target: Uint8Array, peeks?: boolean): Promise<void> | Failure
   readSync(target: Uint8Array): Failure | undefined
   synchronize(device: number): Promise<void> | Failure
   synchronizeSync(device: number): Failure | undefined
   passed(device: number): Promise<void> | Failure
+  markRecord(device: number, isTimed: boolean): object | Failure
+  markReached(mark: object): boolean | Failure
+  markPassed(mark: object): Promise<void> | Failure
+  markElapsed(start: object, end: object): number | Failure
+  graphBegin(device: number): object | Failure
+  graphEnd(graph: object, isWanted: boolean): Failure | undefined
+  graphReplay(graph: object, seed: number, moved: number, rates: Float64Array): Failure | undefined
+  graphReset(graph: object): Failure | undefined
+  nvtx(device: number, what: number, message: string): Failure | undefined
   opTable(): OpRow[]
   memoryStats(device: number): Failure | undefined
   memoryControl(device: number, what: number, value: number): Failure | undefined

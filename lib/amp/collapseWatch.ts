@@ -46,7 +46,7 @@ export class CollapseWatch {
     const params = [...optimizers].flatMap((each) => each.paramGroups.flatMap((group) => group.params))
     const owners = new Map(params.map((param) => [param.grad, param]))
     try {
-      const [scale, pair, first] = (await status.data()) as Float32Array as unknown as [number, number, number]
+      const [scale, pair, first] = (await status._peek()) as Float32Array as unknown as [number, number, number]
       if (scale < 0) return // no update ran yet: the operations that gradients came from failed
       // of these, as many as came while it was read are gone
       this.#updatesLeft += Math.max(1, Math.ceil(Math.log(scale / collapsed) / -Math.log(backoffFactor())))
@@ -58,7 +58,7 @@ export class CollapseWatch {
       }
       this.#warned = fallen || (this.#warned && scale < collapsed)
     } catch {
-      // a worker that ends; the scale itself cannot fail
+      // a worker that ends, or a scale that found no memory: whoever waits for the step hears of that
     } finally {
       this.#reading = false
     }

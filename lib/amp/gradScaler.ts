@@ -19,6 +19,7 @@ import {
 import type { Optimizer } from '../optim/optimizer'
 import { expectOptimizer, expectSchedule, moveOn, type Steppable } from '../optim/schedule/scheduler'
 import { expectFlag, expectLimit, readOptions } from '../options'
+import { refuseInCapture } from '../tensor/capture'
 import { full } from '../tensor/create'
 import { unscoped } from '../tensor/scope'
 import type { Tensor } from '../tensor/tensor'
@@ -172,13 +173,16 @@ export class GradScaler {
     const { maxNorm, scheduler } = readOptions(op, options, ['maxNorm', 'scheduler'])
     expectSchedule(op, scheduler)
     if (maxNorm !== undefined) expectLimit(op, 'maxNorm', maxNorm)
+    if (scheduler !== undefined) {
+      refuseInCapture(op, 'nobody waits for whether the step was taken', 'step the schedule beside replay()')
+    }
     const clip = maxNorm === undefined ? {} : { maxNorm }
     const onKnown = (stepped: boolean): void => {
       if (stepped && scheduler !== undefined) moveOn(op, scheduler)
     }
     if (!this.#enabled) return new ScaledStep(null, optimizer.step(clip) ?? null, onKnown)
 
-    const { scale } = this.#begun(op)
+    const { scale, tracker, status } = this.#begun(op)
     const progress = this.#of(optimizer)
     if (progress.stage === 'stepped') {
       throw new StateError(op, {
@@ -209,7 +213,7 @@ export class GradScaler {
     // what was changed since unscale_ has another norm
     const norm = unscoped(() => (scaled && onDevice ? found : knownNorm(grads))) ?? null
     if (!onDevice) return this.#stepOnHost(optimizer, progress, grads, foundInf, norm, maxNorm, onKnown)
-    const conditions = { scale: scaled ? scale : null, foundInf, norm }
+    const conditions = { scale: scaled ? scale : null, foundInf, norm, needed: [tracker, status] }
     const clipped = optimizer._conditionally(conditions, () => optimizer.step(clip))
     progress.stage = 'stepped'
     const step = new ScaledStep(foundInf, clipped ?? norm, onKnown)

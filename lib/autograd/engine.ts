@@ -2,7 +2,7 @@
 
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError, StateError } from '../errors'
 import { readOptions } from '../options'
-import { make, native } from '../tensor/dispatch'
+import { native, run } from '../tensor/dispatch'
 import { flushReleases, releaseTensor } from '../tensor/memory'
 import { inPhase } from '../tensor/memoryNotes'
 import { unscoped } from '../tensor/scope'
@@ -54,7 +54,7 @@ function checkGradient(root: Tensor, gradient: Tensor | null | undefined): Tenso
         action: 'pass { gradient }, or reduce with sum() or mean()',
       })
     }
-    return make(fill, root.shape, root._dtype, root._device, [1])
+    return run(fill, [root], root.shape, root._dtype, [1]) // none where the loss itself has failed
   }
   if (!(gradient instanceof Tensor)) {
     throw new DTypeError('backward', {

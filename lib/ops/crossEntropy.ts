@@ -312,6 +312,7 @@ export function linearCrossEntropy(
     isSpent = true
     const made = [context.saved(0), context.saved(1)]
     const factor = g._dtype === statistics ? g : run(copyOp, [g], [], statistics)
+    for (const each of made) each._accumulates = true // unscaled they are no gradients
     runMany(scaleOp, [factor], made)
     return made.map((each, i) => {
       if (!context.needs(i)) return null

@@ -11,10 +11,10 @@ import { autocastWidest } from './autocast'
 import { broadcastShapes, sameShape } from './broadcast'
 import {
   type Backward,
+  blankGradient,
   defineMethods,
   expectTensor,
   expectWritable,
-  make,
   type NativeOp,
   native,
   type OpRecord,
@@ -32,7 +32,6 @@ const indexSelectOp = native('indexSelect', 'dim')
 const indexAddOp = native('indexAdd', 'dim,alpha')
 const countNonzeroOp = native('countNonzero')
 const nonzeroIntoOp = native('nonzeroInto')
-const fillOp = native('fill', 'value')
 const copyOp = native('copy')
 
 const keep = (name: string): OpRecord => ({ name, autocast: 'keep', backward: () => null })
@@ -45,7 +44,6 @@ const records = {
 }
 
 /** Zeros of a shape where g is, in its dtype. */
-const zerosOf = (shape: Shape, g: Tensor): Tensor => make(fillOp, shape, g._dtype, g._device, [0])
 
 /** @internal */
 export function expectIndex(op: string, index: unknown): asserts index is Tensor {
@@ -89,7 +87,7 @@ export function gather(x: Tensor, dim: number, index: Tensor): Tensor {
   expectInside('gather', index, x, at)
   const out = run(gatherOp, [x, index], index.shape, x._dtype, [at])
   return record(records.gather, out, [x], x._requiresGrad ? [index] : [], (context, g) => {
-    const grad = zerosOf(x.shape, g)
+    const grad = blankGradient(x.shape, g)
     return runInto(scatterAddOp, [grad, context.saved(0), g], grad, [at])
   })
 }
@@ -98,7 +96,7 @@ export function gather(x: Tensor, dim: number, index: Tensor): Tensor {
 function sourceGradient(g: Tensor, index: Tensor, dim: number, source: Shape): Tensor {
   const picked = run(gatherOp, [g, index], index.shape, g._dtype, [dim])
   if (sameShape(index.shape, source)) return picked
-  const whole = zerosOf(source, g)
+  const whole = blankGradient(source, g)
   const part = index.shape.reduce((view, size, d) => narrow(view, d, 0, size), whole)
   runInto(copyOp, [picked], part)
   return whole
@@ -225,7 +223,7 @@ export function indexSelect(x: Tensor, dim: number, index: Tensor | ArrayLike<nu
   const shape = replaced(x.shape, at, positions.numel)
   const out = run(indexSelectOp, [x, positions], shape, x._dtype, [at])
   return record(records.indexSelect, out, [x], x._requiresGrad ? [positions] : [], (context, g) => {
-    const grad = zerosOf(x.shape, g)
+    const grad = blankGradient(x.shape, g)
     return runInto(indexAddOp, [grad, context.saved(0), g], grad, [at, 1])
   })
 }

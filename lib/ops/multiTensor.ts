@@ -83,6 +83,7 @@ function inParts(
   expectGradients(op, tensors)
   for (const part of callsOf(tensors, mostChanged)) {
     const flat = part.map(plain)
+    if (writes) for (const each of part) each._accumulates = true // one that could not be changed is none
     const own = shared === null ? null : on(shared, part[0]!._device)
     kernel(flat, own === null ? flat : [...flat, own], part)
     if (own !== shared) own!.dispose()

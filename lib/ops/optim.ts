@@ -3,9 +3,10 @@
 import type { Device } from '../device'
 import { FLOAT32, UINT8 } from '../dtype'
 import { ArgumentError } from '../errors'
+import { capture } from '../tensor/capture'
 import type { Tensor } from '../tensor/tensor'
 import { plain } from './matmul'
-import { callsOf, on } from './multiTensor'
+import { callsOf, on, totalNorm } from './multiTensor'
 import { expectTensor, native, run, runMany } from './registry'
 
 const frame = 'count,counted,maxNorm'
@@ -32,6 +33,8 @@ export interface StepConditions {
   /** Norm of all gradients, unscaled: they are clipped to `maxNorm`. */
   readonly norm?: Tensor | null
   readonly maxNorm?: number
+  /** Without which the step is not taken. */
+  readonly needed?: readonly Tensor[]
 }
 
 /** @internal Parameters of one update with their gradients and states; states[s][i] belongs to params[i]. */
@@ -44,17 +47,20 @@ export interface StepOperands {
   readonly conditions: StepConditions
 }
 
-/** @internal What every native call of a step takes as `foundInf`: a late error in one gradient then stops all of them,
- *  and a step is taken whole or not at all. Null for one gradient, whose call fails by itself. */
-export function gateOf(params: readonly Tensor[]): Tensor | null {
-  if (params.length < 2) return null
-  let open: Tensor[] = params.map((param) => param.grad!)
+/** @internal What every native call of a step takes as `foundInf`: a late error in one of the tensors then stops all of
+ *  them, and a step is taken whole or not at all. Null for none or one, whose call fails by itself. */
+export function gateOf(needed: readonly Tensor[]): Tensor | null {
+  if (needed.length < 2) return null
+  let open = needed
   do {
     const gates = callsOf(open, gateOp.mostInputs).map((part) => run(gateOp, part, [], FLOAT32))
     open = gates.map((each) => on(each, gates[0]!._device))
   } while (open.length > 1)
   return open[0]!
 }
+
+/** @internal Not 0 where one of the flags is not. */
+export const combineFlags = (flags: readonly Tensor[]): Tensor => totalNorm(flags, Number.POSITIVE_INFINITY)
 
 const scalars = ['scale', 'foundInf', 'norm'] as const
 
@@ -79,7 +85,13 @@ function gradientOf(param: Tensor, grad: Tensor): Tensor {
   return fits ? plain(grad) : run(copyOp, [grad], grad.shape, param._dtype)
 }
 
-function step(op: ReturnType<typeof native>, operands: StepOperands, attrs: readonly number[]): void {
+/** `rate` gives the learning rate, now and at replays of a graph. */
+function step(
+  op: ReturnType<typeof native>,
+  operands: StepOperands,
+  rate: () => number,
+  attrs: readonly number[],
+): void {
   const { params, grads, states, steps, conditions } = operands
   for (const param of params) {
     expectTensor(op.name, 'a parameter', param)
@@ -95,7 +107,8 @@ function step(op: ReturnType<typeof native>, operands: StepOperands, attrs: read
     const changed = [...states, ...counters].flatMap(part)
     const gradients = part(grads).map((grad, i) => gradientOf(params[from + i]!, grad))
     const inputs = [...part(params), ...gradients, ...changed, scale, foundInf, maxNorm === undefined ? null : norm]
-    runMany(op, inputs, [...part(params), ...changed], [count, flag(steps !== null), maxNorm ?? 0, ...attrs])
+    capture?.uses(rate, params[from]!.device)
+    runMany(op, inputs, [...part(params), ...changed], [count, flag(steps !== null), maxNorm ?? 0, rate(), ...attrs])
   }
 }
 
@@ -113,18 +126,18 @@ const flag = (value: boolean): number => (value ? 1 : 0)
 
 function adamValues(a: AdamAttributes, decoupled: boolean, t: number): number[] {
   const flags = [flag(decoupled), flag(a.amsgrad), flag(a.maximize)]
-  return [a.lr, a.betas[0], a.betas[1], a.eps, a.weightDecay, ...flags, t]
+  return [a.betas[0], a.betas[1], a.eps, a.weightDecay, ...flags, t]
 }
 
 /** @internal Adam, with decoupled weight decay (AdamW) or with L2 regularization; states expAvg, expAvgSq and, with
  *  amsgrad, maxExpAvgSq. `t` counts from 1. */
 export function adamStep(operands: StepOperands, a: AdamAttributes, decoupled: boolean, t: number): void {
-  step(adamwOp, operands, adamValues(a, decoupled, t))
+  step(adamwOp, operands, () => a.lr, adamValues(a, decoupled, t))
 }
 
 /** @internal The same with states in 8 bits: codes of expAvg and expAvgSq, then the magnitudes of their blocks. */
 export function adam8bitStep(operands: StepOperands, a: AdamAttributes, decoupled: boolean, t: number): void {
-  step(adamw8bitOp, operands, adamValues(a, decoupled, t))
+  step(adamw8bitOp, operands, () => a.lr, adamValues(a, decoupled, t))
 }
 
 /** @internal Neighbouring elements that share one magnitude; native/core/blocks.h has it too. */
@@ -159,7 +172,14 @@ export interface SgdAttributes {
 
 /** @internal State momentumBuffer when momentum is not 0; `first`: the buffers are new and become the raw gradient. */
 export function sgdStep(operands: StepOperands, a: SgdAttributes, first: boolean): void {
-  step(sgdOp, operands, [a.lr, a.momentum, a.dampening, a.weightDecay, flag(a.nesterov), flag(a.maximize), flag(first)])
+  step(sgdOp, operands, () => a.lr, [
+    a.momentum,
+    a.dampening,
+    a.weightDecay,
+    flag(a.nesterov),
+    flag(a.maximize),
+    flag(first),
+  ])
 }
 
 /** @internal */
@@ -175,7 +195,7 @@ export interface RmspropAttributes {
 
 /** @internal States squareAvg, then gradAvg when centered, then momentumBuffer with momentum. */
 export function rmspropStep(operands: StepOperands, a: RmspropAttributes): void {
-  step(rmspropOp, operands, [a.lr, a.alpha, a.eps, a.weightDecay, a.momentum, flag(a.centered), flag(a.maximize)])
+  step(rmspropOp, operands, () => a.lr, [a.alpha, a.eps, a.weightDecay, a.momentum, flag(a.centered), flag(a.maximize)])
 }
 
 /** @internal */
@@ -189,5 +209,5 @@ export interface AdagradAttributes {
 
 /** @internal State sum. `t` counts from 1. */
 export function adagradStep(operands: StepOperands, a: AdagradAttributes, t: number): void {
-  step(adagradOp, operands, [a.lr, a.lrDecay, a.eps, a.weightDecay, flag(a.maximize), t])
+  step(adagradOp, operands, () => a.lr, [a.lrDecay, a.eps, a.weightDecay, flag(a.maximize), t])
 }

@@ -13,7 +13,18 @@ import { wordError } from './guard'
 
 export type { Backward, BackwardContext } from '../autograd/node'
 export { ACCUMULATED } from '../autograd/node'
-export { make, type NativeOp, native, type Output, run, runInto, runLike, runMany, transfer } from '../tensor/dispatch'
+export {
+  blankGradient,
+  make,
+  type NativeOp,
+  native,
+  type Output,
+  run,
+  runInto,
+  runLike,
+  runMany,
+  transfer,
+} from '../tensor/dispatch'
 
 /** What autocast does with an operator's floating inputs: cast to the lower precision, to float32, to the widest
  *  among them, or nothing. */

@@ -3,6 +3,7 @@
 import { type Device, type DeviceName, device, looksLikeDevice } from '../device'
 import { type DType, dtypeCode, isFloatingCode, itemSizes } from '../dtype'
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
+import { expectFlag, readOptions } from '../options'
 import { contiguousStrides, type Shape, Tensor } from '../tensor/tensor'
 import { normalizeDim, readSizes } from './arguments'
 import { sameShape, sumTo } from './broadcast'
@@ -257,14 +258,25 @@ export function detach(x: Tensor): Tensor {
   return Tensor._view(x, x.shape, x.strides, x._offset)
 }
 
+/** Options of `to`. */
+export interface ToOptions {
+  /** A copy to a CUDA device runs beside what is queued there from here on; only what uses it waits for it. So the next
+   *  batch travels while the present one is computed with: call it before the step is queued. Nothing ever waits on the
+   *  side of the host. Default false. */
+  nonBlocking?: boolean
+}
+
 /** In another dtype or on another device; itself when it is so already.
+ *  @throws DTypeError, DeviceError for what is neither; ArgumentError for options that do not exist
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.to.html
  *  @example tensor([1.7]).to('int32') // [1] */
 export function to(
   x: Tensor,
   target: DType | DeviceName | Device | { dtype?: DType; device?: DeviceName | Device },
+  options: ToOptions = {},
 ): Tensor {
   x._alive('to')
+  const aside = expectFlag('to', 'nonBlocking', readOptions('to', options, ['nonBlocking']).nonBlocking ?? false)
   const wanted =
     typeof target === 'object' && !('type' in target)
       ? target
@@ -274,7 +286,7 @@ export function to(
   const place = wanted.device === undefined ? x._device : device(wanted.device)
   const code = wanted.dtype === undefined ? x._dtype : dtypeCode(wanted.dtype, 'to')
   if (code === x._dtype && place === x._device) return x
-  const result = converted(x, code, place)
+  const result = converted(x, code, place, aside)
   if (!isFloatingCode(code)) return result
   const [sourceDType, source] = [x._dtype, x._device]
   return record(
@@ -286,12 +298,12 @@ export function to(
 }
 
 // The narrower of two dtypes travels.
-function converted(x: Tensor, code: number, place: Device): Tensor {
+function converted(x: Tensor, code: number, place: Device, aside = false): Tensor {
   if (place === x._device) return run(copyOp, [x], x.shape, code)
-  if (code === x._dtype) return transfer(x, place)
+  if (code === x._dtype) return transfer(x, place, aside)
   const castFirst = itemSizes[code]! <= itemSizes[x._dtype]!
-  const between = castFirst ? run(copyOp, [x], x.shape, code) : transfer(x, place)
-  const result = castFirst ? transfer(between, place) : run(copyOp, [between], x.shape, code)
+  const between = castFirst ? run(copyOp, [x], x.shape, code) : transfer(x, place, aside)
+  const result = castFirst ? transfer(between, place, aside) : run(copyOp, [between], x.shape, code)
   between.dispose()
   return result
 }
@@ -344,7 +356,10 @@ declare module '../tensor/tensor' {
     contiguous(): Tensor
     clone(): Tensor
     detach(): Tensor
-    to(target: DType | DeviceName | Device | { dtype?: DType; device?: DeviceName | Device }): Tensor
+    to(
+      target: DType | DeviceName | Device | { dtype?: DType; device?: DeviceName | Device },
+      options?: ToOptions,
+    ): Tensor
     copy_(source: Tensor): Tensor
     fill_(value: number): Tensor
     zero_(): Tensor

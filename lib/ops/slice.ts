@@ -6,9 +6,9 @@ import { normalizeDim } from './arguments'
 import {
   ACCUMULATED,
   type Backward,
+  blankGradient,
   defineMethods,
   defineVariadicMethods,
-  make,
   native,
   recordView,
   runInto,
@@ -17,7 +17,6 @@ import { unsqueeze, view } from './shape'
 
 const addOp = native('add', 'scalar,reversed,alpha')
 const copyOp = native('copy')
-const fillOp = native('fill', 'value')
 
 // The gradient of a part is zero everywhere else: it is added where it belongs when the whole has a gradient already.
 const partBackward =
@@ -29,7 +28,7 @@ const partBackward =
       runInto(addOp, [part, g], part, [0, 0, 1])
       return ACCUMULATED
     }
-    const grad = make(fillOp, whole.shape, g._dtype, g._device, [0])
+    const grad = blankGradient(whole.shape, g)
     runInto(copyOp, [g], take(grad))
     return grad
   }

@@ -3,10 +3,9 @@
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
 import { contiguousStrides, type Shape, Tensor } from '../tensor/tensor'
 import { normalizeDim } from './arguments'
-import { defineMethods, expectTensor, make, native, record, runInto } from './registry'
+import { blankGradient, defineMethods, expectTensor, native, record, runInto } from './registry'
 
 const copy = native('copy')
-const fill = native('fill', 'value')
 
 /** Where a part lies in the contiguous layout of the whole. */
 interface Part {
@@ -36,7 +35,7 @@ function cut(op: string, x: Tensor, parts: readonly Part[], toView: (part: Part)
     if (alreadyWhole(grads, parts, x.shape)) {
       return Tensor._view(first, x.shape, contiguousStrides(x.shape), 0)
     }
-    const whole = make(fill, x.shape, first._dtype, first._device, [0])
+    const whole = blankGradient(x.shape, first)
     parts.forEach((part, i) => {
       const grad = grads[i] as Tensor | null
       if (grad !== null) runInto(copy, [grad], Tensor._view(whole, part.shape, part.strides, part.offset))

@@ -2,8 +2,8 @@
 
 import { adagradStep } from '../ops/optim'
 import type { Tensor } from '../tensor/tensor'
-import { checkRange, withDefaults, zerosFor } from './arguments'
-import { Optimizer, type ParamGroup, type Params } from './optimizer'
+import { checkRange, filledFor, withDefaults } from './arguments'
+import { Optimizer, type ParamGroup, type ParamState, type Params } from './optimizer'
 
 /** Options of Adagrad. */
 export interface AdagradOptions {
@@ -43,13 +43,14 @@ export class Adagrad extends Optimizer<AdagradOptions> {
 
   /** @internal */
   protected update(group: ParamGroup<AdagradOptions>, params: Tensor[]): void {
-    const cohorts = this.cohorts(params, (param) => ({
-      step: 0,
-      sum: zerosFor(param).fill_(group.initialAccumulatorValue),
-    }))
-    for (const cohort of cohorts) {
+    for (const cohort of this.cohorts(params)) {
       adagradStep(this.operands(cohort, ['sum']), group, cohort.step)
       this.countStep(cohort)
     }
+  }
+
+  /** @internal */
+  protected override create(group: ParamGroup<AdagradOptions>, param: Tensor): ParamState {
+    return { step: 0, sum: filledFor(param, group.initialAccumulatorValue) }
   }
 }

@@ -59,20 +59,23 @@ abstract class AdamFamily extends Optimizer<AdamOptions> {
     const narrow = group.stateBits === 8 ? params.filter(isLarge) : []
     const wide = narrow.length === 0 ? params : params.filter((param) => !isLarge(param))
     for (const param of params) this.convert(param, group.stateBits === 8 && isLarge(param))
-    const cohorts = this.cohorts(wide, (param) => {
-      const state: ParamState = { step: 0, expAvg: zerosFor(param), expAvgSq: zerosFor(param) }
-      if (group.amsgrad) state.maxExpAvgSq = zerosFor(param)
-      return state
-    })
     const names = group.amsgrad ? ['expAvg', 'expAvgSq', 'maxExpAvgSq'] : ['expAvg', 'expAvgSq']
-    for (const cohort of cohorts) {
+    for (const cohort of this.cohorts(wide)) {
       adamStep(this.operands(cohort, names), group, this.decoupled, cohort.step)
       this.countStep(cohort)
     }
-    for (const cohort of this.cohorts(narrow, (param) => ({ step: 0, ...narrowZeros(param) }))) {
+    for (const cohort of this.cohorts(narrow)) {
       adam8bitStep(this.operands(cohort, narrowNames), group, this.decoupled, cohort.step)
       this.countStep(cohort)
     }
+  }
+
+  /** @internal */
+  protected override create(group: ParamGroup<AdamOptions>, param: Tensor): ParamState {
+    if (group.stateBits === 8 && isLarge(param)) return { step: 0, ...narrowZeros(param) }
+    const state: ParamState = { step: 0, expAvg: zerosFor(param), expAvgSq: zerosFor(param) }
+    if (group.amsgrad) state.maxExpAvgSq = zerosFor(param)
+    return state
   }
 
   // The width was changed, or the state loaded is of the other one.

@@ -4,7 +4,7 @@ import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError, St
 import { isParameter } from '../nn/parameter'
 import { sameShape } from '../ops/broadcast'
 import { readOptions } from '../options'
-import { zeros } from '../tensor/create'
+import { full } from '../tensor/create'
 import { unscoped } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
 
@@ -55,9 +55,12 @@ export function expectGradient(op: string, param: Tensor, grad: unknown): true {
   return true
 }
 
-/** @internal Zeros for a parameter's state: 16-bit parameters keep theirs in float32. */
-export const zerosFor = (param: Tensor): Tensor =>
-  zeros(param.shape, { dtype: param.dtype === 'float64' ? 'float64' : 'float32', device: param.device })
+/** @internal A parameter's state of one number: 16-bit parameters keep theirs in float32. */
+export const filledFor = (param: Tensor, value: number): Tensor =>
+  full(param.shape, value, { dtype: param.dtype === 'float64' ? 'float64' : 'float32', device: param.device })
+
+/** @internal */
+export const zerosFor = (param: Tensor): Tensor => filledFor(param, 0)
 
 /** @internal States go where their parameter has gone since: a module may be moved after its optimizer was made. */
 export function followParameter(state: Record<string, unknown>, { device }: Tensor): void {

@@ -6,7 +6,7 @@ import { ArgumentError, describeShape, describeValue, ShapeError, StateError } f
 import { clearGradients } from '../nn/parameter'
 import { sameShape } from '../ops/broadcast'
 import { byDevice, clipTensors, totalNorm } from '../ops/multiTensor'
-import { conditionsOn, disposeCopies, gateOf, type StepConditions, type StepOperands } from '../ops/optim'
+import { combineFlags, conditionsOn, disposeCopies, gateOf, type StepConditions, type StepOperands } from '../ops/optim'
 import { expectLimit, readOptions, refuseSnakeCase } from '../options'
 import { full } from '../tensor/create'
 import { flushReleases, releaseTensor } from '../tensor/memory'
@@ -71,6 +71,7 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
   readonly _decidesOnDevice: boolean = false
   #conditions = unconditional
   #gate: Tensor | null = null
+  readonly #fresh = new Set<Tensor>()
   /** Copies of the conditions for the step under way, where not all parameters are on one device. */
   readonly #placed = new Map<Device, StepConditions>()
   #undecided: (() => void)[] = []
@@ -142,10 +143,9 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
       // an update of one's own reads gradients as they are
       clipTensors([...new Set(due.flat().map((param) => param.grad!))], norm, maxNorm!)
     }
-    const { foundInf, norm: ofAll } = this.#conditions // each depends on all gradients, too
-    const gate = foundInf || ofAll ? null : tidy(() => gateOf(due.flat()))
-    this.#gate = gate
+    let gate: Tensor | null = null
     try {
+      gate = this.#gate = tidy(() => this.#gateOf(due))
       due.forEach((params, i) => {
         for (const part of byDevice(params)) this.update(this.paramGroups[i]!, part as Tensor[])
       })
@@ -155,10 +155,39 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
       this.#placed.clear()
       this.#conditions = outer
       this.#gate = null
+      this.#fresh.clear()
       gate?.dispose()
     }
     for (const each of this._afterStep) each()
     return norm
+  }
+
+  // What the step may not be taken without: gradients, and the states of parameters that have their first one. A late error
+  // in one of them then changes no parameter at all, of whatever group.
+  #gateOf(due: readonly Tensor[][]): Tensor | null {
+    const { foundInf, norm: ofAll, needed: others = [] } = this.#conditions
+    const needed = [...others]
+    // each of the two depends on all gradients
+    if (!foundInf && !ofAll) needed.push(...due.flat().map((param) => param.grad!))
+    if (this._decidesOnDevice) needed.push(...due.flatMap((params, i) => this.#prepare(this.paramGroups[i]!, params)))
+    const gate = gateOf(needed)
+    return gate && foundInf ? combineFlags([foundInf, gate]) : gate
+  }
+
+  #prepare(group: ParamGroup<Options>, params: readonly Tensor[]): Tensor[] {
+    return params.flatMap((param) => {
+      const isKnown = this.state.has(param)
+      const state = this.#stateOf(group, param)
+      if (state === null) return []
+      if (!isKnown) this.#fresh.add(param)
+      // a GradScaler's step may be skipped, on a CUDA device any step where an error comes late, and a captured graph
+      // counts for itself
+      if (this.#conditions.foundInf || param.device.type === 'cuda') {
+        const { step = isKnown ? 1 : 0 } = state
+        if (typeof step === 'number') state.step = unscoped(() => full([], step, { device: param.device }))
+      }
+      return Object.values(state).filter((value) => value instanceof Tensor)
+    })
   }
 
   /** Takes a step whose gradients are scaled, or which may be skipped, on the device. @internal */
@@ -220,12 +249,23 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
     this.paramGroups.push(full)
   }
 
-  /** State of a parameter, made by `create` at its first update. @internal */
-  protected stateOf(param: Tensor, create: () => ParamState): ParamState {
-    let state = this.state.get(param)
-    if (state !== undefined) followParameter(state, param)
-    if (state === undefined) {
-      state = unscoped(create) // the step may run inside tidy
+  /** What a parameter has before its first update; null: nothing. Of optimizers that decide on the device. @internal */
+  protected create(_group: ParamGroup<Options>, _param: Tensor): ParamState | null {
+    return null
+  }
+
+  /** Whether the step under way is the parameter's first. @internal */
+  protected isFresh(param: Tensor): boolean {
+    return this.#fresh.has(param)
+  }
+
+  // State of a parameter, made at its first update.
+  #stateOf(group: ParamGroup<Options>, param: Tensor): ParamState | null {
+    let state = this.state.get(param) ?? null
+    if (state !== null) followParameter(state, param)
+    else {
+      state = unscoped(() => this.create(group, param)) // the step may run inside tidy
+      if (state === null) return null
       this.state.set(param, state)
       if (isListening()) {
         for (const value of Object.values(state)) if (value instanceof Tensor) noteTensor(value, 'optimizer')
@@ -236,12 +276,11 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
 
   /** Parameters by the number of the update that they are about to have: nearly always one entry, so one native call.
    *  What only the device knows the count of is one entry too, with the counts themselves. @internal */
-  protected cohorts(params: readonly Tensor[], create: (param: Tensor) => ParamState): Cohort[] {
+  protected cohorts(params: readonly Tensor[]): Cohort[] {
     const bySteps = new Map<number, Tensor[]>()
     const counted: Tensor[] = []
     for (const param of params) {
-      const state = this.stateOf(param, () => create(param))
-      if (this.#conditions.foundInf) this.countOnDevice(state, param)
+      const state = this.state.get(param)!
       if (state.step instanceof Tensor) {
         counted.push(param)
         continue
@@ -261,20 +300,9 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
     return { params, step: 0, steps: params.map((param) => this.state.get(param)!.step as Tensor) }
   }
 
-  /** From now on only the device knows how many updates there were. @internal */
-  protected countOnDevice(state: ParamState, { device }: Tensor): void {
-    const { step = 0 } = state
-    if (typeof step === 'number') state.step = unscoped(() => full([], step, { device }))
-  }
-
   /** @internal */
   protected countStep({ params, step, steps }: Cohort): void {
     if (steps === null) for (const param of params) this.state.get(param)!.step = step
-  }
-
-  /** Whether the device decides if the step under way is taken. @internal */
-  protected get maySkip(): boolean {
-    return this.#conditions.foundInf !== undefined && this.#conditions.foundInf !== null
   }
 
   /** What the kernels take: parameters, gradients and the named states. @internal */

@@ -3,7 +3,7 @@
 import { rmspropStep } from '../ops/optim'
 import type { Tensor } from '../tensor/tensor'
 import { checkRange, withDefaults, zerosFor } from './arguments'
-import { Optimizer, type ParamGroup, type Params } from './optimizer'
+import { Optimizer, type ParamGroup, type ParamState, type Params } from './optimizer'
 
 /** Options of RMSprop. */
 export interface RmspropOptions {
@@ -45,16 +45,20 @@ export class RMSprop extends Optimizer<RmspropOptions> {
 
   /** @internal */
   protected update(group: ParamGroup<RmspropOptions>, params: Tensor[]): void {
-    const names = ['squareAvg']
-    if (group.centered) names.push('gradAvg')
-    if (group.momentum > 0) names.push('momentumBuffer')
-    const cohorts = this.cohorts(params, (param) => ({
-      step: 0,
-      ...Object.fromEntries(names.map((name) => [name, zerosFor(param)])),
-    }))
-    for (const cohort of cohorts) {
-      rmspropStep(this.operands(cohort, names), group)
+    for (const cohort of this.cohorts(params)) {
+      rmspropStep(this.operands(cohort, namesOf(group)), group)
       this.countStep(cohort)
     }
   }
+
+  /** @internal */
+  protected override create(group: ParamGroup<RmspropOptions>, param: Tensor): ParamState {
+    return { step: 0, ...Object.fromEntries(namesOf(group).map((name) => [name, zerosFor(param)])) }
+  }
 }
+
+const namesOf = ({ centered, momentum }: RmspropOptions): string[] => [
+  'squareAvg',
+  ...(centered ? ['gradAvg'] : []),
+  ...(momentum > 0 ? ['momentumBuffer'] : []),
+]

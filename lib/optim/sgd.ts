@@ -4,7 +4,7 @@ import { ArgumentError } from '../errors'
 import { sgdStep } from '../ops/optim'
 import { Tensor } from '../tensor/tensor'
 import { checkRange, withDefaults, zerosFor } from './arguments'
-import { type Cohort, Optimizer, type ParamGroup, type Params } from './optimizer'
+import { type Cohort, Optimizer, type ParamGroup, type ParamState, type Params } from './optimizer'
 
 /** Options of SGD. */
 export interface SgdOptions {
@@ -58,14 +58,9 @@ export class SGD extends Optimizer<SgdOptions> {
     const seen: Tensor[] = []
     const counted: Tensor[] = []
     for (const param of params) {
-      const known = this.state.has(param)
-      const state = this.stateOf(param, () => ({ momentumBuffer: zerosFor(param) }))
-      if (this.maySkip) {
-        // only the device will know whether the buffer had its first gradient
-        state.step ??= known ? 1 : 0
-        this.countOnDevice(state, param)
-      }
-      const kind = state.step instanceof Tensor ? counted : known ? seen : fresh
+      // where the device counts, it alone knows whether the buffer had its first gradient
+      const isCounted = this.state.get(param)!.step instanceof Tensor
+      const kind = isCounted ? counted : this.isFresh(param) ? fresh : seen
       kind.push(param)
     }
     const step = (cohort: Pick<Cohort, 'params' | 'steps'>, first: boolean): void => {
@@ -74,5 +69,10 @@ export class SGD extends Optimizer<SgdOptions> {
     step({ params: fresh, steps: null }, true)
     step({ params: seen, steps: null }, false)
     step(this.counted(counted), false)
+  }
+
+  /** @internal */
+  protected override create(group: ParamGroup<SgdOptions>, param: Tensor): ParamState | null {
+    return group.momentum === 0 ? null : { momentumBuffer: zerosFor(param) }
   }
 }

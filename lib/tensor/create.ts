@@ -248,12 +248,12 @@ export function fromBytes(bytes: Uint8Array, shape: Shape, dtype: DType, place: 
   return upload(bytes, checkShape('fromBytes', shape as number[]), dtypeCode(dtype, 'fromBytes'), place)
 }
 
-function upload(bytes: Uint8Array, shape: Shape, code: number, place: Device): Tensor {
+function upload(bytes: Uint8Array, shape: Shape, code: number, place: Device, aside = false): Tensor {
   scratch[0] = place._code
   scratch[1] = code
   scratch[2] = shape.length
   for (let d = 0; d < shape.length; d++) scratch[3 + d] = shape[d]!
-  check(binding.upload(bytes))
+  check(binding.upload(bytes, aside))
   return Tensor._new(scratch[0]!, shape, code, place)
 }
 

@@ -49,6 +49,8 @@ export function setContext(context: number): number {
   return outer
 }
 
+const fillOp = native('fill', 'value')
+
 let at = 0
 // of the operands of the call that is being written
 let place: Device | null = null
@@ -91,7 +93,15 @@ function finish(attrs: readonly number[]): void {
 const none: readonly number[] = []
 
 /** An output that is there already, as native/binding/dispatch.cc reads it. */
-const target = (output: Tensor): number => (output._accumulates ? -output._handle : output._handle)
+const target = ({ _accumulates, _base, _handle }: Tensor): number =>
+  _accumulates || _base?._accumulates === true ? -_handle : _handle
+
+/** @internal Zeros that a gradient is written into: what fails on the way leaves no gradient rather than a wrong one. */
+export function blankGradient(shape: Shape, like: Tensor): Tensor {
+  const grad = make(fillOp, shape, like._dtype, like._device, [0])
+  grad._accumulates = true
+  return grad
+}
 
 /** Runs an operator without inputs, which makes a tensor. */
 export function make(
@@ -112,15 +122,16 @@ export function make(
   return output
 }
 
-/** A copy on another device, contiguous. It stands in the order of both devices' streams. */
-export function transfer(x: Tensor, device: Device): Tensor {
+/** A copy on another device, contiguous. It stands in the order of both devices' streams; `aside` lets a CUDA device copy
+ *  beside its stream, and only what uses the copy waits for it. */
+export function transfer(x: Tensor, device: Device, aside = false): Tensor {
   if (x._released !== null) throw releasedError('to', x)
   const recalled = observer === null ? null : observer.recall('to')
   if (recalled !== null) return recalled[0]!
   if (observer !== null) observer.uses(x)
   scratch[0] = x._handle
   scratch[1] = device._code
-  check(binding.transfer())
+  check(binding.transfer(aside))
   const output = Tensor._new(scratch[0]!, x.shape, x._dtype, device)
   if (observer !== null) observer.ran('to', [output])
   return output

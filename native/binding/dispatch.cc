@@ -236,8 +236,6 @@ void dispatchCall(Environment& environment) {
     }
   }
   GRADUS_CHECK(device, ErrorCode::kNative, "%s: no tensor says on which device it runs", info.name);
-  GRADUS_CHECK(device->kernels[op], ErrorCode::kNative, "%s: no kernel on %s; move the operands to cpu with to('cpu')",
-               info.name, device->name.c_str());
   double attributes[kMaxAttrs];
   std::copy_n(cursor.take(nAttr), nAttr, attributes);
   const OpCall call{info.name, inViews.data(), outViews.data(), attributes, nIn, nOut, nAttr, nullptr};

@@ -85,6 +85,16 @@ napi_value passed(napi_env env, napi_callback_info info);
 napi_value synchronizeSync(napi_env env, napi_callback_info info);
 void settlePending(napi_env env, napi_value, void* context, void* data);
 void abandonPending(Environment* environment);
+// cuda.cc
+napi_value markRecord(napi_env env, napi_callback_info info);
+napi_value markReached(napi_env env, napi_callback_info info);
+napi_value markPassed(napi_env env, napi_callback_info info);
+napi_value markElapsed(napi_env env, napi_callback_info info);
+napi_value graphBegin(napi_env env, napi_callback_info info);
+napi_value graphEnd(napi_env env, napi_callback_info info);
+napi_value graphReplay(napi_env env, napi_callback_info info);
+napi_value graphReset(napi_env env, napi_callback_info info);
+napi_value nvtx(napi_env env, napi_callback_info info);
 // info.cc
 napi_value opTable(napi_env env, napi_callback_info info);
 napi_value memoryStats(napi_env env, napi_callback_info info);

@@ -53,7 +53,7 @@ napi_value memoryStats(napi_env env, napi_callback_info info) {
   napi_value args[1];
   Environment* environment = environmentOf(env, info, 1, args);
   return guarded(env, [&]() -> napi_value {
-    const MemoryStats stats = deviceArgument(env, args[0]).memory.stats();
+    const MemoryStats stats = deviceArgument(env, args[0]).stats();
     const double values[] = {static_cast<double>(stats.allocated),    static_cast<double>(stats.reserved),
                              static_cast<double>(stats.maxAllocated), static_cast<double>(stats.limit),
                              static_cast<double>(stats.allocations),  static_cast<double>(environment->handles.live())};
@@ -69,7 +69,8 @@ napi_value memoryControl(napi_env env, napi_callback_info info) {
   napi_value args[3];
   Environment* environment = environmentOf(env, info, 3, args);
   return guarded(env, [&]() -> napi_value {
-    Allocator& memory = deviceArgument(env, args[0]).memory;
+    Device& device = deviceArgument(env, args[0]);
+    Allocator& memory = device.memory;
     int32_t what = -1;
     double value = 0;
     napi_get_value_int32(env, args[1], &what);
@@ -81,7 +82,7 @@ napi_value memoryControl(napi_env env, napi_callback_info info) {
         memory.resetPeak();
         break;
       case 1:
-        memory.trim();
+        device.trim();
         break;
       case 2:
         memory.setLimit(value > 0 ? static_cast<uint64_t>(value) : 0);

@@ -1,51 +1,12 @@
 // Moving elements between JavaScript memory and tensors, and waiting.
-#include <atomic>
 #include <cstring>
 
 #include "../core/parcel.h"
-#include "environment.h"
+#include "pending.h"
 
 namespace gradus::binding {
 
-// A promise that an environment waits for. Made on the JavaScript thread, completed on the executor, settled on the
-// JavaScript thread again.
-struct PendingRead final : public Completion {
-  Environment* environment;
-  napi_deferred deferred = nullptr;
-  napi_ref target = nullptr;  // keeps the array's memory while the executor writes into it
-  std::shared_ptr<const Failure> failure;
-
-  void done(std::shared_ptr<const Failure> why) noexcept override {
-    failure = std::move(why);
-    napi_call_threadsafe_function(environment->settle, this, napi_tsfn_nonblocking);
-  }
-};
-
 namespace {
-
-class Blocking final : public Completion {
- public:
-  void done(std::shared_ptr<const Failure> why) noexcept override {
-    failure_ = std::move(why);
-    done_.store(true, std::memory_order_release);
-    done_.notify_one();
-    released_.store(true, std::memory_order_release);
-  }
-  std::shared_ptr<const Failure> wait() {
-    done_.wait(false, std::memory_order_acquire);
-    while (!released_.load(std::memory_order_acquire)) {  // notify_one may still touch this object
-    }
-    return std::move(failure_);
-  }
-
- private:
-  std::atomic<bool> done_{false}, released_{false};
-  std::shared_ptr<const Failure> failure_;
-};
-
-napi_value failureValue(napi_env env, const Failure& failure) {
-  return makeFailure(env, failure.code, failure.message.c_str(), failure.context);
-}
 
 struct HostBytes {
   void* data;
@@ -62,7 +23,26 @@ HostBytes hostBytes(napi_env env, napi_value value, const char* what) {
   return host;
 }
 
-// Null when the environment is being terminated: then no JavaScript value can be made.
+// A new tensor, whose handle is left in the scratch buffer.
+Tensor* addTensor(Environment& environment, Device& device, const TensorView& view) {
+  environment.handles.makeRoom(1);
+  Tensor* tensor = newTensor(device);
+  tensor->view = view;
+  tensor->storage->bytes = view.bytes();
+  environment.scratch[0] = environment.handles.add(tensor);
+  return tensor;
+}
+
+// While a graph is captured nothing runs, so there is nothing to read and nothing to wait for.
+void refuseWhileCapturing(const Device& device, const char* what) {
+  GRADUS_CHECK(!device.isCapturing.load(std::memory_order_relaxed), ErrorCode::kState,
+               "%s: a graph is being captured on %s: got a call that waits for it or brings it numbers of the host, "
+               "expected operations on its tensors; make it before or after the captured function.",
+               what, device.name.c_str());
+}
+
+}  // namespace
+
 PendingRead* makePending(napi_env env, Environment* environment, napi_value* promise) {
   auto pending = new PendingRead;
   pending->environment = environment;
@@ -74,18 +54,6 @@ PendingRead* makePending(napi_env env, Environment* environment, napi_value* pro
   environment->pending.insert(pending);
   return pending;
 }
-
-// A new tensor, whose handle is left in the scratch buffer.
-Tensor* addTensor(Environment& environment, Device& device, const TensorView& view) {
-  environment.handles.makeRoom(1);
-  Tensor* tensor = newTensor(device);
-  tensor->view = view;
-  tensor->storage->bytes = view.bytes();
-  environment.scratch[0] = environment.handles.add(tensor);
-  return tensor;
-}
-
-}  // namespace
 
 void settlePending(napi_env env, napi_value, void*, void* data) {
   if (env == nullptr) return;  // the environment is going; abandonPending frees it
@@ -109,15 +77,16 @@ void abandonPending(Environment* environment) {
   environment->pending.clear();
 }
 
-// upload(bytes): scratch holds device, dtype, rank, sizes...; leaves the handle. The bytes are copied before it
+// upload(bytes, aside): scratch holds device, dtype, rank, sizes...; leaves the handle. The bytes are copied before it
 // returns.
 napi_value upload(napi_env env, napi_callback_info info) {
-  napi_value args[1];
-  Environment* environment = environmentOf(env, info, 1, args);
+  napi_value args[2];
+  Environment* environment = environmentOf(env, info, 2, args);
   return guarded(env, [&]() -> napi_value {
     const HostBytes host = hostBytes(env, args[0], "upload");
     const double* scratch = environment->scratch;
     Device& device = readDevice(scratch[0]);
+    refuseWhileCapturing(device, "upload");
     const DType dtype = readDType(scratch[1]);
     const int64_t rank = readSize(scratch[2], "upload");
     GRADUS_CHECK(rank <= kMaxRank, ErrorCode::kShape, "tensor: too many dims: got %lld, expected at most %d",
@@ -127,6 +96,7 @@ napi_value upload(napi_env env, napi_callback_info info) {
     GRADUS_CHECK(host.bytes == view.bytes(), ErrorCode::kShape, "upload: got %zu bytes, expected %zu", host.bytes,
                  view.bytes());
     auto parcel = std::make_shared<Parcel>(device, host.bytes, 0);
+    napi_get_value_bool(env, args[1], &parcel->isAside);
     if (host.bytes > 0) std::memcpy(parcel->data(), host.data, host.bytes);
     parcel->fill(nullptr);
     Tensor* tensor = addTensor(*environment, device, view);
@@ -135,17 +105,21 @@ napi_value upload(napi_env env, napi_callback_info info) {
   });
 }
 
-// transfer(): scratch holds a handle and a device; leaves the handle of a contiguous copy there.
+// transfer(aside): scratch holds a handle and a device; leaves the handle of a contiguous copy there.
 napi_value transfer(napi_env env, napi_callback_info info) {
-  Environment* environment = environmentOf(env, info);
+  napi_value args[1];
+  Environment* environment = environmentOf(env, info, 1, args);
   return guarded(env, [&]() -> napi_value {
     Tensor* source = environment->find(environment->scratch[0], "to");
     Device& device = readDevice(environment->scratch[1]);
+    refuseWhileCapturing(*source->device, "to");
+    refuseWhileCapturing(device, "to");
     TensorView view = source->view;
     double sizes[kMaxRank];
     std::copy_n(view.sizes, std::max<int>(view.rank, 0), sizes);
     setLayout(view, view.dtype, view.rank, sizes);
     auto parcel = std::make_shared<Parcel>(device, view.bytes(), 0);
+    napi_get_value_bool(env, args[0], &parcel->isAside);
     Tensor* tensor = addTensor(*environment, device, view);
     source->device->stream.send(&environment->account, source, parcel);
     device.stream.receive(&environment->account, tensor, std::move(parcel));
@@ -153,12 +127,14 @@ napi_value transfer(napi_env env, napi_callback_info info) {
   });
 }
 
-// read(target): scratch holds the handle; a promise that settles when the elements stand in target.
+// read(target, peeks): scratch holds the handle; a promise that settles when the elements stand in target. Whoever only
+// peeks leaves it to others to hear what failed elsewhere.
 napi_value read(napi_env env, napi_callback_info info) {
-  napi_value args[1];
-  Environment* environment = environmentOf(env, info, 1, args);
+  napi_value args[2];
+  Environment* environment = environmentOf(env, info, 2, args);
   return guarded(env, [&]() -> napi_value {
     Tensor* tensor = environment->find(environment->scratch[0], "read");
+    refuseWhileCapturing(*tensor->device, "read");
     const HostBytes host = hostBytes(env, args[0], "read");
     GRADUS_CHECK(host.bytes == tensor->view.bytes(), ErrorCode::kShape, "read: got room for %zu bytes, expected %zu",
                  host.bytes, tensor->view.bytes());
@@ -166,7 +142,11 @@ napi_value read(napi_env env, napi_callback_info info) {
     PendingRead* pending = makePending(env, environment, &promise);
     if (pending == nullptr) return nullptr;
     napi_create_reference(env, args[0], 1, &pending->target);
-    tensor->device->stream.read(&environment->account, tensor, host.data, pending);
+    bool peeks = false;
+    napi_get_value_bool(env, args[1], &peeks);
+    Stream& stream = tensor->device->stream;
+    peeks ? stream.peek(&environment->account, tensor, host.data, pending)
+          : stream.read(&environment->account, tensor, host.data, pending);
     return promise;
   });
 }
@@ -176,6 +156,7 @@ napi_value readSync(napi_env env, napi_callback_info info) {
   Environment* environment = environmentOf(env, info, 1, args);
   return guarded(env, [&]() -> napi_value {
     Tensor* tensor = environment->find(environment->scratch[0], "read");
+    refuseWhileCapturing(*tensor->device, "read");
     const HostBytes host = hostBytes(env, args[0], "read");
     GRADUS_CHECK(host.bytes == tensor->view.bytes(), ErrorCode::kShape, "read: got room for %zu bytes, expected %zu",
                  host.bytes, tensor->view.bytes());
@@ -192,6 +173,7 @@ napi_value synchronize(napi_env env, napi_callback_info info) {
   Environment* environment = environmentOf(env, info, 1, args);
   return guarded(env, [&]() -> napi_value {
     Device& device = deviceArgument(env, args[0]);
+    refuseWhileCapturing(device, "synchronize");
     napi_value promise = nullptr;
     PendingRead* pending = makePending(env, environment, &promise);
     if (pending == nullptr) return nullptr;
@@ -206,6 +188,7 @@ napi_value passed(napi_env env, napi_callback_info info) {
   Environment* environment = environmentOf(env, info, 1, args);
   return guarded(env, [&]() -> napi_value {
     Device& device = deviceArgument(env, args[0]);
+    refuseWhileCapturing(device, "synchronize");
     napi_value promise = nullptr;
     PendingRead* pending = makePending(env, environment, &promise);
     if (pending == nullptr) return nullptr;
@@ -218,8 +201,10 @@ napi_value synchronizeSync(napi_env env, napi_callback_info info) {
   napi_value args[1];
   Environment* environment = environmentOf(env, info, 1, args);
   return guarded(env, [&]() -> napi_value {
+    Device& device = deviceArgument(env, args[0]);
+    refuseWhileCapturing(device, "synchronize");
     Blocking blocking;
-    deviceArgument(env, args[0]).stream.fence(&environment->account, &blocking);
+    device.stream.fence(&environment->account, &blocking);
     const auto failure = blocking.wait();
     return failure ? failureValue(env, *failure) : nullptr;
   });

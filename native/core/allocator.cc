@@ -79,7 +79,7 @@ Allocation Allocator::allocate(size_t bytes, uint32_t context, MemoryEvent::Kind
     trimLocked();
     outOfMemory(bytes, "the memory limit is reached");
   }
-  Allocation result{nullptr, nullptr, bytes};
+  Allocation result{nullptr, nullptr, bytes, this};
   const size_t taken = bytes + kRedZone;
   if (taken <= kSmall && source_.keeps()) {
     result.data = takeSmall(classOf(taken));

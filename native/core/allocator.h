@@ -23,6 +23,7 @@ struct Allocation {
   void* data = nullptr;
   Block* block = nullptr;  // null for those of size classes
   size_t bytes = 0;        // as asked for
+  class Allocator* owner = nullptr;
 };
 
 struct MemoryStats {

@@ -19,6 +19,26 @@ std::string nameOf(DeviceKind kind, int index) {
 Device::Device(DeviceKind kind, int index, MemorySource& source, const OpFunction* kernels)
     : kind(kind), index(index), name(nameOf(kind, index)), kernels(kernels), memory(source), stream(*this) {}
 
+MemoryStats Device::stats() {
+  MemoryStats sum = memory.stats();
+  std::lock_guard lock(poolsLock_);
+  for (Allocator* pool : pools_) {
+    const MemoryStats own = pool->stats();
+    sum.allocated += own.allocated;
+    sum.reserved += own.reserved;
+    sum.maxAllocated += own.maxAllocated;
+    sum.allocations += own.allocations;
+  }
+  return sum;
+}
+
+void Device::trim() {
+  if (isCapturing) return;
+  memory.trim();
+  std::lock_guard lock(poolsLock_);
+  for (Allocator* pool : pools_) pool->trim();
+}
+
 Device& deviceOf(int code) {
   const int kind = code / 256, index = code % 256;
   GRADUS_CHECK(code >= 0 && kind < kDeviceKinds && index < kMostDevices, ErrorCode::kDevice,

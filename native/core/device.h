@@ -4,8 +4,11 @@
 // order; a device that works asynchronously may be done with them later.
 #pragma once
 
+#include <atomic>
 #include <functional>
+#include <mutex>
 #include <string>
+#include <vector>
 
 #include "allocator.h"
 #include "backend.h"
@@ -30,8 +33,14 @@ class Device {
   const DeviceKind kind;
   const int index;
   const std::string name;           // what JavaScript calls it: cpu, cpu:1, cuda:0
-  const OpFunction* const kernels;  // kNumOps of them; null where the backend has none
+  const OpFunction* const kernels;  // kNumOps of them
   Allocator memory;
+
+  // Where what the executor makes gets its memory: `memory`, or the pool of a graph that is being captured.
+  Allocator& arena() { return *arena_; }
+  // Of `memory` and the pools of graphs.
+  MemoryStats stats();
+  void trim();
 
   // Runs a kernel. Where it may turn out later that it failed, returns a number for it, else 0: numbers grow.
   virtual uint32_t run(int op, const OpCall& call) = 0;
@@ -45,15 +54,35 @@ class Device {
   virtual void unpack(const std::shared_ptr<Parcel>& parcel, Storage& storage) = 0;
   // Calls `then` when everything so far has run.
   virtual void passed(Then then) = 0;
+  // What comes after waits for the copy that brings a storage's contents.
+  virtual void await(Storage& storage) noexcept { storage.arrival = nullptr; }
+
+  // While a graph is captured: sees every storage that an operation reads or writes, and refuses the operations of
+  // other environments by throwing.
+  struct Recorder {
+    virtual void check(const Account* account) = 0;
+    virtual void uses(Storage& storage) = 0;
+    virtual void failed(const std::shared_ptr<const Failure>& failure) = 0;  // an operation, which is missing now
+
+   protected:
+    ~Recorder() = default;
+  };
+  Recorder* recorder = nullptr;  // the executor's
+  // From when a thread of JavaScript asks for a capture until it has it: what would wait for the device is refused.
+  std::atomic<bool> isCapturing{false};
 
   // Any thread: host memory from which this device reads at its full speed, and its return.
   virtual Allocation stage(size_t bytes, uint32_t context) = 0;
   virtual void unstage(const Allocation& memory) noexcept = 0;
 
-  Stream stream;  // the last member: its thread uses the others
-
  protected:
-  ~Device() = default;  // devices stay until the process ends
+  ~Device() = default;          // devices stay until the process ends
+  Allocator* arena_ = &memory;  // set by the executor
+  std::mutex poolsLock_;
+  std::vector<Allocator*> pools_;
+
+ public:
+  Stream stream;  // the last member: its thread uses the others
 };
 
 // The device of a code, 256 * kind + index, which is opened when it is first asked for. Throws Error(kDevice) where

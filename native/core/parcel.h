@@ -20,6 +20,9 @@ class Parcel {
   ~Parcel() { to_.unstage(memory_); }
   Parcel(const Parcel&) = delete;
 
+  // The device may bring it beside its stream: nothing waits for it but the operations that use it.
+  bool isAside = false;
+
   void* data() const { return memory_.data; }
   size_t bytes() const { return bytes_; }
   Allocation takeMemory() { return std::exchange(memory_, {}); }

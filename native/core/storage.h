@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "allocator.h"
@@ -18,6 +19,19 @@ struct Failure {
   ErrorCode code;
   std::string message;
   uint32_t context;  // module path of the operation, known to JavaScript
+
+  // Of a new constant that found no memory. Optimizers and scalers keep theirs for as long as they live, so it is made
+  // again by the next operation that wants it once the user has heard of a failure: until then everything that was
+  // queued along with it fails, too.
+  struct Constant {
+    double value;
+    DType dtype;
+    uint64_t reports;  // of its account by then
+  };
+  std::optional<Constant> constant = {};
+
+  // Of what a replay of a graph makes: the next one makes it anew.
+  bool passes = false;
 };
 
 struct Storage : Recycled<Storage> {
@@ -30,6 +44,7 @@ struct Storage : Recycled<Storage> {
   // touched by the executor only
   std::shared_ptr<const Failure> failure;
   uint32_t lateFailure = 0;  // number of the last operation on the way to it that may fail late; 0: none
+  void* arrival = nullptr;   // of contents that a copy beside the stream brings; see Device::await
 };
 
 // Owned by its slot in a handle table. Operations are queued in order and releasing is one of them, so a tensor

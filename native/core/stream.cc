@@ -29,7 +29,7 @@ class CallWorkspace final : public Workspace {
  public:
   CallWorkspace(Allocator& memory, uint32_t context) : memory_(memory), context_(context) {}
   ~CallWorkspace() {
-    for (const Allocation& each : taken_) memory_.release(each);
+    for (const Allocation& each : taken_) each.owner->release(each);
   }
   void* take(size_t bytes) override {
     taken_.push_back(memory_.allocate(bytes > 0 ? bytes : 1, context_, MemoryEvent::kWorkspace));
@@ -83,6 +83,7 @@ std::shared_ptr<const Failure> Account::take(const Device& device) {
   if (found == unreported_.end()) return nullptr;
   std::shared_ptr<const Failure> failure = std::move(found->failure);
   unreported_.erase(found);
+  reports_.fetch_add(1);
   return failure;
 }
 
@@ -94,6 +95,7 @@ std::shared_ptr<const Failure> Account::takeFor(const Device& device, std::share
     failure = std::move(unreported_.front().failure);
     unreported_.erase(unreported_.begin());
   }
+  if (failure) reports_.fetch_add(1);
   return failure;
 }
 
@@ -209,6 +211,10 @@ void Stream::read(Account* account, Tensor* tensor, void* target, Completion* co
   queue(Kind::kRead, account, 0, tensor, target, completion);
 }
 
+void Stream::peek(Account* account, Tensor* tensor, void* target, Completion* completion) {
+  queue(Kind::kPeek, account, 0, tensor, target, completion);
+}
+
 void Stream::send(Account* account, Tensor* tensor, SharedParcel parcel) {
   queue(Kind::kSend, account, 0, tensor, new SharedParcel(std::move(parcel)));
 }
@@ -224,6 +230,10 @@ void Stream::note(Tensor* tensor, uint32_t what) { queue(Kind::kNote, nullptr, w
 void Stream::fence(Account* account, Completion* completion) { queue(Kind::kFence, account, 0, completion); }
 
 void Stream::pass(Account* account, Completion* completion) { queue(Kind::kPass, account, 0, completion); }
+
+void Stream::call(std::function<void()> function) {
+  queue(Kind::kCall, nullptr, 0, new std::function<void()>(std::move(function)));
+}
 
 void Stream::loop() {
   for (;;) {
@@ -243,7 +253,7 @@ void Stream::loop() {
         sleeping_.store(true, std::memory_order_seq_cst);
         const auto queued = [&] { return tail_.load(std::memory_order_seq_cst) != head; };
         if (!wake_.wait_for(lock, kIdle, queued)) {
-          device_.memory.trim();
+          device_.trim();
           wake_.wait(lock, queued);
         }
         sleeping_.store(false, std::memory_order_relaxed);
@@ -285,6 +295,18 @@ void Stream::execute(const Header& header, const char* body) {
                        completion->done(account->takeFor(device_, std::move(failure)));
                      });
     }
+    case Kind::kPeek: {
+      auto* completion = part(2, static_cast<Completion*>(nullptr));
+      return copyOut(
+          header.account, header.context, tensor(), part(1, static_cast<char*>(nullptr)),
+          [this, completion, account = header.account,
+           known = failureOf(*tensor()->storage, *header.account, true)](std::shared_ptr<const Failure> failure) {
+            if (failure && failure != known) account->note(device_, failure);
+            completion->done(std::move(failure));
+          });
+    }
+    case Kind::kCall:
+      return (*std::unique_ptr<std::function<void()>>(part(0, static_cast<std::function<void()>*>(nullptr))))();
     case Kind::kSend:
       return executeSend(header, tensor(), *parcel());
     case Kind::kReceive:
@@ -328,15 +350,58 @@ void Stream::executeRun(const Header& header, const char* body) {
           views_, true);
 }
 
+bool Stream::isConstant(const Call& call) {
+  return call.op == static_cast<int>(OpId::fill) && call.nIn == 0 &&
+         (call.kinds[0] == Output::kNew || isRefilled(call, 0));
+}
+
+// Before an operation gets at the contents of a storage.
+void Stream::prepare(Storage& storage) {
+  if (storage.arrival) device_.await(storage);
+  if (device_.recorder) device_.recorder->uses(storage);
+}
+
 // Nothing is left of what was there, nor of its failure.
 bool Stream::isRefilled(const Call& call, int i) {
   const TensorView& view = call.out[i]->view;
   return call.op == static_cast<int>(OpId::fill) && view.contiguous && view.bytes() == call.out[i]->storage->bytes;
 }
 
+uint32_t Stream::invoke(int op, const OpCall& call, bool onExecutor) {
+  if (onExecutor) return device_.run(op, call);
+  device_.kernels[op](call);
+  return 0;
+}
+
 // Why a storage has no contents, also where that came out after the operation had run.
-const std::shared_ptr<const Failure>& Stream::failureOf(Storage& storage) {
-  if (storage.lateFailure != 0 && !storage.failure) storage.failure = device_.lateFailure(storage.lateFailure);
+std::shared_ptr<const Failure> Stream::failureOf(Storage& storage, const Account& account, bool onExecutor) {
+  if (storage.lateFailure != 0 && !storage.failure) {
+    std::shared_ptr<const Failure> late = device_.lateFailure(storage.lateFailure);
+    if (late && late->passes) return late;
+    storage.failure = std::move(late);
+  }
+  const std::shared_ptr<const Failure> failure = storage.failure;
+  if (!failure || !failure->constant || failure->constant->reports == account.reports()) return failure;
+  if (device_.recorder) return failure;  // a graph would make it again at every replay
+  Failure::Constant constant = *failure->constant;
+  try {
+    materialize(storage);
+    TensorView out;
+    out.data = storage.memory.data;
+    out.dtype = constant.dtype;
+    out.numel = out.sizes[0] = static_cast<int64_t>(storage.bytes / itemSize(constant.dtype));
+    out.strides[0] = out.rank = 1;
+    out.contiguous = true;
+    CallWorkspace workspace(device_.arena(), storage.context);
+    const int fill = static_cast<int>(OpId::fill);
+    invoke(fill, {opInfo(fill).name, nullptr, &out, &constant.value, 0, 1, 1, &workspace}, onExecutor);
+    storage.failure = nullptr;
+  } catch (...) {
+    Failure again = *describeCurrentException(storage.context);
+    constant.reports = account.reports();
+    again.constant = constant;
+    storage.failure = std::make_shared<Failure>(std::move(again));
+  }
   return storage.failure;
 }
 
@@ -349,7 +414,7 @@ void Stream::perform(const Call& call, Views& views, bool onExecutor) {
   }
   for (int i = 0; i < call.nIn && !failure; ++i) {
     if (call.in[i] == nullptr) continue;
-    failure = failureOf(*call.in[i]->storage);
+    failure = failureOf(*call.in[i]->storage, *call.account, onExecutor);
     late = std::max(late, call.in[i]->storage->lateFailure);
   }
   for (int i = 0; i < call.nOut && !failure; ++i) {
@@ -359,14 +424,16 @@ void Stream::perform(const Call& call, Views& views, bool onExecutor) {
       storage.failure = nullptr;
       storage.lateFailure = 0;
     }
-    failure = failureOf(storage);
+    failure = failureOf(storage, *call.account, onExecutor);
   }
   if (!failure) {
     try {
+      if (device_.recorder) device_.recorder->check(call.account);
       if (views.in.size() < static_cast<size_t>(call.nIn)) views.in.resize(call.nIn);
       if (views.out.size() < static_cast<size_t>(call.nOut)) views.out.resize(call.nOut);
       for (int i = 0; i < call.nIn; ++i) {
         if (call.in[i]) {
+          prepare(*call.in[i]->storage);
           fill(views.in[i], *call.in[i]);
         } else {
           views.in[i].rank = -1;
@@ -375,13 +442,13 @@ void Stream::perform(const Call& call, Views& views, bool onExecutor) {
       for (int i = 0; i < call.nOut; ++i) {
         call.out[i]->storage->context = call.context;
         materialize(*call.out[i]->storage);
+        prepare(*call.out[i]->storage);
         fill(views.out[i], *call.out[i]);
       }
-      CallWorkspace workspace(device_.memory, call.context);
+      CallWorkspace workspace(device_.arena(), call.context);
       const OpCall seen{opInfo(call.op).name, views.in.data(), views.out.data(), call.attr, call.nIn, call.nOut,
                         call.nAttr,           &workspace};
-      if (!onExecutor) return device_.kernels[call.op](seen);
-      late = std::max(late, device_.run(call.op, seen));
+      late = std::max(late, invoke(call.op, seen, onExecutor));
       if (late == 0) return;
       for (int i = 0; i < call.nOut; ++i) {
         uint32_t& known = call.out[i]->storage->lateFailure;
@@ -391,21 +458,29 @@ void Stream::perform(const Call& call, Views& views, bool onExecutor) {
     } catch (...) {
       failure = describeCurrentException(call.context);
       call.account->note(device_, failure);
+      if (isConstant(call) && failure->code == ErrorCode::kOutOfMemory) {
+        Failure own = *failure;
+        own.constant = {call.attr[0], call.out[0]->view.dtype, call.account->reports()};
+        failure = std::make_shared<Failure>(std::move(own));
+      }
     }
   }
+  if (device_.recorder) device_.recorder->failed(failure);
   for (int i = 0; i < call.nOut; ++i) {
-    if (call.kinds[i] != Output::kExisting) call.out[i]->storage->failure = failure;
+    // nothing is left of what was there before a constant
+    if (call.kinds[i] != Output::kExisting || isRefilled(call, i)) call.out[i]->storage->failure = failure;
   }
 }
 
 // Elements in row-major order to host memory; `then` hears of what failed before and here.
 void Stream::copyOut(Account* account, uint32_t context, Tensor* tensor, void* target, Then then) {
   device_.settle();
-  std::shared_ptr<const Failure> failure = failureOf(*tensor->storage);
+  std::shared_ptr<const Failure> failure = failureOf(*tensor->storage, *account, true);
   if (!failure && !account->cancelled.load(std::memory_order_relaxed) && tensor->view.numel > 0) {
     try {
-      CallWorkspace workspace(device_.memory, context);
+      CallWorkspace workspace(device_.arena(), context);
       TensorView from;
+      prepare(*tensor->storage);
       fill(from, *tensor);
       if (!from.contiguous) {
         TensorView dense = from;
@@ -429,7 +504,8 @@ void Stream::copyOut(Account* account, uint32_t context, Tensor* tensor, void* t
 
 void Stream::executeSend(const Header& header, Tensor* tensor, const SharedParcel& parcel) {
   copyOut(header.account, header.context, tensor, parcel->data(),
-          [this, parcel, account = header.account, known = failureOf(*tensor->storage)](auto failure) {
+          [this, parcel, account = header.account,
+           known = failureOf(*tensor->storage, *header.account, true)](auto failure) {
             if (failure && failure != known) account->note(device_, failure);  // the copy may never be read
             parcel->fill(std::move(failure));
           });

@@ -36,6 +36,8 @@ class Account {
   // For a read of a tensor there, which failed itself or did not: what it reports. That may have happened on another
   // device, on which the tensor does not depend: it would else be lost to a loop that reads nothing else.
   std::shared_ptr<const Failure> takeFor(const Device& device, std::shared_ptr<const Failure> failure);
+  // How often somebody has heard of a failure.
+  uint64_t reports() const { return reports_.load(std::memory_order_relaxed); }
 
  private:
   struct Noted {
@@ -44,6 +46,7 @@ class Account {
   };
   std::mutex mutex_;
   std::vector<Noted> unreported_;  // as they came
+  std::atomic<uint64_t> reports_{0};
 };
 
 // Something a producer waits for. `done` runs on a thread of the device; the object must stay alive until it has run.
@@ -72,6 +75,8 @@ class Stream {
   void release(Tensor* const* tensors, size_t count);
   // Copies the tensor's elements in row-major order to `target`, then completes.
   void read(Account* account, Tensor* tensor, void* target, Completion* completion);
+  // The same for readers that nobody listens to: what failed elsewhere is left to the next wait.
+  void peek(Account* account, Tensor* tensor, void* target, Completion* completion);
   // Copies the tensor's elements in row-major order into a parcel, which goes to another device.
   void send(Account* account, Tensor* tensor, std::shared_ptr<Parcel> parcel);
   // Makes a parcel the contents of a new, contiguous tensor.
@@ -82,9 +87,11 @@ class Stream {
   void fence(Account* account, Completion* completion);
   // The same without: whatever failed is left to the next wait.
   void pass(Account* account, Completion* completion);
+  // Runs a function, which must not throw, on the executor in its order.
+  void call(std::function<void()> function);
 
  private:
-  enum class Kind : uint8_t { kPad, kRun, kRelease, kRead, kSend, kReceive, kNote, kFence, kPass };
+  enum class Kind : uint8_t { kPad, kRun, kRelease, kRead, kSend, kReceive, kNote, kFence, kPass, kPeek, kCall };
   struct Header {
     uint32_t bytes;
     Kind kind;
@@ -117,9 +124,12 @@ class Stream {
   struct Views {
     std::vector<TensorView> in, out;
   };
+  static bool isConstant(const Call& call);
   static bool isRefilled(const Call& call, int i);
+  void prepare(Storage& storage);
+  uint32_t invoke(int op, const OpCall& call, bool onExecutor);
+  std::shared_ptr<const Failure> failureOf(Storage& storage, const Account& account, bool onExecutor);
   void perform(const Call& call, Views& views, bool onExecutor);
-  const std::shared_ptr<const Failure>& failureOf(Storage& storage);
   template <class... Parts>
   void queue(Kind kind, Account* account, uint32_t context, Parts... parts);
   void copyOut(Account* account, uint32_t context, Tensor* tensor, void* target,

@@ -6,6 +6,7 @@
 
 #include "../core/element.h"
 #include "launch.h"
+#include "philox.h"
 
 namespace gradus::cuda {
 
@@ -167,6 +168,7 @@ AttentionArguments describe(const OpCall& call, const TensorView& q, const Tenso
   a.right = call.flag(1) ? 0 : bound(6);
   a.seed = static_cast<uint64_t>(call.attr[2]);
   a.offset = static_cast<uint64_t>(call.attr[3]);
+  a.philox = philoxCell();
   a.dropout = call.attr[4] > 0;
   a.threshold = dropThreshold(call.attr[4]);
   a.keep = call.attr[4] < 1 ? 1 / (1 - call.attr[4]) : 0;

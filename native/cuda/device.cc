@@ -2,7 +2,9 @@
 
 #include <cstring>
 
+#include "graph.h"
 #include "kernel_table.h"
+#include "mark.h"
 
 namespace gradus::cuda {
 namespace {
@@ -96,7 +98,9 @@ uint32_t CudaDevice::run(int op, const OpCall& call) {
 void CudaDevice::settle() {
   if (!failures_.takeClearing()) return;
   bind();
-  driver().memsetD8Async(address(opened.word), 0, sizeof(FailureWord), opened.queue);  // a lost device tells by itself
+  // a lost device tells by itself
+  driver().memsetD8Async(address(opened.word), 0, sizeof(FailureWord), opened.queue);
+  driver().memsetD32Async(address(&opened.word->clears), failures_.clears(), 1, opened.queue);
 }
 
 void CudaDevice::launch(Kernel& kernel, unsigned blocks, unsigned threads, unsigned sharedBytes, void* arguments) {
@@ -135,9 +139,144 @@ void CudaDevice::read(const void* from, void* to, size_t bytes, uint32_t number,
 void CudaDevice::unpack(const SharedParcel& parcel, Storage& storage) {
   bind();
   storage.memory = memory.allocate(storage.bytes, storage.context);
+  if (parcel->isAside) return bringAside(parcel, storage);
   check(driver().memcpyHtoDAsync(address(storage.memory.data), parcel->data(), storage.bytes, opened.queue),
         "cuMemcpyHtoDAsync");
   waiter_.after(opened.queue, [parcel](Result) {});  // the copy reads from it until then
+}
+
+// What follows in `later` waits for what is in `earlier` by now.
+void CudaDevice::orderAfter(CudaStream later, CudaStream earlier) {
+  const Event event = waiter_.takeEvent();
+  const Result recorded = driver().eventRecord(event, earlier);
+  const Result ordered = recorded == kSuccess ? driver().streamWaitEvent(later, event, 0) : recorded;
+  waiter_.giveEvent(event);  // waiting has seen what was recorded; the next may record over it
+  check(ordered, "cuStreamWaitEvent");
+}
+
+// The memory may still be read by kernels that were queued before it was free, so the copy waits for those; but not for
+// what is queued from here on, and of that only what uses the storage waits for the copy.
+void CudaDevice::bringAside(const SharedParcel& parcel, Storage& storage) {
+  if (side_ == nullptr) check(driver().streamCreate(&side_, kNonBlockingStream), "cuStreamCreate");
+  orderAfter(side_, opened.queue);
+  check(driver().memcpyHtoDAsync(address(storage.memory.data), parcel->data(), storage.bytes, side_),
+        "cuMemcpyHtoDAsync");
+  const Event arrival = waiter_.takeEvent();
+  storage.arrival = arrival;
+  check(driver().eventRecord(arrival, side_), "cuEventRecord");
+  waiter_.after(side_, [parcel](Result) {});
+}
+
+void CudaDevice::await(Storage& storage) noexcept {
+  const Event arrival = static_cast<Event>(std::exchange(storage.arrival, nullptr));
+  try {
+    bind();
+  } catch (const Error&) {  // a lost context has nothing to wait for
+  }
+  // a capture has waited for all that was on its way before it began
+  if (capturing_ == nullptr) driver().streamWaitEvent(opened.queue, arrival, 0);
+  waiter_.giveEvent(arrival);
+}
+
+void CudaDevice::record(const std::shared_ptr<Mark>& mark) {
+  bind();
+  mark->record(opened.queue);
+  waiter_.after(opened.queue, [mark](Result result) {
+    if (result == kSuccess) return mark->reach(nullptr);
+    mark->reach(std::make_shared<Failure>(
+        Failure{ErrorCode::kNative, describeResult(result, "a kernel or copy on the device"), 0}));
+  });
+}
+
+// Giving memory back waits for the stream, which a capture does not allow.
+void CudaDevice::holdMemory() noexcept {
+  memorySource.hold();
+  for (const auto& pool : graphPools_) pool->source.hold();
+}
+
+void CudaDevice::letGoOfMemory() noexcept {
+  memorySource.letGo();
+  for (const auto& pool : graphPools_) {
+    if (pool->isRetired) pool->source.letGo();
+  }
+}
+
+void CudaDevice::beginCapture(Graph& graph, Allocator& pool) {
+  bind();
+  settle();
+  if (side_ != nullptr) orderAfter(opened.queue, side_);
+  holdMemory();
+  const Result result = driver().streamBeginCapture(opened.queue, kRelaxedCapture);
+  if (result != kSuccess) {
+    letGoOfMemory();
+    failCall(result, "cuStreamBeginCapture");
+  }
+  numbers_.first = failures_.last() + 1;
+  capturing_ = &graph;
+  recorder = &graph;
+  arena_ = &pool;
+}
+
+Result CudaDevice::endCapture(DriverGraph* graph, FailureRange* numbers) noexcept {
+  numbers_.last = failures_.last();
+  failures_.isOfGraph(*numbers = numbers_);
+  arena_ = &memory;
+  recorder = nullptr;
+  capturing_ = nullptr;
+  const Result result = driver().streamEndCapture(opened.queue, graph);
+  letGoOfMemory();
+  for (const std::shared_ptr<Graph>& graph : std::exchange(closing_, {})) graph->reset();
+  return result;
+}
+
+void CudaDevice::launchGraph(GraphExec executable, void* cells, const SharedParcel& contents, FailureRange numbers) {
+  bind();
+  settle();
+  failures_.replays(numbers);
+  check(driver().memcpyHtoDAsync(address(cells), contents->data(), contents->bytes(), opened.queue),
+        "cuMemcpyHtoDAsync");
+  waiter_.after(opened.queue, [contents](Result) {});
+  check(driver().graphLaunch(executable, opened.queue), "cuGraphLaunch");
+}
+
+void CudaDevice::closeGraph(GraphExec executable) noexcept {
+  if (executable == nullptr) return;
+  try {
+    bind();
+  } catch (const Error&) {  // a lost context has nothing that runs
+  }
+  driver().streamSynchronize(opened.queue);
+  driver().graphExecDestroy(executable);
+}
+
+void CudaDevice::close(std::shared_ptr<Graph> graph) noexcept {
+  if (capturing_ != nullptr) return closing_.push_back(std::move(graph));
+  graph->reset();
+}
+
+GraphPool* CudaDevice::openPool() {
+  sweepPools();
+  GraphPool* pool = graphPools_.emplace_back(std::make_unique<GraphPool>(*this)).get();
+  std::lock_guard lock(poolsLock_);
+  pools_.push_back(&pool->allocator);
+  return pool;
+}
+
+void CudaDevice::closePool(GraphPool* pool) noexcept {
+  pool->isRetired = true;
+  pool->source.letGo();
+  pool->allocator.trim();
+  sweepPools();
+}
+
+void CudaDevice::sweepPools() noexcept {
+  std::lock_guard lock(poolsLock_);
+  std::erase_if(graphPools_, [this](const std::unique_ptr<GraphPool>& pool) {
+    if (!pool->isRetired || pool->allocator.stats().allocated > 0) return false;
+    pool->allocator.trim();
+    std::erase(pools_, &pool->allocator);
+    return true;
+  });
 }
 
 // Calls `then` behind what is on the stream, with the failure that a tensor of this number has part in.
@@ -146,10 +285,11 @@ void CudaDevice::readWord(uint32_t number, Then then) {
   std::shared_ptr<void> seen = pinned(sizeof(FailureWord));
   check(driver().memcpyDtoHAsync(seen.get(), address(opened.word), sizeof(FailureWord), opened.queue),
         "cuMemcpyDtoHAsync");
-  waiter_.after(opened.queue, [this, number, seen = std::move(seen), then = std::move(then)](Result result) {
+  const unsigned asOf = failures_.last();
+  waiter_.after(opened.queue, [this, number, asOf, seen = std::move(seen), then = std::move(then)](Result result) {
     FailureWord word;
     std::memcpy(&word, seen.get(), sizeof word);
-    if (result == kSuccess) return then(failures_.read(word, number));
+    if (result == kSuccess) return then(failures_.read(word, number, asOf));
     then(std::make_shared<Failure>(
         Failure{ErrorCode::kNative, describeResult(result, "a kernel or copy on the device"), 0}));
   });

@@ -9,6 +9,10 @@
 
 namespace gradus::cuda {
 
+class Graph;
+struct GraphPool;
+class Mark;
+
 // What the driver gives for a device.
 struct Opened {
   Context context = nullptr;
@@ -39,6 +43,7 @@ class CudaDevice final : public Sources, public Device {
   void read(const void* from, void* to, size_t bytes, uint32_t number, Then then) override;
   void unpack(const std::shared_ptr<Parcel>& parcel, Storage& storage) override;
   void passed(Then then) override { readWord(0, std::move(then)); }
+  void await(Storage& storage) noexcept override;
   Allocation stage(size_t bytes, uint32_t context) override { return pinned_.allocate(bytes, context); }
   void unstage(const Allocation& memory) noexcept override;
 
@@ -53,13 +58,37 @@ class CudaDevice final : public Sources, public Device {
   // What kernels that write in place read first.
   const FailureWord* failureWord() const { return opened.word; }
 
+  // On the executor: the mark is reached when everything so far has run.
+  void record(const std::shared_ptr<Mark>& mark);
+
+  // On the executor, for the graph that is captured; null: none is.
+  Graph* capturing() const { return capturing_; }
+  void beginCapture(Graph& graph, Allocator& pool);
+  Result endCapture(DriverGraph* graph, FailureRange* numbers) noexcept;
+  void launchGraph(GraphExec executable, void* cells, const std::shared_ptr<Parcel>& contents, FailureRange numbers);
+  void closeGraph(GraphExec executable) noexcept;
+  // Ends a graph, or lets it wait for the end of the capture that is under way.
+  void close(std::shared_ptr<Graph> graph) noexcept;
+  GraphPool* openPool();
+  void closePool(GraphPool* pool) noexcept;
+
  private:
   void bind();
   void readWord(uint32_t number, Then then);
+  void bringAside(const std::shared_ptr<Parcel>& parcel, Storage& storage);
+  void orderAfter(CudaStream later, CudaStream earlier);
+  void sweepPools() noexcept;
+  void holdMemory() noexcept;
+  void letGoOfMemory() noexcept;
   std::shared_ptr<void> pinned(size_t bytes);
   Allocator pinned_;
   Waiter waiter_;
   FailureLog failures_;
+  CudaStream side_ = nullptr;  // for copies beside the stream; made when it is first wanted
+  Graph* capturing_ = nullptr;
+  FailureRange numbers_;  // of the operations that are captured
+  std::vector<std::shared_ptr<Graph>> closing_;
+  std::vector<std::unique_ptr<GraphPool>> graphPools_;
 };
 
 // The device whose executor the calling thread is.

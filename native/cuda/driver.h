@@ -13,6 +13,8 @@ struct CUmod_st;
 struct CUfunc_st;
 struct CUstream_st;
 struct CUevent_st;
+struct CUgraph_st;
+struct CUgraphExec_st;
 
 namespace gradus::cuda {
 
@@ -24,12 +26,16 @@ using Module = ::CUmod_st*;
 using Function = ::CUfunc_st*;
 using CudaStream = ::CUstream_st*;
 using Event = ::CUevent_st*;
+using DriverGraph = ::CUgraph_st*;
+using GraphExec = ::CUgraphExec_st*;
 
 constexpr Result kSuccess = 0;
 constexpr Result kOutOfMemory = 2;
 constexpr Result kNoDevice = 100;
 constexpr unsigned kNonBlockingStream = 1;  // takes no part in the order of the null stream
 constexpr unsigned kBlockingEvent = 1 | 2;  // who waits sleeps; without a time stamp
+constexpr unsigned kTimedEvent = 1;         // who waits sleeps; with one
+constexpr int kRelaxedCapture = 2;          // calls that allocate are none of the capture's business
 constexpr int kMultiprocessors = 16, kCapabilityMajor = 75, kCapabilityMinor = 76;  // attributes
 constexpr int kMostDynamicSharedBytes = 8;                                          // attribute of a function
 constexpr int kJitErrorLog = 5, kJitErrorLogBytes = 6;                              // JIT options
@@ -58,12 +64,23 @@ constexpr int kJitErrorLog = 5, kJitErrorLogBytes = 6;                          
   X(memcpyDtoHAsync, cuMemcpyDtoHAsync_v2, nullptr, (void* to, Address from, size_t bytes, CudaStream stream))       \
   X(memcpyDtoDAsync, cuMemcpyDtoDAsync_v2, nullptr, (Address to, Address from, size_t bytes, CudaStream stream))     \
   X(memsetD8Async, cuMemsetD8Async, nullptr, (Address to, unsigned char value, size_t bytes, CudaStream stream))     \
+  X(memsetD32Async, cuMemsetD32Async, nullptr, (Address to, unsigned value, size_t count, CudaStream stream))        \
   X(streamCreate, cuStreamCreate, nullptr, (CudaStream * stream, unsigned flags))                                    \
   X(streamDestroy, cuStreamDestroy_v2, nullptr, (CudaStream stream))                                                 \
   X(streamSynchronize, cuStreamSynchronize, nullptr, (CudaStream stream))                                            \
+  X(streamWaitEvent, cuStreamWaitEvent, nullptr, (CudaStream stream, Event event, unsigned flags))                   \
+  X(streamBeginCapture, cuStreamBeginCapture_v2, nullptr, (CudaStream stream, int mode))                             \
+  X(streamEndCapture, cuStreamEndCapture, nullptr, (CudaStream stream, DriverGraph * graph))                         \
+  X(graphInstantiate, cuGraphInstantiateWithFlags, nullptr,                                                          \
+    (GraphExec * executable, DriverGraph graph, unsigned long long flags))                                           \
+  X(graphLaunch, cuGraphLaunch, nullptr, (GraphExec executable, CudaStream stream))                                  \
+  X(graphDestroy, cuGraphDestroy, nullptr, (DriverGraph graph))                                                      \
+  X(graphExecDestroy, cuGraphExecDestroy, nullptr, (GraphExec executable))                                           \
   X(eventCreate, cuEventCreate, nullptr, (Event * event, unsigned flags))                                            \
   X(eventRecord, cuEventRecord, nullptr, (Event event, CudaStream stream))                                           \
   X(eventSynchronize, cuEventSynchronize, nullptr, (Event event))                                                    \
+  X(eventDestroy, cuEventDestroy_v2, nullptr, (Event event))                                                         \
+  X(eventElapsedTime, cuEventElapsedTime_v2, "cuEventElapsedTime", (float* milliseconds, Event start, Event end))    \
   X(moduleLoadDataEx, cuModuleLoadDataEx, nullptr,                                                                   \
     (Module * module, const void* image, unsigned count, int* options, void** values))                               \
   X(moduleGetFunction, cuModuleGetFunction, nullptr, (Function * function, Module module, const char* name))         \

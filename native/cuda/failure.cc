@@ -1,5 +1,6 @@
 #include "failure.h"
 
+#include <algorithm>
 #include <bit>
 #include <limits>
 
@@ -51,24 +52,65 @@ unsigned FailureLog::begin(const char* name, int64_t a, int64_t b, int64_t c) {
   return last_;
 }
 
+const FailureLog::Operation* FailureLog::operationOf(unsigned serial) const {
+  for (const GraphOperations& graph : graphs_) {
+    const unsigned i = serial - graph.numbers.first;
+    if (i < graph.operations.size()) return &graph.operations[i];
+  }
+  return last_ - serial < kRemembered ? &operations_[serial % kRemembered] : nullptr;
+}
+
 std::shared_ptr<const Failure> FailureLog::describe(const FailureWord& word) const {
-  if (last_ - word.serial >= kRemembered) {
+  const Operation* operation = operationOf(word.serial);
+  if (operation == nullptr) {
     const auto text = "cuda: an operation found something wrong in its data: got one that is too long ago to be named";
     return std::make_shared<Failure>(Failure{ErrorCode::kState, text, 0});
   }
-  const Operation& operation = operations_[word.serial % kRemembered];
-  const Error error = errorOf(operation.name, operation.limits, word);
+  const Error error = errorOf(operation->name, operation->limits, word);
   return std::make_shared<Failure>(Failure{error.code(), error.what(), 0});
 }
 
-std::shared_ptr<const Failure> FailureLog::read(const FailureWord& word, unsigned number) {
+std::shared_ptr<const Failure> FailureLog::read(const FailureWord& word, unsigned number, unsigned asOf) {
   std::lock_guard lock(mutex_);
-  if (word.serial == 0 || word.serial == reported_) return findLocked(number);  // reported: not cleared by then
+  if (word.serial == 0) clean_ = std::max(clean_, asOf);
+  const bool isReported = word.serial == reported_ && word.clears == reportedClears_;  // not cleared by then
+  if (word.serial == 0 || isReported) return findLocked(number);
   reported_ = word.serial;
+  reportedClears_ = word.clears;
   clear_.store(true);
+  const std::shared_ptr<const Failure> failure = describe(word);
+  unsigned first = word.serial;
+  for (const auto& [graph, operations] : graphs_) {
+    if (word.serial < graph.first || word.serial > graph.last) continue;
+    // a replay found it, and nobody knows which of those since the last word that was clean
+    Failure passing = *failure;
+    passing.passes = true;
+    addSpan({word.serial, graph.last, std::make_shared<Failure>(std::move(passing))});
+    first = std::max(clean_, graph.last) + 1;
+  }
+  addSpan({first, std::numeric_limits<unsigned>::max(), failure});
+  return failure;
+}
+
+void FailureLog::addSpan(Span span) {
   if (spans_.size() == kSpans) spans_.pop_front();
-  spans_.push_back({word.serial, std::numeric_limits<unsigned>::max(), describe(word)});
-  return spans_.back().failure;
+  spans_.push_back(std::move(span));
+}
+
+void FailureLog::isOfGraph(FailureRange numbers) {
+  std::lock_guard lock(mutex_);
+  if (numbers.first > numbers.last) return;
+  GraphOperations graph{numbers, {}};
+  if (numbers.last - numbers.first < kRemembered) {
+    for (unsigned i = numbers.first; i <= numbers.last; ++i) graph.operations.push_back(operations_[i % kRemembered]);
+  }
+  graphs_.push_back(std::move(graph));
+}
+
+void FailureLog::replays(FailureRange numbers) {
+  std::lock_guard lock(mutex_);
+  std::erase_if(spans_, [&](const Span& span) { return span.first >= numbers.first && span.last <= numbers.last; });
+  ++last_;  // what is numbered before it does not depend on it
 }
 
 std::shared_ptr<const Failure> FailureLog::find(unsigned number) {
@@ -89,6 +131,8 @@ bool FailureLog::takeClearing() {
   std::lock_guard lock(mutex_);
   clear_.store(false);
   spans_.back().last = last_++;
+  clean_ = last_;
+  ++clears_;
   return true;
 }
 

@@ -2,8 +2,7 @@
 
 namespace gradus::cuda {
 
-// Weak: an operator that has no kernel yet is null and not a link error.
-#define GRADUS_OP(name, fewest, most, outputs, attributes) __attribute__((weak)) void run_##name(const OpCall&);
+#define GRADUS_OP(name, fewest, most, outputs, attributes) void run_##name(const OpCall&);
 #include "../ops.def"
 #undef GRADUS_OP
 

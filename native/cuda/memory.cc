@@ -27,7 +27,26 @@ void* DeviceMemory::take(size_t bytes) {
   return reinterpret_cast<void*>(address);
 }
 
+void DeviceMemory::hold() noexcept {
+  std::lock_guard lock(mutex_);
+  holds_ = true;
+}
+
+void DeviceMemory::letGo() noexcept {
+  std::vector<void*> held;
+  {
+    std::lock_guard lock(mutex_);
+    holds_ = false;
+    held.swap(held_);
+  }
+  for (void* base : held) give(base, 0);
+}
+
 void DeviceMemory::give(void* base, size_t) noexcept {
+  {
+    std::lock_guard lock(mutex_);
+    if (holds_) return held_.push_back(base);
+  }
   // A context that is lost has lost its memory, too: there is nobody to tell.
   try {
     makeCurrent(context_);

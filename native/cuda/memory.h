@@ -1,6 +1,9 @@
 // Where a CUDA device's allocators get their segments: the device's own memory, and pinned memory of the host.
 #pragma once
 
+#include <mutex>
+#include <vector>
+
 #include "../core/memory_source.h"
 #include "driver.h"
 
@@ -17,12 +20,19 @@ class DeviceMemory final : public MemorySource {
   bool addressable() const override { return false; }
   // GRADUS_NO_CUDA_MEMORY_CACHING=1: compute-sanitizer sees every allocation.
   bool keeps() const override { return keeps_; }
+  // Until letGo() segments that come back are kept: a captured graph may use them, and while one is being captured
+  // nobody may wait for the stream.
+  void hold() noexcept;
+  void letGo() noexcept;
 
  private:
   Context context_;
   CudaStream stream_;
   uint64_t limit_;
   bool keeps_;
+  std::mutex mutex_;
+  bool holds_ = false;
+  std::vector<void*> held_;
 };
 
 class PinnedMemory final : public MemorySource {

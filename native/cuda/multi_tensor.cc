@@ -80,28 +80,30 @@ void run_multiTensorUnscale(const OpCall& call) {
 
 void run_gate(const OpCall& call) { zeroBytes(call.out[0].data, sizeof(float)); }
 
+// The usual call has no scratch, so that a step which was taken is not followed by an update that finds no memory.
 void run_scalerUpdate(const OpCall& call) {
-  static Kernel find("multi_tensor", "gradus_multi_tensor_scaler_find");
-  static Kernel update("multi_tensor", "gradus_multi_tensor_scaler_update");
-  int* found = call.scratch<int>(2);
+  static Kernel kernel("multi_tensor", "gradus_multi_tensor_scaler");
   const int pairs = call.nIn / 2;
+  int* found = pairs > kListPairs ? call.scratch<int>(2) : nullptr;
   for (int first = 0; first == 0 || first < pairs; first += kListPairs) {
-    ScalerFind arguments{std::min(kListPairs, pairs - first), first, {}, found};
+    ScalerUpdate arguments{std::min(kListPairs, pairs - first),
+                           first,
+                           first + kListPairs >= pairs,
+                           {},
+                           found,
+                           call.attr[0],
+                           call.attr[1],
+                           call.attr[2],
+                           call.out[0].as<float>(),
+                           call.out[1].as<int>(),
+                           call.out[2].as<float>(),
+                           currentDevice().failureWord()};
     for (int i = 0; i < arguments.count; ++i) {
       const TensorView* pair = call.in + 2 * (first + i);
       arguments.pairs[i] = {pair[0].as<float>(), pair[1].as<int>()};
     }
-    launchBlock(find, arguments);
+    launchBlock(kernel, arguments);
   }
-  ScalerUpdate arguments{call.attr[0],
-                         call.attr[1],
-                         call.attr[2],
-                         found,
-                         call.out[0].as<float>(),
-                         call.out[1].as<int>(),
-                         call.out[2].as<float>(),
-                         currentDevice().failureWord()};
-  currentDevice().launch(update, 1, 1, 0, &arguments);
 }
 
 }  // namespace gradus::cuda

@@ -1,6 +1,7 @@
 // Optimizer steps: launchers of kernels/optim.cu.
 #include "optim.h"
 
+#include "graph.h"
 #include "kernels/optim.h"
 #include "lists.h"
 
@@ -19,8 +20,10 @@ void launchStep(const OpCall& call, Kernel& kernel, int states) {
   const TensorView *params = call.out, *grads = call.in + count, *own = call.out + count,
                    *steps = call.out + call.nOut - count, *conditions = call.in + call.nIn - 3;
   const auto numberAt = [&](int i) { return conditions[i].present() ? conditions[i].as<float>() : nullptr; };
-  OptimStep arguments{0, 0, numberAt(0), numberAt(1), numberAt(2), currentDevice().failureWord(), call.attr[2], {}, {}};
+  OptimStep arguments{0,  0,       numberAt(0), numberAt(1), numberAt(2), currentDevice().failureWord(), call.attr[2],
+                      {}, nullptr, {}};
   std::copy_n(call.attr + kFrame, std::min(call.nAttr - kFrame, kOptimSettings), arguments.settings);
+  if (Graph* graph = currentDevice().capturing()) arguments.rate = graph->nextRate();
   const auto flush = [&] {
     if (arguments.chunks > 0) launchChunks(kernel, arguments.chunks, arguments);
     if (counted) currentDevice().launch(countUp, 1, 64, 0, &arguments);

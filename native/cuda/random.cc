@@ -2,14 +2,11 @@
 #include "kernels/random.h"
 
 #include "../core/element.h"
+#include "philox.h"
 #include "views.h"
 
 namespace gradus::cuda {
 namespace {
-
-PhiloxStream streamOf(const OpCall& call) {
-  return {static_cast<unsigned long long>(call.integer(0)), static_cast<unsigned long long>(call.integer(1))};
-}
 
 // Threads that are worth it, each of which takes so many elements at a time.
 uint64_t runsOf(int64_t elements, uint64_t width) { return (static_cast<uint64_t>(elements) + width - 1) / width; }
@@ -19,7 +16,7 @@ void fill(const OpCall& call, FloatingKernels& kernels, double start, double wid
   const TensorView& out = call.out[0];
   if (out.numel == 0) return;
   const RandomFill arguments{
-      static_cast<uint64_t>(out.numel), out.data, streamOf(call), start, width, isWide(out.data)};
+      static_cast<uint64_t>(out.numel), out.data, philoxOf(call), start, width, isWide(out.data)};
   launch(currentDevice(), kernels.of(out.dtype), runsOf(out.numel, out.dtype), arguments);
 }
 
@@ -50,7 +47,7 @@ void dropout(const OpCall& call) {
                           x.data,
                           residual.data,
                           out.data,
-                          streamOf(call),
+                          philoxOf(call),
                           1 / (1 - p),
                           dropThreshold(p),
                           aligned};
@@ -77,7 +74,7 @@ void run_randint(const OpCall& call) {
   const int64_t low = call.integer(2);
   const uint64_t range = static_cast<uint64_t>(call.integer(3) - low);
   const RandomIntegers arguments{
-      static_cast<uint64_t>(out.numel),      out.as<char>(),  streamOf(call), low, range, static_cast<int>(out.dtype),
+      static_cast<uint64_t>(out.numel),      out.as<char>(),  philoxOf(call), low, range, static_cast<int>(out.dtype),
       static_cast<int>(itemSize(out.dtype)), isWide(out.data)};
   launch(currentDevice(), range > (uint64_t{1} << 24) ? wide : narrow, runsOf(out.numel, 4), arguments);
 }
@@ -87,7 +84,7 @@ void run_bernoulli(const OpCall& call) {
   const TensorView& out = call.out[0];
   if (out.numel == 0) return;
   const TensorView p = contiguousOf(call, call.in[0]);
-  const RandomChoices arguments{static_cast<uint64_t>(out.numel), p.data, out.data, streamOf(call),
+  const RandomChoices arguments{static_cast<uint64_t>(out.numel), p.data, out.data, philoxOf(call),
                                 isWide(p.data) && isWide(out.data)};
   launch(currentDevice(), kernels.of(p.dtype), runsOf(out.numel, p.dtype), arguments);
 }

@@ -1,18 +1,11 @@
 // Permutations and draws from weights: launchers of kernels/sample.cu.
 #include "kernels/sample.h"
 
+#include "philox.h"
 #include "rows.h"
 #include "sort.h"
 
 namespace gradus::cuda {
-namespace {
-
-PhiloxStream streamOf(const OpCall& call) {
-  return {static_cast<unsigned long long>(call.integer(0)), static_cast<unsigned long long>(call.integer(1))};
-}
-
-}  // namespace
-
 void run_randperm(const OpCall& call) {
   static Kernel positions("sample", "gradus_sample_positions"), shuffle("sample", "gradus_sample_shuffle");
   const TensorView& out = call.out[0];
@@ -20,7 +13,7 @@ void run_randperm(const OpCall& call) {
   GRADUS_CHECK(out.numel < int64_t{1} << 31, ErrorCode::kShape,
                "randperm: too many elements for cuda: got %lld, expected fewer than 2^31",
                static_cast<long long>(out.numel));
-  SampleShuffle arguments{streamOf(call), out.as<long long>(), static_cast<unsigned>(out.numel),
+  SampleShuffle arguments{philoxOf(call), out.as<long long>(), static_cast<unsigned>(out.numel),
                           call.scratch<unsigned>(static_cast<size_t>(out.numel))};
   launch(currentDevice(), positions, arguments.count, arguments);
   currentDevice().launch(shuffle, 1, kShuffleThreads, 0, &arguments);
@@ -39,7 +32,7 @@ void run_multinomial(const OpCall& call) {
   arguments.choices = weights.size(-1);
   arguments.samples = out.size(-1);
   arguments.rows = out.numel / arguments.samples;
-  arguments.stream = streamOf(call);
+  arguments.stream = philoxOf(call);
   arguments.out = out.as<long long>();
   arguments.failure = currentDevice().failureSlot(call.name, arguments.choices, arguments.samples);
   if (call.flag(2)) return launchRounds(draw, arguments.rows, arguments);

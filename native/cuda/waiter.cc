@@ -24,6 +24,11 @@ Event Waiter::takeEvent() {
   return event;
 }
 
+void Waiter::giveEvent(Event event) noexcept {
+  std::lock_guard lock(mutex_);
+  spare_.push_back(event);
+}
+
 void Waiter::after(CudaStream stream, Action action) {
   Event event = takeEvent();
   const Result recorded = driver().eventRecord(event, stream);
@@ -53,8 +58,7 @@ void Waiter::loop() {
       result = driver().eventSynchronize(job.event);
     }
     job.action(result);
-    std::lock_guard lock(mutex_);
-    spare_.push_back(job.event);
+    giveEvent(job.event);
   }
 }
 

@@ -20,13 +20,15 @@ class Waiter {
   explicit Waiter(Context context);
   // On the executor: runs the action when everything that is on the stream now has run.
   void after(CudaStream stream, Action action);
+  // On the executor: events without a time stamp, and their return when nobody will wait for them any more.
+  Event takeEvent();
+  void giveEvent(Event event) noexcept;
 
  private:
   struct Job {
     Event event;
     Action action;
   };
-  Event takeEvent();
   void loop();
 
   Context context_;

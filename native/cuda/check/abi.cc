@@ -34,6 +34,7 @@ GRADUS_CUDA_FUNCTIONS(GRADUS_COMPARE)
 static_assert(std::is_same_v<Address, CUdeviceptr> && std::is_same_v<DeviceNumber, CUdevice>);
 static_assert(kSuccess == CUDA_SUCCESS && kOutOfMemory == CUDA_ERROR_OUT_OF_MEMORY &&
               kNoDevice == CUDA_ERROR_NO_DEVICE);
+static_assert(kTimedEvent == CU_EVENT_BLOCKING_SYNC && kRelaxedCapture == CU_STREAM_CAPTURE_MODE_RELAXED);
 static_assert(kNonBlockingStream == CU_STREAM_NON_BLOCKING);
 static_assert(kBlockingEvent == (CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING));
 static_assert(kMultiprocessors == CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);

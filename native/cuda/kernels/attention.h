@@ -1,6 +1,7 @@
 // Arguments of the attention kernels, shared by host and device.
 #pragma once
 
+#include "cells.h"
 #include "failure_word.h"
 
 namespace gradus::cuda {
@@ -35,9 +36,10 @@ struct AttentionArguments {
   int sequences;              // packed ones; 0: batch entries
 
   unsigned long long seed, offset;
-  unsigned threshold;  // dropout keeps a probability whose word is at least this
-  double keep;         // and multiplies it with this
-  int dropout;         // 0: none
+  const PhiloxCell* philox;  // as in PhiloxStream
+  unsigned threshold;        // dropout keeps a probability whose word is at least this
+  double keep;               // and multiplies it with this
+  int dropout;               // 0: none
 
   int tiles;   // of queries (of keys for dK and dV) of a head: of all its sequences, or at most
   int chunks;  // of features a head is cut into

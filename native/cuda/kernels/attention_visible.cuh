@@ -162,6 +162,12 @@ __device__ inline uint4 philox(unsigned long long seed, unsigned long long count
   return make_uint4(c0, c1, c2, c3);
 }
 
+// The words of dropout at a counter of the call, in the step that is under way.
+__device__ inline uint4 dropWords(const AttentionArguments& a, unsigned long long counter) {
+  if (a.philox == nullptr) return philox(a.seed, a.offset + counter);
+  return philox(a.philox->key, a.offset + a.philox->moved + counter);
+}
+
 // The number of a probability's element in [B, H, L, S]; four share a counter of philox.
 __device__ inline unsigned long long elementOf(const AttentionArguments& a, const Segment& s, int head, int query,
                                                int key) {
@@ -177,7 +183,7 @@ __device__ inline unsigned wordOf(const uint4& words, unsigned lane) {
 template <class C>
 __device__ C keepFactor(const AttentionArguments& a, const Segment& s, int head, int query, int key) {
   const unsigned long long element = elementOf(a, s, head, query, key);
-  return wordOf(philox(a.seed, a.offset + element / 4), element % 4) >= a.threshold ? static_cast<C>(a.keep) : C(0);
+  return wordOf(dropWords(a, element / 4), element % 4) >= a.threshold ? static_cast<C>(a.keep) : C(0);
 }
 
 // Keys that some query of [first, first + count) sees, from whole tiles of `tile` keys on.

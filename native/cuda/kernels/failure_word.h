@@ -11,6 +11,7 @@ struct FailureWord {
   long long value;           // what was found, an integer or the bits of a float64
   unsigned long long order;  // ~place: of what an operation finds, the first place stays
   unsigned lock;
+  unsigned clears;  // how often the host has cleared it: a replayed graph reports a number again
 };
 
 // What was found, and what its place is.

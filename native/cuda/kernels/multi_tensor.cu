@@ -6,8 +6,7 @@
 //   gradus_multi_tensor_norm_<sum|squares|most|least|nonzero|power>(ListNorm), then _norm_total(ListNormTotal)
 //   gradus_multi_tensor_unscale(ListUnscale), then _unscale_total(ListUnscaleTotal)
 //     blocks of 256 threads, one chunk of a tensor a block and round; the totals are one block
-//   gradus_multi_tensor_scaler_find(ScalerFind): one block of 256; gradus_multi_tensor_scaler_update(ScalerUpdate): one
-//     thread
+//   gradus_multi_tensor_scaler(ScalerUpdate): one block of 256
 #include "lists.cuh"
 
 namespace gradus::cuda {
@@ -226,22 +225,12 @@ __device__ void unscaleTotal(const ListUnscaleTotal& a) {
   *a.first = static_cast<int>(first);
 }
 
-__device__ void scalerFind(const ScalerFind& a) {
-  unsigned pair = 0xffffffff;
-  if (threadIdx.x < a.count && *a.pairs[threadIdx.x].foundInf != 0) pair = threadIdx.x;
-  pair = mergeBlock(pair, smaller);
-  if (threadIdx.x != 0) return;
-  if (a.firstPair > 0 && a.found[0] >= 0) return;  // an earlier launch found one
-  a.found[0] = pair == 0xffffffff ? -1 : a.firstPair + static_cast<int>(pair);
-  a.found[1] = pair == 0xffffffff ? -1 : *a.pairs[pair].first;
-}
-
 // PyTorch's rule (_amp_update_scale_): one overflow anywhere backs off at once; growthInterval updates without one
 // grow, unless the larger scale would not be finite, and the count begins again either way.
-__device__ void scalerUpdate(const ScalerUpdate& a) {
+__device__ void updateScale(const ScalerUpdate& a, int pair, int first) {
   if (hasFailed(a.failure)) return;
   float scale = *a.scale;
-  if (a.found[0] >= 0) {
+  if (pair >= 0) {
     scale = static_cast<float>(scale * a.backoffFactor);
     *a.tracker = 0;
   } else {
@@ -253,8 +242,26 @@ __device__ void scalerUpdate(const ScalerUpdate& a) {
   }
   *a.scale = scale;
   a.status[0] = scale;
-  a.status[1] = static_cast<float>(a.found[0]);
-  a.status[2] = static_cast<float>(a.found[1]);
+  a.status[1] = static_cast<float>(pair);
+  a.status[2] = static_cast<float>(first);
+}
+
+__device__ void scaler(const ScalerUpdate& a) {
+  unsigned lowest = 0xffffffff;
+  if (threadIdx.x < a.count && *a.pairs[threadIdx.x].foundInf != 0) lowest = threadIdx.x;
+  lowest = mergeBlock(lowest, smaller);
+  if (threadIdx.x != 0) return;
+  int pair = lowest == 0xffffffff ? -1 : a.firstPair + static_cast<int>(lowest);
+  int first = lowest == 0xffffffff ? -1 : *a.pairs[lowest].first;
+  if (a.found != nullptr) {
+    if (a.firstPair > 0 && a.found[0] >= 0) {
+      pair = a.found[0];
+      first = a.found[1];
+    }
+    a.found[0] = pair;
+    a.found[1] = first;
+  }
+  if (a.isLast) updateScale(a, pair, first);
 }
 
 }  // namespace
@@ -274,7 +281,6 @@ GRADUS_LIST_KERNEL(norm_power, ListNorm, norm<PowerNorm>)
 GRADUS_LIST_KERNEL(norm_total, ListNormTotal, normTotal)
 GRADUS_LIST_KERNEL(unscale, ListUnscale, unscale)
 GRADUS_LIST_KERNEL(unscale_total, ListUnscaleTotal, unscaleTotal)
-GRADUS_LIST_KERNEL(scaler_find, ScalerFind, scalerFind)
-GRADUS_LIST_KERNEL(scaler_update, ScalerUpdate, scalerUpdate)
+GRADUS_LIST_KERNEL(scaler, ScalerUpdate, scaler)
 
 }  // namespace gradus::cuda

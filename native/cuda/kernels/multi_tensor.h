@@ -74,15 +74,12 @@ struct ScalerPair {
   const int* first;
 };
 
-struct ScalerFind {
-  int count, firstPair;
-  ScalerPair pairs[kListPairs];
-  int* found;  // the pair, or -1, and its tensor
-};
-
+// Of several launches the last one updates.
 struct ScalerUpdate {
+  int count, firstPair, isLast;
+  ScalerPair pairs[kListPairs];
+  int* found;  // of earlier launches: the pair, or -1, and its tensor; null: there is one launch
   double growthFactor, backoffFactor, growthInterval;
-  const int* found;
   float* scale;
   int* tracker;
   float* status;

@@ -71,9 +71,9 @@ __device__ void step(const OptimStep& a) {
     if (threadIdx.x == 0) {
       const double number = numberOf(a, i, counted);
       if (isWideType)
-        shared.wide = Rule<double>(a.settings, number);
+        shared.wide = Rule<double>(Settings{a}, number);
       else
-        shared.narrow = Rule<float>(a.settings, number);
+        shared.narrow = Rule<float>(Settings{a}, number);
     }
     __syncthreads();
     if (isWideType)

@@ -26,6 +26,7 @@ struct OptimStep {
   const FailureWord* failure;
   double maxNorm;
   double settings[kOptimSettings];  // the algorithm's attributes, as in ops.def
+  const double* rate;               // in place of the first, the learning rate; null: none
   OptimTensor tensors[kOptimTensors];
 };
 

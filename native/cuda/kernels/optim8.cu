@@ -121,7 +121,7 @@ __device__ void adamw(const OptimStep& a) {
   forChunks(a, [&](int, int i, unsigned long long from, int n) {
     const OptimTensor& tensor = a.tensors[i];
     __syncthreads();  // the last chunk's rule has been read
-    if (threadIdx.x == 0) rule = AdamRule<float, false>(a.settings, numberOf(a, i, a.settings[kAdamStep]));
+    if (threadIdx.x == 0) rule = AdamRule<float, false>(Settings{a}, numberOf(a, i, a.settings[kAdamStep]));
     __syncthreads();
     const bool wide = areWide(tensor.param, tensor.grad) && areWide(tensor.states[0], tensor.states[1]);
     const AdamRule<float, false> own = rule;

@@ -2,9 +2,16 @@
 // is made from the attributes and the number of the update, in float64, and has update(p, g, states).
 #pragma once
 
+#include "optim.h"
 #include "packs.cuh"
 
 namespace gradus::cuda {
+
+// The attributes of the step that is under way.
+struct Settings {
+  const OptimStep& step;
+  __device__ double operator[](int i) const { return i == 0 && step.rate != nullptr ? *step.rate : step.settings[i]; }
+};
 
 // Loshchilov & Hutter 2019, arXiv:1711.05101; amsgrad: Reddi et al. 2018. PyTorch's order of operations: eps is added
 // after the root and the bias correction.
@@ -14,7 +21,7 @@ struct AdamRule {
   C sign, decay, l2, take1, beta2, take2, step, rootCorrection, eps;
 
   __device__ AdamRule() {}
-  __device__ AdamRule(const double* s, double number)
+  __device__ AdamRule(const Settings& s, double number)
       : sign(s[7] != 0 ? -1 : 1),
         decay(static_cast<C>(s[5] != 0 ? 1 - s[0] * s[4] : 1)),
         l2(static_cast<C>(s[5] != 0 ? 0 : s[4])),
@@ -46,7 +53,7 @@ struct SgdRule {
 
   __device__ SgdRule() {}
   // `first` is the host's word for the first update; the first buffer is the raw gradient.
-  __device__ SgdRule(const double* s, double number)
+  __device__ SgdRule(const Settings& s, double number)
       : sign(s[5] != 0 ? -1 : 1),
         l2(static_cast<C>(s[3])),
         lr(static_cast<C>(-s[0])),
@@ -72,7 +79,7 @@ struct RmspropRule {
   C sign, l2, lr, keep, take, eps, carry;
 
   __device__ RmspropRule() {}
-  __device__ RmspropRule(const double* s, double)
+  __device__ RmspropRule(const Settings& s, double)
       : sign(s[6] != 0 ? -1 : 1),
         l2(static_cast<C>(s[3])),
         lr(static_cast<C>(-s[0])),
@@ -104,7 +111,7 @@ struct AdagradRule {
   C sign, l2, lr, eps;
 
   __device__ AdagradRule() {}
-  __device__ AdagradRule(const double* s, double number)
+  __device__ AdagradRule(const Settings& s, double number)
       : sign(s[4] != 0 ? -1 : 1),
         l2(static_cast<C>(s[3])),
         lr(static_cast<C>(-(s[0] / (1 + (number - 1) * s[1])))),

@@ -10,6 +10,12 @@ struct PhiloxBlock {
   unsigned lane[4];
 };
 
+// The stream of the step that is under way.
+__device__ inline PhiloxStream present(const PhiloxStream& stream) {
+  if (stream.cell == nullptr) return stream;
+  return {stream.cell->key, stream.offset + stream.cell->moved, nullptr};
+}
+
 __device__ inline PhiloxBlock philoxBlock(const PhiloxStream& stream, unsigned long long i, unsigned high = 0) {
   const unsigned long long low = stream.offset + i;
   unsigned c0 = static_cast<unsigned>(low), c1 = static_cast<unsigned>(low >> 32), c2 = high, c3 = 0;

@@ -52,16 +52,17 @@ constexpr int kUniformBits<__nv_bfloat16> = 8;
 template <class T>
 __device__ void uniform(const RandomFill& a) {
   using C = Compute<T>;
+  const PhiloxStream stream = present(a.stream);
   const C start = static_cast<C>(a.start), width = static_cast<C>(a.width);
   fill<T>(a, [&](Count i, C* values) {
     if constexpr (sizeof(T) == 8) {
       Count words[4];
-      philoxWide(a.stream, i, words);
+      philoxWide(stream, i, words);
 #pragma unroll
       for (int k = 0; k < 4; ++k) values[k] = fma(static_cast<double>(words[k] >> 11) * 0x1p-53, width, start);
     } else {
       constexpr int kBits = kUniformBits<T>;
-      const PhiloxBlock words = philoxBlock(a.stream, i);
+      const PhiloxBlock words = philoxBlock(stream, i);
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
         values[k] = fma(static_cast<float>(words.lane[k] >> (32 - kBits)) * (1.0f / (1 << kBits)), width, start);
@@ -86,11 +87,12 @@ __device__ void normalPair(C u, C v, C mean, C deviation, C& first, C& second) {
 template <class T>
 __device__ void normal(const RandomFill& a) {
   using C = Compute<T>;
+  const PhiloxStream stream = present(a.stream);
   const C mean = static_cast<C>(a.start), deviation = static_cast<C>(a.width);
   fill<T>(a, [&](Count i, C* values) {
     if constexpr (sizeof(T) == 8) {
       Count words[4];
-      philoxWide(a.stream, i, words);
+      philoxWide(stream, i, words);
 #pragma unroll
       for (int k = 0; k < 4; k += 2) {
         const double u = static_cast<double>((words[k] >> 11) + 1) * 0x1p-53;
@@ -98,7 +100,7 @@ __device__ void normal(const RandomFill& a) {
         normalPair(u, v, mean, deviation, values[k], values[k + 1]);
       }
     } else {
-      const PhiloxBlock words = philoxBlock(a.stream, i);
+      const PhiloxBlock words = philoxBlock(stream, i);
 #pragma unroll
       for (int k = 0; k < 4; k += 2) {
         const float u = static_cast<float>((words.lane[k] >> 8) + 1) * 0x1p-24f;
@@ -115,14 +117,15 @@ __device__ Count share(unsigned word, Count range) { return word * range >> 32; 
 
 template <bool kWide>
 __device__ void integers(const RandomIntegers& a) {
+  const PhiloxStream stream = present(a.stream);
   for (Count i = firstItem(); 4 * i < a.count; i += itemStep()) {
     Count steps[4];
     if constexpr (kWide) {
-      philoxWide(a.stream, i, steps);
+      philoxWide(stream, i, steps);
 #pragma unroll
       for (int k = 0; k < 4; ++k) steps[k] = share(steps[k], a.range);
     } else {
-      const PhiloxBlock words = philoxBlock(a.stream, i);
+      const PhiloxBlock words = philoxBlock(stream, i);
 #pragma unroll
       for (int k = 0; k < 4; ++k) steps[k] = share(words.lane[k], a.range);
     }
@@ -144,6 +147,7 @@ __device__ void integers(const RandomIntegers& a) {
 template <class T>
 __device__ void bernoulli(const RandomChoices& a) {
   using C = Compute<T>;
+  const PhiloxStream stream = present(a.stream);
   constexpr int kWidth = kRun<T>;
   for (Count at = kWidth * firstItem(); at < a.count; at += kWidth * itemStep()) {
     const int count = static_cast<int>(min(a.count - at, Count(kWidth)));
@@ -156,7 +160,7 @@ __device__ void bernoulli(const RandomChoices& a) {
       loadSome(from, count, p);
 #pragma unroll
     for (int k = 0; k < kWidth; k += 4) {
-      const PhiloxBlock words = philoxBlock(a.stream, (at + k) / 4);
+      const PhiloxBlock words = philoxBlock(stream, (at + k) / 4);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         p[k + j] = static_cast<C>(words.lane[j] >> 8) * C(0x1p-24) < p[k + j] ? C(1) : C(0);
@@ -179,6 +183,7 @@ __device__ double times(double a, double b) { return __dmul_rn(a, b); }
 template <class T, class S>
 __device__ void dropout(const Dropout& a) {
   using C = Compute<T>;
+  const PhiloxStream stream = present(a.stream);
   constexpr int kWidth = sizeof(T) == 2 || sizeof(S) == 2 ? 8 : 4;
   const C scale = static_cast<C>(a.scale);
   for (Count i = firstItem(); kWidth * i < a.count; i += itemStep()) {
@@ -196,7 +201,7 @@ __device__ void dropout(const Dropout& a) {
     if (a.threshold > 0) {
 #pragma unroll
       for (int k = 0; k < kWidth; k += 4) {
-        const PhiloxBlock words = philoxBlock(a.stream, (at + k) / 4);
+        const PhiloxBlock words = philoxBlock(stream, (at + k) / 4);
 #pragma unroll
         for (int j = 0; j < 4; ++j) v[k + j] = words.lane[j] < a.threshold ? C(0) : times(v[k + j], scale);
       }

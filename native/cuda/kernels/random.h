@@ -1,10 +1,13 @@
 // Arguments of the random kernels, shared by host and device.
 #pragma once
 
+#include "cells.h"
+
 namespace gradus::cuda {
 
 struct PhiloxStream {
   unsigned long long key, offset;
+  const PhiloxCell* cell;  // of the graph that is captured; null: none is
 };
 
 // out[i] from word i of the stream; `out` is contiguous.

@@ -24,11 +24,12 @@ __device__ void positions(const SampleShuffle& a) {
 }
 
 __device__ void shuffle(const SampleShuffle& a) {
+  const PhiloxStream stream = present(a.stream);
   for (Int64 top = Int64(a.count) - 1; top > 0; top -= kShuffleThreads) {
     const Int64 own = top - threadIdx.x;
     bool waits = own > 0;
     const unsigned i = waits ? static_cast<unsigned>(own) : 0;
-    const unsigned other = waits ? static_cast<unsigned>(__umul64hi(philoxWideWord(a.stream, i), own + 1)) : 0;
+    const unsigned other = waits ? static_cast<unsigned>(__umul64hi(philoxWideWord(stream, i), own + 1)) : 0;
     do {
       if (waits) {  // later positions swap first
         atomicMax(&a.reserved[i], i);
@@ -64,6 +65,7 @@ __device__ void refuseSum(const SampleRows& a, Int64 row, double sum) {
 // Each thread sums neighbouring weights one by one, and their sums are added up in order: cumulative weights never
 // fall, and stay the same over a weight of 0, which is therefore not drawn.
 __device__ void draw(const SampleRows& a) {
+  const PhiloxStream stream = present(a.stream);
   __shared__ double starts[257];
   const Int64 each = (a.choices + 255) / 256;
   for (Int64 r = blockIdx.x; r < a.rows; r += gridDim.x) {
@@ -80,7 +82,7 @@ __device__ void draw(const SampleRows& a) {
     __syncthreads();
     const double total = starts[256];
     for (Int64 s = threadIdx.x; s < a.samples; s += 256) {
-      const double target = philoxUnit(a.stream, r * a.samples + s) * total;
+      const double target = philoxUnit(stream, r * a.samples + s) * total;
       int low = 0, high = 255;  // the first part whose end exceeds the target, or the last one
       while (low < high) {
         const int middle = (low + high) / 2;
@@ -105,6 +107,7 @@ __device__ void draw(const SampleRows& a) {
 // -log(u) / weight: the smallest is drawn first, each with its share of the weight that is left (Efraimidis & Spirakis
 // 2006, algorithm A).
 __device__ void keys(const SampleRows& a) {
+  const PhiloxStream stream = present(a.stream);
   const Group block(256);
   for (Int64 r = blockIdx.x; r < a.rows; r += gridDim.x) {
     double sum = 0;
@@ -114,7 +117,7 @@ __device__ void keys(const SampleRows& a) {
       const double w = weightAt(a, r, j);
       sum += w;
       usable += w > 0;
-      a.keys[place] = w > 0 ? -log(1 - philoxUnit(a.stream, place)) / w : static_cast<double>(INFINITY);
+      a.keys[place] = w > 0 ? -log(1 - philoxUnit(stream, place)) / w : static_cast<double>(INFINITY);
     }
     sum = block.sum(sum);
     usable = block.sum(usable);

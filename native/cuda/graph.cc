@@ -1,0 +1,107 @@
+#include "graph.h"
+
+#include "../core/parcel.h"
+
+namespace gradus::cuda {
+
+GraphPool::GraphPool(const Sources& sources)
+    : source(sources.opened.context, sources.opened.queue, sources.opened.bytes), allocator(source) {
+  source.hold();
+}
+
+void Graph::begin() {
+  pool_ = device_.openPool();
+  void* cells = pool_->source.take(sizeof(GraphCells));
+  if (cells == nullptr) {
+    device_.closePool(std::exchange(pool_, nullptr));
+    fail(ErrorCode::kNative, "CUDAGraph.capture: the device has no memory left: got none for %zu bytes",
+         sizeof(GraphCells));
+  }
+  cells_ = static_cast<GraphCells*>(cells);
+  try {
+    device_.beginCapture(*this, pool_->allocator);
+  } catch (...) {
+    reset();
+    throw;
+  }
+}
+
+DriverGraph Graph::finish() noexcept {
+  DriverGraph graph = nullptr;
+  const Result result = device_.endCapture(&graph, &numbers_);
+  if (result == kSuccess || failure_) return graph;
+  failure_ = std::make_shared<Failure>(Failure{ErrorCode::kNative, describeResult(result, "cuStreamEndCapture"), 0});
+  return graph;
+}
+
+void Graph::end() {
+  DriverGraph graph = finish();
+  account_->take(device_);  // failed() has heard of it, too
+  if (!failure_) {
+    const Result result = driver().graphInstantiate(&executable_, graph, 0);
+    if (result != kSuccess) {
+      failure_ = std::make_shared<Failure>(
+          Failure{ErrorCode::kNative, describeResult(result, "cuGraphInstantiateWithFlags"), 0});
+    }
+  }
+  if (graph != nullptr) driver().graphDestroy(graph);
+  if (!failure_) return;
+  const std::shared_ptr<const Failure> failure = failure_;
+  reset();
+  throw Error(failure->code, failure->message);
+}
+
+void Graph::abandon() noexcept {
+  if (DriverGraph graph = finish()) driver().graphDestroy(graph);
+  account_->take(device_);
+  reset();
+}
+
+void Graph::replay(const SharedParcel& cells) noexcept {
+  if (executable_ == nullptr) return;
+  for (const Storage* storage : kept_) {
+    std::shared_ptr<const Failure> failure = storage->failure;
+    if (!failure && storage->lateFailure != 0) failure = device_.lateFailure(storage->lateFailure);
+    if (failure && !failure->passes) return account_->note(device_, failure);
+  }
+  try {
+    device_.launchGraph(executable_, cells_, cells, numbers_);
+  } catch (const Error& error) {
+    account_->note(device_, std::make_shared<Failure>(Failure{error.code(), error.what(), 0}));
+  }
+}
+
+void Graph::reset() noexcept {
+  if (pool_ == nullptr) return;
+  device_.closeGraph(std::exchange(executable_, nullptr));
+  pool_->source.give(cells_, sizeof(GraphCells));
+  device_.closePool(std::exchange(pool_, nullptr));
+  for (Storage* storage : kept_) dropReference(storage);
+  kept_.clear();
+}
+
+void Graph::check(const Account* account) {
+  GRADUS_CHECK(
+      account == account_, ErrorCode::kState,
+      "CUDAGraph.capture: another thread uses %s: got its operation between those of the graph, expected none; "
+      "wait for it",
+      device_.name.c_str());
+}
+
+void Graph::uses(Storage& storage) {
+  if (storage.memory.owner == &pool_->allocator || !kept_.insert(&storage).second) return;
+  storage.references.fetch_add(1, std::memory_order_relaxed);
+}
+
+void Graph::failed(const std::shared_ptr<const Failure>& failure) {
+  if (!failure_) failure_ = failure;
+}
+
+const double* Graph::nextRate() {
+  GRADUS_CHECK(rates_ < kMostRates, ErrorCode::kState,
+               "CUDAGraph.capture: too many steps of optimizers: got more than %d, expected fewer groups and devices",
+               kMostRates);
+  return &cells_->rates[rates_++];
+}
+
+}  // namespace gradus::cuda
