@@ -1,5 +1,6 @@
 // Between tensors and host arrays, in the main thread.
 
+import { Device } from '../device'
 import { ArgumentError, describeValue, ShapeError } from '../errors'
 import { fromTypedArray } from '../tensor/create'
 import { Tensor } from '../tensor/tensor'
@@ -27,11 +28,17 @@ export type Tensors<B> = B extends HostArray
       ? { [K in keyof B]: Tensors<B[K]> }
       : B
 
-/** @internal Tensors for the host arrays of a batch. */
-export function toTensors(batch: unknown): unknown {
-  return mapHostArrays(batch, ({ data, shape, dtype }) =>
-    fromTypedArray(data, shape, dtype === undefined ? {} : { dtype }),
-  )
+/** @internal Tensors for the host arrays of a batch, on a device if one is named: then the copy runs beside what the device
+ *  has to do, and only what uses the batch waits for it. */
+export function toTensors(batch: unknown, device: Device | null = null): unknown {
+  return mapHostArrays(batch, ({ data, shape, dtype }) => {
+    const options = dtype === undefined ? {} : { dtype }
+    if (device === null) return fromTypedArray(data, shape, options)
+    const host = fromTypedArray(data, shape, { ...options, device: Device.cpu })
+    const there = host.to(device, { nonBlocking: true })
+    if (there !== host) host.dispose()
+    return there
+  })
 }
 
 async function toHost(tensor: Tensor): Promise<HostArray> {

@@ -1,7 +1,9 @@
 // The DataLoader: from a dataset to batches of tensors, in this thread or with worker threads that read ahead.
 
+import { type Device, type DeviceName, device as deviceOf } from '../device'
 import { ArgumentError, describeValue, StateError } from '../errors'
 import { readOptions } from '../options'
+import { forEachTensor } from '../tensor/scope'
 import { type Batched, mainCollate, type Tensors, toTensors } from './batch'
 import { type Collate, hostCollate } from './collate'
 import { ArrayDataset, type DatasetLike, type IterableDataset, isDataset, isIterableDataset, specOf } from './dataset'
@@ -34,6 +36,9 @@ export interface DataLoaderOptions<T, B> {
   persistentWorkers?: boolean
   /** Seconds that a batch from a worker may take; 0: as long as it takes. Default 0. */
   timeout?: number
+  /** Where batches are made of what was read; default: `getDefaultDevice()`. A CUDA device that is named copies each batch
+   *  from pinned memory while it computes with the one before, so it holds one batch more (not of an iterable dataset). */
+  device?: DeviceName | Device
   /** Seed of the order and of `context.random` in datasets. Default: from the default generator, which `random.seed`
    *  seeds. */
   seed?: number
@@ -63,6 +68,7 @@ const optionNames = [
   'prefetchFactor',
   'persistentWorkers',
   'timeout',
+  'device',
   'seed',
 ] as const satisfies readonly (keyof DataLoaderOptions<unknown, unknown>)[]
 
@@ -140,6 +146,7 @@ export class DataLoader<T, B = Batched<T>> implements AsyncIterable<Tensors<B>> 
   private readonly dropLast: boolean
   private readonly persistent: boolean
   private readonly timeout: number
+  private readonly device: Device | null
   private pool: WorkerPool | undefined
   private seed: number
   private epoch = 0
@@ -169,6 +176,7 @@ export class DataLoader<T, B = Batched<T>> implements AsyncIterable<Tensors<B>> 
     this.depth = options.prefetchFactor ?? 2
     this.persistent = options.persistentWorkers ?? false
     this.timeout = options.timeout ?? 0
+    this.device = options.device === undefined ? null : deviceOf(options.device)
     this.seed = options.seed ?? drawSeed()
     this.given = sampler ?? batchSampler
     if (!iterable) {
@@ -236,15 +244,28 @@ export class DataLoader<T, B = Batched<T>> implements AsyncIterable<Tensors<B>> 
     const pass = { seed: this.seed, epoch: this.epoch }
     const pool = this.numWorkers > 0 ? (this.takePool() ?? (await this.makePool())) : undefined
     let finished = false
+    const isAhead = this.device?.type === 'cuda' && !isIterableDataset(this.dataset)
+    let onItsWay: { tensors: Tensors<B> } | null = null
     try {
       for await (const batch of isIterableDataset(this.dataset)
         ? this.streamed(pass, pool)
         : this.indexed(pass, pool)) {
+        const tensors = toTensors(batch, this.device) as Tensors<B>
+        const next = isAhead ? onItsWay : { tensors }
+        if (isAhead) onItsWay = { tensors }
+        if (next === null) continue
         this.position++
-        yield toTensors(batch) as Tensors<B>
+        yield next.tensors
+      }
+      if (onItsWay !== null) {
+        const { tensors } = onItsWay
+        onItsWay = null
+        this.position++
+        yield tensors
       }
       finished = true
     } finally {
+      forEachTensor(onItsWay, (tensor) => tensor.dispose())
       if (this.persistent && pool !== undefined && !pool.broken && this.pool === undefined) this.pool = pool
       else await pool?.close()
       if (finished) {

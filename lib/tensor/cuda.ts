@@ -60,6 +60,10 @@ export function getDeviceCapability(device: Where = 'cuda'): [major: number, min
   return capability.split('.').map(Number) as [number, number]
 }
 
+export { Event, type EventOptions } from './event'
+export { CUDAGraph } from './graph'
+export * as nvtx from './nvtx'
+
 /** Waits, without blocking the event loop, until everything queued on the device has run.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.synchronize.html */
 export function synchronize(device: Where = 'cuda'): Promise<void> {

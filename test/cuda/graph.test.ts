@@ -1,0 +1,185 @@
+import { afterEach, describe, expect, it } from 'vitest'
+import {
+  amp,
+  cuda,
+  fromTypedArray,
+  OutOfMemoryError,
+  ones,
+  optim,
+  random,
+  StateError,
+  type Tensor,
+  tensor,
+  zeros,
+} from '../../lib/index'
+import { simulator } from './simulator'
+import { inUse, makeTraining, type StepOptions, type Training } from './trainingStep'
+
+const submitted = (): Record<'kernels' | 'graphs' | 'copies' | 'sets', number> =>
+  JSON.parse(simulator.counters()).submitted
+
+afterEach(() => simulator.control('reset'))
+
+/** Everything that a step changes, as bytes would show it. */
+async function stateOf({ model, optimizer, scaler }: Training): Promise<unknown[]> {
+  const { state } = optimizer.stateDict()
+  const tensors = [
+    ...model.parameters(),
+    ...Object.values(state).flatMap((each) => Object.values(each)),
+    ...Object.values(scaler.stateDict()),
+  ].filter((each): each is Tensor => typeof each === 'object')
+  return Promise.all(tensors.map(async (each) => Array.from((await each.data()) as Float32Array)))
+}
+
+const batches = (training: Training, n: number): Tensor[] =>
+  Array.from({ length: n }, (_, i) => training.inputIds.add(i + 1).remainder(11))
+
+/** Losses of steps with new inputs and rates, and the state after the last; with a graph each is one launch. */
+async function train(options: StepOptions, withGraph: boolean, steps = 20): Promise<unknown> {
+  const training = makeTraining(options)
+  const { inputIds, optimizer } = training
+  const schedule = new optim.LambdaLR(optimizer, (step) => 1 / (1 + step))
+  for (let i = 0; i < 2; i++) await training.step()
+  const graph = new cuda.CUDAGraph()
+  const captured = withGraph ? graph.capture(training.queue) : null
+  const losses: number[] = []
+  for (const batch of batches(training, steps)) {
+    inputIds.copy_(batch)
+    if (captured !== null) graph.replay()
+    const loss = captured ?? training.queue()
+    losses.push(await loss.item())
+    schedule.step()
+  }
+  return { losses, state: await stateOf(training), random: random.getState() }
+}
+
+describe('cuda.CUDAGraph', () => {
+  it.each([
+    ['float32', { dtype: 'float32', dropout: 0.2 }],
+    ['float16 with a GradScaler that grows', { dtype: 'float16', dropout: 0.2 }],
+  ] as const)(
+    'replays training steps in %s to the bit of eager ones, with dropout and a schedule',
+    async (_, options) => {
+      expect(await train(options, true)).toEqual(await train(options, false))
+    },
+  )
+
+  it('is one launch a step', async () => {
+    const training = makeTraining({ dropout: 0.1 })
+    await training.step()
+    await cuda.synchronize()
+    simulator.control('reset')
+    await training.step()
+    const eager = submitted()
+    expect(eager.kernels).toBeGreaterThan(50)
+    const graph = new cuda.CUDAGraph()
+    graph.capture(training.queue)
+    await cuda.synchronize()
+    simulator.control('reset')
+    graph.replay()
+    await cuda.synchronize()
+    expect(submitted()).toMatchObject({ kernels: 0, graphs: 1, sets: 0 })
+  })
+
+  it('skips a step that overflows, and backs off', async () => {
+    const x = ones([4], { device: 'cuda', requiresGrad: true })
+    const factor = ones([], { device: 'cuda' })
+    const optimizer = new optim.SGD([x], { lr: 1, momentum: 0.9 })
+    const scaler = new amp.GradScaler({ initScale: 4 })
+    const step = (): void => {
+      optimizer.zeroGrad()
+      scaler.scale(x.mul(factor).sum()).backward()
+      scaler.step(optimizer)
+      scaler.update()
+    }
+    step()
+    const graph = new cuda.CUDAGraph()
+    graph.capture(step)
+    graph.replay()
+    factor.fill_(Number.POSITIVE_INFINITY)
+    graph.replay()
+    expect([await x.array(), await scaler.getScale()]).toEqual([[-1.9, -1.9, -1.9, -1.9].map(Math.fround), 2])
+  })
+
+  it('keeps what it reads, whoever lets go of it, and gives it back', async () => {
+    const before = await inUse()
+    const graph = new cuda.CUDAGraph()
+    const input = tensor([1, 2, 3], { device: 'cuda' })
+    const weight = tensor([10, 20, 30], { device: 'cuda' })
+    const output = graph.capture(() => input.mul(weight).add(1))
+    weight.dispose()
+    for (let i = 0; i < 8; i++) zeros([3], { device: 'cuda' }) // takes memory that is free
+    graph.replay()
+    expect(await output.array()).toEqual([11, 41, 91])
+    input.copy_(tensor([0, 1, 0]))
+    graph.replay()
+    expect(await output.array()).toEqual([1, 21, 1])
+    graph.reset()
+    expect(await output.array()).toEqual([1, 21, 1])
+    expect(() => graph.replay()).toThrow(/^CUDAGraph\.replay: nothing was captured; call capture\(fn\) first\.$/)
+    for (const each of [input, output]) each.dispose()
+    expect(await inUse()).toBe(before)
+  })
+
+  it('says what cannot be captured, and captures afterwards', async () => {
+    const x = ones([2], { device: 'cuda' })
+    const cases: [string, () => unknown][] = [
+      ['read', () => x.sum().itemSync()],
+      ['read', () => x.add(1).dataSync()],
+      ['synchronize', () => x.device.synchronizeSync()],
+      ['upload', () => x.add(fromTypedArray(Float32Array.of(1, 2), [2], { device: 'cuda' }))],
+      ['to', () => x.to('cpu')],
+      ['Event.record', () => new cuda.Event().record()],
+    ]
+    for (const [op, fn] of cases) {
+      expect(() => new cuda.CUDAGraph().capture(fn), op).toThrow(StateError)
+      expect(() => new cuda.CUDAGraph().capture(fn), op).toThrow(`${op}: a graph is being captured on cuda:0`)
+    }
+    const refused: [RegExp, () => unknown][] = [
+      [/^CUDAGraph\.capture: an asynchronous function cannot be captured/, async () => x.add(1)],
+      [/^CUDAGraph\.capture: a generator of its own/, () => x.bernoulli({ generator: new random.Generator(1) })],
+      [/^CUDAGraph\.capture: a graph is being captured/, () => new cuda.CUDAGraph().capture(() => x.add(1))],
+      [/^mine$/, () => raise(new Error('mine'))],
+    ]
+    for (const [message, fn] of refused) expect(() => new cuda.CUDAGraph().capture(fn)).toThrow(message)
+    const graph = new cuda.CUDAGraph()
+    const y = graph.capture(() => x.add(1))
+    expect(() => graph.capture(() => x)).toThrow(/the graph was captured before; reset\(\) it/)
+    graph.replay()
+    expect(await y.array()).toEqual([2, 2])
+  })
+
+  it('tells of memory that it cannot have, and leaves nothing', async () => {
+    const x = ones([8], { device: 'cuda' })
+    const before = await inUse()
+    for (const n of [2, 3]) {
+      await cuda.synchronize()
+      simulator.control(`failAllocation=${n} failAllocations=2`)
+      expect(() => new cuda.CUDAGraph().capture(() => x.add(1).mul(2))).toThrow(OutOfMemoryError)
+      simulator.control('reset')
+    }
+    expect(await inUse()).toBe(before)
+    expect(await x.array()).toEqual(new Array(8).fill(1))
+  })
+
+  it('reports what a replay finds in its data, each time', async () => {
+    const index = tensor([0, 1], { device: 'cuda', dtype: 'int64' })
+    const rows = ones([2, 3], { device: 'cuda' })
+    const graph = new cuda.CUDAGraph()
+    const picked = graph.capture(() => rows.indexSelect(0, index))
+    graph.replay()
+    expect(await picked.sum().item()).toBe(6)
+    for (let turn = 0; turn < 2; turn++) {
+      index.fill_(7)
+      graph.replay()
+      await expect(cuda.synchronize()).rejects.toThrow(/indexSelect: an index is out of range: got 7/)
+      index.fill_(1)
+      graph.replay()
+      expect(await picked.sum().item()).toBe(6)
+    }
+  })
+})
+
+function raise(error: Error): never {
+  throw error
+}
