@@ -43,8 +43,6 @@ const records = {
   indexAdd: keep('indexAdd'),
 }
 
-/** Zeros of a shape where g is, in its dtype. */
-
 /** @internal */
 export function expectIndex(op: string, index: unknown): asserts index is Tensor {
   expectTensor(op, 'index', index)

@@ -15,11 +15,11 @@ class CpuDevice final : public Device {
  public:
   explicit CpuDevice(int index) : Device(DeviceKind::kCpu, index, hostMemory(), cpuBackend().kernels) {}
 
-  uint32_t run(int op, const OpCall& call) override {
+  Ran run(int op, const OpCall& call) override {
     std::lock_guard lock(pool);
     cpuBackend().begin();
     kernels[op](call);
-    return 0;
+    return {};
   }
 
   void read(const void* from, void* to, size_t bytes, uint32_t, Then then) override {

@@ -26,6 +26,12 @@ using Then = std::function<void(std::shared_ptr<const Failure>)>;
 
 class Parcel;
 
+// What is known of a kernel when it was launched.
+struct Ran {
+  uint32_t number = 0;        // where it may turn out later that it failed; numbers grow
+  bool leavesTargets = true;  // existing ones, if it or anything before it did fail
+};
+
 class Device {
  public:
   Device(DeviceKind kind, int index, MemorySource& source, const OpFunction* kernels);
@@ -42,10 +48,14 @@ class Device {
   MemoryStats stats();
   void trim();
 
-  // Runs a kernel. Where it may turn out later that it failed, returns a number for it, else 0: numbers grow.
-  virtual uint32_t run(int op, const OpCall& call) = 0;
+  // Runs a kernel.
+  virtual Ran run(int op, const OpCall& call) = 0;
   // What is known to have failed late on the way to a tensor with this number, before the next kernel runs.
   virtual std::shared_ptr<const Failure> lateFailure(uint32_t number) { return nullptr; }
+  // Whether a replay of a graph makes what has this number anew: then its failure is not for good.
+  virtual bool isMadeAnew(uint32_t number) { return false; }
+  // The number of what is computed now from a tensor with this one.
+  virtual uint32_t carried(uint32_t number) { return number; }
   // Called before operands are looked at: what has failed late by now is settled.
   virtual void settle() {}
   // Copies `bytes` from this device's memory to the host's, of a tensor with this number.

@@ -3,7 +3,6 @@
 
 #include <atomic>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "allocator.h"
@@ -19,19 +18,15 @@ struct Failure {
   ErrorCode code;
   std::string message;
   uint32_t context;  // module path of the operation, known to JavaScript
+};
 
-  // Of a new constant that found no memory. Optimizers and scalers keep theirs for as long as they live, so it is made
-  // again by the next operation that wants it once the user has heard of a failure: until then everything that was
-  // queued along with it fails, too.
-  struct Constant {
-    double value;
-    DType dtype;
-    uint64_t reports;  // of its account by then
-  };
-  std::optional<Constant> constant = {};
-
-  // Of what a replay of a graph makes: the next one makes it anew.
-  bool passes = false;
+// A new constant that found no memory. Optimizers and scalers keep theirs for as long as they live, so it is made again
+// by the next operation that wants it once the user has heard of a failure: until then everything that was queued along
+// with it fails, too.
+struct MissingConstant {
+  double value;
+  DType dtype;
+  uint64_t reports;  // of its account by then
 };
 
 struct Storage : Recycled<Storage> {
@@ -43,6 +38,7 @@ struct Storage : Recycled<Storage> {
   uint32_t context = 0;
   // touched by the executor only
   std::shared_ptr<const Failure> failure;
+  std::unique_ptr<MissingConstant> missing;  // what the failure is about; null: it is that of an operation
   uint32_t lateFailure = 0;  // number of the last operation on the way to it that may fail late; 0: none
   void* arrival = nullptr;   // of contents that a copy beside the stream brings; see Device::await
 };

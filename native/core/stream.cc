@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 #include <new>
+#include <optional>
 #include <thread>
 
 #include "parcel.h"
@@ -350,9 +351,16 @@ void Stream::executeRun(const Header& header, const char* body) {
           views_, true);
 }
 
-bool Stream::isConstant(const Call& call) {
-  return call.op == static_cast<int>(OpId::fill) && call.nIn == 0 &&
-         (call.kinds[0] == Output::kNew || isRefilled(call, 0));
+bool Stream::isFill(const Call& call) { return call.op == static_cast<int>(OpId::fill) && isOverwritten(call, 0); }
+
+// Nothing is left of what was there, nor of its failure. Zeros of a gradient that could not be had are a part of it
+// that failed, whatever comes over them.
+bool Stream::isOverwritten(const Call& call, int i) {
+  const bool isCopy = call.op == static_cast<int>(OpId::copy) && call.kinds[i] == Output::kExisting &&
+                      call.in[0]->storage != call.out[i]->storage;
+  if (!isCopy && call.op != static_cast<int>(OpId::fill)) return false;
+  const TensorView& view = call.out[i]->view;
+  return view.contiguous && view.bytes() == call.out[i]->storage->bytes;
 }
 
 // Before an operation gets at the contents of a storage.
@@ -361,46 +369,38 @@ void Stream::prepare(Storage& storage) {
   if (device_.recorder) device_.recorder->uses(storage);
 }
 
-// Nothing is left of what was there, nor of its failure.
-bool Stream::isRefilled(const Call& call, int i) {
-  const TensorView& view = call.out[i]->view;
-  return call.op == static_cast<int>(OpId::fill) && view.contiguous && view.bytes() == call.out[i]->storage->bytes;
-}
-
-uint32_t Stream::invoke(int op, const OpCall& call, bool onExecutor) {
+Ran Stream::invoke(int op, const OpCall& call, bool onExecutor) {
   if (onExecutor) return device_.run(op, call);
   device_.kernels[op](call);
-  return 0;
+  return {};
 }
 
 // Why a storage has no contents, also where that came out after the operation had run.
 std::shared_ptr<const Failure> Stream::failureOf(Storage& storage, const Account& account, bool onExecutor) {
   if (storage.lateFailure != 0 && !storage.failure) {
     std::shared_ptr<const Failure> late = device_.lateFailure(storage.lateFailure);
-    if (late && late->passes) return late;
+    if (!late || device_.isMadeAnew(storage.lateFailure)) return late;
     storage.failure = std::move(late);
   }
-  const std::shared_ptr<const Failure> failure = storage.failure;
-  if (!failure || !failure->constant || failure->constant->reports == account.reports()) return failure;
-  if (device_.recorder) return failure;  // a graph would make it again at every replay
-  Failure::Constant constant = *failure->constant;
+  if (!storage.missing || storage.missing->reports == account.reports()) return storage.failure;
+  if (device_.recorder) return storage.failure;  // a graph would make it again at every replay
+  const uint64_t reports = account.reports();
   try {
     materialize(storage);
     TensorView out;
     out.data = storage.memory.data;
-    out.dtype = constant.dtype;
-    out.numel = out.sizes[0] = static_cast<int64_t>(storage.bytes / itemSize(constant.dtype));
+    out.dtype = storage.missing->dtype;
+    out.numel = out.sizes[0] = static_cast<int64_t>(storage.bytes / itemSize(out.dtype));
     out.strides[0] = out.rank = 1;
     out.contiguous = true;
     CallWorkspace workspace(device_.arena(), storage.context);
     const int fill = static_cast<int>(OpId::fill);
-    invoke(fill, {opInfo(fill).name, nullptr, &out, &constant.value, 0, 1, 1, &workspace}, onExecutor);
+    invoke(fill, {opInfo(fill).name, nullptr, &out, &storage.missing->value, 0, 1, 1, &workspace}, onExecutor);
     storage.failure = nullptr;
+    storage.missing = nullptr;
   } catch (...) {
-    Failure again = *describeCurrentException(storage.context);
-    constant.reports = account.reports();
-    again.constant = constant;
-    storage.failure = std::make_shared<Failure>(std::move(again));
+    storage.failure = describeCurrentException(storage.context);
+    storage.missing->reports = reports;
   }
   return storage.failure;
 }
@@ -408,23 +408,20 @@ std::shared_ptr<const Failure> Stream::failureOf(Storage& storage, const Account
 void Stream::perform(const Call& call, Views& views, bool onExecutor) {
   if (onExecutor) device_.settle();
   uint32_t late = 0;
+  std::optional<MissingConstant> missing;
   std::shared_ptr<const Failure> failure;
   if (call.account->cancelled.load(std::memory_order_relaxed)) {
     failure = std::make_shared<Failure>(Failure{ErrorCode::kState, "the environment is shutting down", 0});
   }
   for (int i = 0; i < call.nIn && !failure; ++i) {
     if (call.in[i] == nullptr) continue;
-    failure = failureOf(*call.in[i]->storage, *call.account, onExecutor);
-    late = std::max(late, call.in[i]->storage->lateFailure);
+    Storage& storage = *call.in[i]->storage;
+    failure = failureOf(storage, *call.account, onExecutor);
+    if (storage.lateFailure != 0) late = std::max(late, device_.carried(storage.lateFailure));
   }
   for (int i = 0; i < call.nOut && !failure; ++i) {
-    if (call.kinds[i] == Output::kNew) continue;
-    Storage& storage = *call.out[i]->storage;
-    if (isRefilled(call, i)) {
-      storage.failure = nullptr;
-      storage.lateFailure = 0;
-    }
-    failure = failureOf(storage, *call.account, onExecutor);
+    if (call.kinds[i] == Output::kNew || isOverwritten(call, i)) continue;
+    failure = failureOf(*call.out[i]->storage, *call.account, onExecutor);
   }
   if (!failure) {
     try {
@@ -448,27 +445,33 @@ void Stream::perform(const Call& call, Views& views, bool onExecutor) {
       CallWorkspace workspace(device_.arena(), call.context);
       const OpCall seen{opInfo(call.op).name, views.in.data(), views.out.data(), call.attr, call.nIn, call.nOut,
                         call.nAttr,           &workspace};
-      late = std::max(late, invoke(call.op, seen, onExecutor));
-      if (late == 0) return;
+      const Ran ran = invoke(call.op, seen, onExecutor);
+      late = std::max(late, ran.number);
       for (int i = 0; i < call.nOut; ++i) {
-        uint32_t& known = call.out[i]->storage->lateFailure;
-        if (call.kinds[i] != Output::kExisting) known = std::max(known, late);
+        Storage& storage = *call.out[i]->storage;
+        if (isOverwritten(call, i)) {
+          storage.failure = nullptr;
+          storage.missing = nullptr;
+          storage.lateFailure = late;
+        } else if (late != 0 && (call.kinds[i] != Output::kExisting || !ran.leavesTargets)) {
+          storage.lateFailure = std::max(storage.lateFailure, late);
+        }
       }
       return;
     } catch (...) {
       failure = describeCurrentException(call.context);
       call.account->note(device_, failure);
-      if (isConstant(call) && failure->code == ErrorCode::kOutOfMemory) {
-        Failure own = *failure;
-        own.constant = {call.attr[0], call.out[0]->view.dtype, call.account->reports()};
-        failure = std::make_shared<Failure>(std::move(own));
+      if (isFill(call) && call.nIn == 0 && failure->code == ErrorCode::kOutOfMemory) {
+        missing = {call.attr[0], call.out[0]->view.dtype, call.account->reports()};
       }
     }
   }
   if (device_.recorder) device_.recorder->failed(failure);
   for (int i = 0; i < call.nOut; ++i) {
-    // nothing is left of what was there before a constant
-    if (call.kinds[i] != Output::kExisting || isRefilled(call, i)) call.out[i]->storage->failure = failure;
+    if (call.kinds[i] == Output::kExisting && !isFill(call)) continue;  // as it was
+    Storage& storage = *call.out[i]->storage;
+    storage.failure = failure;
+    storage.missing = missing ? std::make_unique<MissingConstant>(*missing) : nullptr;
   }
 }
 

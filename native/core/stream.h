@@ -23,6 +23,7 @@ namespace gradus {
 
 class Device;
 class Parcel;
+struct Ran;
 
 // What an environment (a JavaScript thread) and the executors share.
 class Account {
@@ -61,7 +62,8 @@ class Completion {
 // What an output of an operation is.
 enum class Output : uint8_t {
   kNew,
-  kExisting,  // overwritten in place; as it was if the operation fails: a late error changes no weight
+  kExisting,  // overwritten in place; as it was if the operation fails: a late error changes no weight (where a kernel
+              // cannot look for that error, the output fails with it)
   kGradient,  // the same, but it fails with the operation: a sum that lacks a part must not be taken for a gradient
 };
 
@@ -124,10 +126,10 @@ class Stream {
   struct Views {
     std::vector<TensorView> in, out;
   };
-  static bool isConstant(const Call& call);
-  static bool isRefilled(const Call& call, int i);
+  static bool isFill(const Call& call);
+  static bool isOverwritten(const Call& call, int i);
   void prepare(Storage& storage);
-  uint32_t invoke(int op, const OpCall& call, bool onExecutor);
+  Ran invoke(int op, const OpCall& call, bool onExecutor);
   std::shared_ptr<const Failure> failureOf(Storage& storage, const Account& account, bool onExecutor);
   void perform(const Call& call, Views& views, bool onExecutor);
   template <class... Parts>

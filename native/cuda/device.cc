@@ -88,17 +88,22 @@ void CudaDevice::bind() {
   current = this;
 }
 
-uint32_t CudaDevice::run(int op, const OpCall& call) {
+Ran CudaDevice::run(int op, const OpCall& call) {
   bind();
+  leavesTargets_ = false;
   const unsigned before = failures_.last();
   kernels[op](call);
-  return failures_.last() != before ? failures_.last() : 0;
+  return {failures_.last() != before ? failures_.last() : 0, leavesTargets_};
 }
 
 void CudaDevice::settle() {
-  if (!failures_.takeClearing()) return;
+  if (capturing_ != nullptr || !failures_.takeClearing()) return;  // a graph would do it at every replay
   bind();
-  // a lost device tells by itself
+  clearWord();
+}
+
+// A lost device tells by itself.
+void CudaDevice::clearWord() {
   driver().memsetD8Async(address(opened.word), 0, sizeof(FailureWord), opened.queue);
   driver().memsetD32Async(address(&opened.word->clears), failures_.clears(), 1, opened.queue);
 }
@@ -126,7 +131,21 @@ std::shared_ptr<void> CudaDevice::pinned(size_t bytes) {
   return {memory.data, [this, memory](void*) { unstage(memory); }};
 }
 
+// Other threads see that a graph is captured only when it has begun.
+void CudaDevice::refuseInCapture() const {
+  GRADUS_CHECK(capturing_ == nullptr, ErrorCode::kState,
+               "device: a graph is being captured on %s by another thread: got a copy or a wait, expected none; wait "
+               "for the end of the capture",
+               name.c_str());
+}
+
+void CudaDevice::passed(Then then) {
+  refuseInCapture();
+  readWord(0, std::move(then));
+}
+
 void CudaDevice::read(const void* from, void* to, size_t bytes, uint32_t number, Then then) {
+  refuseInCapture();
   bind();
   std::shared_ptr<void> staged = pinned(bytes);
   check(driver().memcpyDtoHAsync(staged.get(), address(from), bytes, opened.queue), "cuMemcpyDtoHAsync");
@@ -137,6 +156,7 @@ void CudaDevice::read(const void* from, void* to, size_t bytes, uint32_t number,
 }
 
 void CudaDevice::unpack(const SharedParcel& parcel, Storage& storage) {
+  refuseInCapture();
   bind();
   storage.memory = memory.allocate(storage.bytes, storage.context);
   if (parcel->isAside) return bringAside(parcel, storage);
@@ -179,6 +199,7 @@ void CudaDevice::await(Storage& storage) noexcept {
 }
 
 void CudaDevice::record(const std::shared_ptr<Mark>& mark) {
+  refuseInCapture();
   bind();
   mark->record(opened.queue);
   waiter_.after(opened.queue, [mark](Result result) {
@@ -211,15 +232,14 @@ void CudaDevice::beginCapture(Graph& graph, Allocator& pool) {
     letGoOfMemory();
     failCall(result, "cuStreamBeginCapture");
   }
-  numbers_.first = failures_.last() + 1;
+  failures_.beginGraph();
   capturing_ = &graph;
   recorder = &graph;
   arena_ = &pool;
 }
 
 Result CudaDevice::endCapture(DriverGraph* graph, FailureRange* numbers) noexcept {
-  numbers_.last = failures_.last();
-  failures_.isOfGraph(*numbers = numbers_);
+  *numbers = failures_.endGraph();
   arena_ = &memory;
   recorder = nullptr;
   capturing_ = nullptr;
@@ -231,15 +251,15 @@ Result CudaDevice::endCapture(DriverGraph* graph, FailureRange* numbers) noexcep
 
 void CudaDevice::launchGraph(GraphExec executable, void* cells, const SharedParcel& contents, FailureRange numbers) {
   bind();
-  settle();
-  failures_.replays(numbers);
+  if (failures_.replay(numbers)) clearWord();
   check(driver().memcpyHtoDAsync(address(cells), contents->data(), contents->bytes(), opened.queue),
         "cuMemcpyHtoDAsync");
   waiter_.after(opened.queue, [contents](Result) {});
   check(driver().graphLaunch(executable, opened.queue), "cuGraphLaunch");
 }
 
-void CudaDevice::closeGraph(GraphExec executable) noexcept {
+void CudaDevice::closeGraph(GraphExec executable, FailureRange numbers) noexcept {
+  failures_.closeGraph(numbers);
   if (executable == nullptr) return;
   try {
     bind();

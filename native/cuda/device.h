@@ -37,12 +37,14 @@ class CudaDevice final : public Sources, public Device {
 
   Modules modules;
 
-  uint32_t run(int op, const OpCall& call) override;
+  Ran run(int op, const OpCall& call) override;
   std::shared_ptr<const Failure> lateFailure(uint32_t number) override { return failures_.find(number); }
+  bool isMadeAnew(uint32_t number) override { return failures_.isOfGraph(number); }
+  uint32_t carried(uint32_t number) override { return failures_.carried(number); }
   void settle() override;
   void read(const void* from, void* to, size_t bytes, uint32_t number, Then then) override;
   void unpack(const std::shared_ptr<Parcel>& parcel, Storage& storage) override;
-  void passed(Then then) override { readWord(0, std::move(then)); }
+  void passed(Then then) override;
   void await(Storage& storage) noexcept override;
   Allocation stage(size_t bytes, uint32_t context) override { return pinned_.allocate(bytes, context); }
   void unstage(const Allocation& memory) noexcept override;
@@ -55,8 +57,13 @@ class CudaDevice final : public Sources, public Device {
   FailureSlot failureSlot(const char* name, int64_t a = 0, int64_t b = 0, int64_t c = 0) {
     return {opened.word, failures_.begin(name, a, b, c)};
   }
-  // What kernels that write in place read first.
-  const FailureWord* failureWord() const { return opened.word; }
+  // What kernels that write in place read first: then their targets stay as they are, whatever failed.
+  const FailureWord* failureWord() {
+    looksFirst();
+    return opened.word;
+  }
+  // The same of kernels that have a failure slot.
+  void looksFirst() { leavesTargets_ = true; }
 
   // On the executor: the mark is reached when everything so far has run.
   void record(const std::shared_ptr<Mark>& mark);
@@ -66,7 +73,11 @@ class CudaDevice final : public Sources, public Device {
   void beginCapture(Graph& graph, Allocator& pool);
   Result endCapture(DriverGraph* graph, FailureRange* numbers) noexcept;
   void launchGraph(GraphExec executable, void* cells, const std::shared_ptr<Parcel>& contents, FailureRange numbers);
-  void closeGraph(GraphExec executable) noexcept;
+  // What a replay would have made is not there.
+  void missReplay(FailureRange numbers, std::shared_ptr<const Failure> failure) {
+    failures_.missReplay(numbers, std::move(failure));
+  }
+  void closeGraph(GraphExec executable, FailureRange numbers) noexcept;
   // Ends a graph, or lets it wait for the end of the capture that is under way.
   void close(std::shared_ptr<Graph> graph) noexcept;
   GraphPool* openPool();
@@ -74,6 +85,8 @@ class CudaDevice final : public Sources, public Device {
 
  private:
   void bind();
+  void clearWord();
+  void refuseInCapture() const;
   void readWord(uint32_t number, Then then);
   void bringAside(const std::shared_ptr<Parcel>& parcel, Storage& storage);
   void orderAfter(CudaStream later, CudaStream earlier);
@@ -86,7 +99,7 @@ class CudaDevice final : public Sources, public Device {
   FailureLog failures_;
   CudaStream side_ = nullptr;  // for copies beside the stream; made when it is first wanted
   Graph* capturing_ = nullptr;
-  FailureRange numbers_;  // of the operations that are captured
+  bool leavesTargets_ = false;  // the operation that runs
   std::vector<std::shared_ptr<Graph>> closing_;
   std::vector<std::unique_ptr<GraphPool>> graphPools_;
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
+#include <utility>
 
 #include "../core/data_errors.h"
 
@@ -52,10 +53,22 @@ unsigned FailureLog::begin(const char* name, int64_t a, int64_t b, int64_t c) {
   return last_;
 }
 
+const FailureLog::GraphEntry* FailureLog::graphOf(unsigned number) const {
+  const auto behind = std::partition_point(graphs_.begin(), graphs_.end(),
+                                           [&](const GraphEntry& graph) { return graph.numbers.first <= number; });
+  if (behind == graphs_.begin() || !std::prev(behind)->numbers.has(number)) return nullptr;
+  return &*std::prev(behind);
+}
+
+FailureLog::GraphEntry* FailureLog::entryOf(FailureRange numbers) {
+  if (numbers.first > numbers.last) return nullptr;  // none of its operations fails late
+  return const_cast<GraphEntry*>(graphOf(numbers.first));
+}
+
 const FailureLog::Operation* FailureLog::operationOf(unsigned serial) const {
-  for (const GraphOperations& graph : graphs_) {
-    const unsigned i = serial - graph.numbers.first;
-    if (i < graph.operations.size()) return &graph.operations[i];
+  if (const GraphEntry* graph = graphOf(serial)) {
+    const unsigned i = serial - graph->numbers.first;
+    return i < graph->operations.size() ? &graph->operations[i] : nullptr;
   }
   return last_ - serial < kRemembered ? &operations_[serial % kRemembered] : nullptr;
 }
@@ -72,45 +85,40 @@ std::shared_ptr<const Failure> FailureLog::describe(const FailureWord& word) con
 
 std::shared_ptr<const Failure> FailureLog::read(const FailureWord& word, unsigned number, unsigned asOf) {
   std::lock_guard lock(mutex_);
-  if (word.serial == 0) clean_ = std::max(clean_, asOf);
+  if (word.serial == 0) {
+    clean_ = std::max(clean_, asOf);
+    return nullptr;  // what failed before that was known when the read was queued
+  }
   const bool isReported = word.serial == reported_ && word.clears == reportedClears_;  // not cleared by then
-  if (word.serial == 0 || isReported) return findLocked(number);
+  if (!isReported) return report(word);
+  // By now a replay may have made it anew; that is not what was read.
+  const GraphEntry* graph = graphOf(number);
+  if (graph == nullptr) return findLocked(number);
+  return number >= graph->reported.first ? graph->reported.failure : nullptr;
+}
+
+std::shared_ptr<const Failure> FailureLog::report(const FailureWord& word) {
   reported_ = word.serial;
   reportedClears_ = word.clears;
   clear_.store(true);
   const std::shared_ptr<const Failure> failure = describe(word);
   unsigned first = word.serial;
-  for (const auto& [graph, operations] : graphs_) {
-    if (word.serial < graph.first || word.serial > graph.last) continue;
-    // a replay found it, and nobody knows which of those since the last word that was clean
-    Failure passing = *failure;
-    passing.passes = true;
-    addSpan({word.serial, graph.last, std::make_shared<Failure>(std::move(passing))});
-    first = std::max(clean_, graph.last) + 1;
+  const GraphEntry* culprit = graphOf(word.serial);
+  // Which of its replays it was nobody knows: the first one since a word that was clean, or a later one.
+  if (culprit != nullptr) first = std::max(culprit->firstReplay, clean_ + 1);
+  for (GraphEntry& graph : graphs_) {
+    graph.reported = {};
+    if (graph.lastReplay < first) continue;
+    const bool isKnown = &graph == culprit && graph.firstReplay == graph.lastReplay;
+    graph.undone = graph.reported = {isKnown ? word.serial : graph.numbers.first, failure};
   }
-  addSpan({first, std::numeric_limits<unsigned>::max(), failure});
+  spans_.push_back({first, std::numeric_limits<unsigned>::max(), failure});
+  if (spans_.size() > kNamedSpans) {
+    static const auto unnamed = std::make_shared<const Failure>(
+        Failure{ErrorCode::kState, "cuda: a tensor depends on an operation that failed too long ago to be named", 0});
+    spans_[spans_.size() - kNamedSpans - 1].failure = unnamed;
+  }
   return failure;
-}
-
-void FailureLog::addSpan(Span span) {
-  if (spans_.size() == kSpans) spans_.pop_front();
-  spans_.push_back(std::move(span));
-}
-
-void FailureLog::isOfGraph(FailureRange numbers) {
-  std::lock_guard lock(mutex_);
-  if (numbers.first > numbers.last) return;
-  GraphOperations graph{numbers, {}};
-  if (numbers.last - numbers.first < kRemembered) {
-    for (unsigned i = numbers.first; i <= numbers.last; ++i) graph.operations.push_back(operations_[i % kRemembered]);
-  }
-  graphs_.push_back(std::move(graph));
-}
-
-void FailureLog::replays(FailureRange numbers) {
-  std::lock_guard lock(mutex_);
-  std::erase_if(spans_, [&](const Span& span) { return span.first >= numbers.first && span.last <= numbers.last; });
-  ++last_;  // what is numbered before it does not depend on it
 }
 
 std::shared_ptr<const Failure> FailureLog::find(unsigned number) {
@@ -119,21 +127,84 @@ std::shared_ptr<const Failure> FailureLog::find(unsigned number) {
 }
 
 std::shared_ptr<const Failure> FailureLog::findLocked(unsigned number) const {
-  if (number == 0) return nullptr;
-  for (const Span& span : spans_) {
-    if (span.first <= number && number <= span.last) return span.failure;
-  }
-  return nullptr;
+  if (number == 0 || (captured_ != 0 && number >= captured_)) return nullptr;  // nothing that is captured has run
+  if (const GraphEntry* graph = graphOf(number)) return number >= graph->undone.first ? graph->undone.failure : nullptr;
+  const auto behind =
+      std::partition_point(spans_.begin(), spans_.end(), [&](const Span& span) { return span.first <= number; });
+  return behind != spans_.begin() && number <= std::prev(behind)->last ? std::prev(behind)->failure : nullptr;
 }
 
 bool FailureLog::takeClearing() {
   if (!clear_.load(std::memory_order_relaxed)) return false;
   std::lock_guard lock(mutex_);
-  clear_.store(false);
+  return takeClearingLocked();
+}
+
+bool FailureLog::takeClearingLocked() {
+  if (!clear_.exchange(false)) return false;
   spans_.back().last = last_++;
   clean_ = last_;
   ++clears_;
   return true;
+}
+
+// --- graphs ---------------------------------------------------------------------------------------------------------
+
+void FailureLog::beginGraph() {
+  std::lock_guard lock(mutex_);
+  captured_ = last_ + 1;
+  // What a closed one made may still be there; but where no span goes around its numbers, they need no entry.
+  std::erase_if(graphs_, [this](const GraphEntry& graph) {
+    const auto& [first, last] = graph.numbers;
+    if (!graph.isClosed || graph.undone.failure || last > clean_ || graph.lastReplay > clean_) return false;
+    return std::none_of(spans_.begin(), spans_.end(),
+                        [&](const Span& span) { return span.first <= last && span.last >= first; });
+  });
+}
+
+FailureRange FailureLog::endGraph() {
+  std::lock_guard lock(mutex_);
+  const FailureRange numbers{std::exchange(captured_, 0), last_};
+  if (numbers.first > numbers.last) return numbers;
+  GraphEntry& graph = graphs_.emplace_back();
+  graph.numbers = numbers;
+  if (numbers.last - numbers.first >= kRemembered) return numbers;
+  for (unsigned i = numbers.first; i <= numbers.last; ++i) graph.operations.push_back(operations_[i % kRemembered]);
+  return numbers;
+}
+
+bool FailureLog::replay(FailureRange numbers) {
+  std::lock_guard lock(mutex_);
+  // One with what follows: a failure that is found between them would be forgotten, and the word still be set.
+  const bool clears = takeClearingLocked();
+  const unsigned number = ++last_;  // what is numbered before it does not depend on it
+  GraphEntry* graph = entryOf(numbers);
+  if (graph == nullptr) return clears;
+  graph->undone = {};
+  if (graph->firstReplay <= clean_) graph->firstReplay = number;
+  graph->lastReplay = number;
+  return clears;
+}
+
+void FailureLog::missReplay(FailureRange numbers, std::shared_ptr<const Failure> failure) {
+  std::lock_guard lock(mutex_);
+  if (GraphEntry* graph = entryOf(numbers)) graph->undone = {numbers.first, std::move(failure)};
+}
+
+void FailureLog::closeGraph(FailureRange numbers) {
+  std::lock_guard lock(mutex_);
+  if (GraphEntry* graph = entryOf(numbers)) graph->isClosed = true;
+}
+
+bool FailureLog::isOfGraph(unsigned number) const {
+  return number != 0 && ((captured_ != 0 && number >= captured_) || graphOf(number) != nullptr);
+}
+
+// While a graph is captured it has numbers of its own only: what they depend on besides is looked at before each
+// replay. Elsewhere what a graph made counts as of now, for the next replay makes it anew.
+unsigned FailureLog::carried(unsigned number) const {
+  if (captured_ != 0) return number >= captured_ ? number : 0;
+  return isOfGraph(number) ? last_.load() : number;
 }
 
 }  // namespace gradus::cuda

@@ -2,7 +2,9 @@
 //
 // Operations that may fail late are numbered. A tensor carries the highest number on the way to it
 // (Storage::lateFailure). Between a failure and its discovery the device leaves the targets of updates in place alone,
-// and whatever was computed from numbers in that span may be wrong: it counts as failed with it.
+// and whatever was computed from numbers in that span may be wrong: it counts as failed with it, for good.
+//
+// The numbers of a captured graph are its own: a replay makes what carries them anew, and its failure goes with it.
 #pragma once
 
 #include <atomic>
@@ -15,11 +17,13 @@
 
 namespace gradus::cuda {
 
-// Numbers of the operations of a graph: it reports them again at every replay.
+// Numbers of the operations of a graph.
 struct FailureRange {
   unsigned first = 1, last = 0;
+  bool has(unsigned number) const { return first <= number && number <= last; }
 };
 
+// The executor numbers operations, captures and replays; the waiter reads what the device found.
 class FailureLog {
  public:
   // The number of an operation that may fail late; `limits` are what its error tells.
@@ -36,37 +40,58 @@ class FailureLog {
   bool takeClearing();
   // On the executor: what the word counts its clearing by.
   unsigned clears() const { return clears_; }
-  // A graph was captured, and is replayed: what its last replay left undone is done anew.
-  void isOfGraph(FailureRange numbers);
-  void replays(FailureRange numbers);
+
+  // On the executor. Numbers from here on are those of a graph, which endGraph() tells.
+  void beginGraph();
+  FailureRange endGraph();
+  // It is launched again: what its last replay left undone is done anew. Whether the word has to be cleared first.
+  bool replay(FailureRange numbers);
+  // It could not be: what it would have made is not there.
+  void missReplay(FailureRange numbers, std::shared_ptr<const Failure> failure);
+  void closeGraph(FailureRange numbers);
+  // On the executor: whether it is a graph's.
+  bool isOfGraph(unsigned number) const;
+  // On the executor: the number that says what a tensor with this one says, for what is computed from it now.
+  unsigned carried(unsigned number) const;
 
  private:
   struct Operation {
     const char* name;
     int64_t limits[3];
   };
-  struct GraphOperations {
+  struct Undone {
+    unsigned first = 0;  // what carries a number of the graph from this one on
+    std::shared_ptr<const Failure> failure;
+  };
+  struct GraphEntry {
     FailureRange numbers;
     std::vector<Operation> operations;
+    unsigned firstReplay = 0, lastReplay = 0;  // numbers of its replays since a word that was clean
+    Undone undone, reported;                   // now; and when the last failure was reported
+    bool isClosed = false;
   };
-  const Operation* operationOf(unsigned serial) const;
   struct Span {  // numbers [first, last]: behind the failure, and before it was cleared
     unsigned first, last;
     std::shared_ptr<const Failure> failure;
   };
+  const GraphEntry* graphOf(unsigned number) const;
+  GraphEntry* entryOf(FailureRange numbers);
+  const Operation* operationOf(unsigned serial) const;
   std::shared_ptr<const Failure> findLocked(unsigned number) const;
-  void addSpan(Span span);
   std::shared_ptr<const Failure> describe(const FailureWord& word) const;
+  std::shared_ptr<const Failure> report(const FailureWord& word);
+  bool takeClearingLocked();
 
   static constexpr unsigned kRemembered = 4096;  // operations between a failure and the wait that finds it
-  static constexpr size_t kSpans = 64;
+  static constexpr size_t kNamedSpans = 1024;    // older ones keep their numbers only
   std::mutex mutex_;
   Operation operations_[kRemembered] = {};
   std::atomic<unsigned> last_{0};
   unsigned reported_ = 0, reportedClears_ = 0, clears_ = 0;
-  unsigned clean_ = 0;  // operations up to this number found nothing
-  std::vector<GraphOperations> graphs_;
-  std::deque<Span> spans_;
+  unsigned clean_ = 0;             // operations up to this number found nothing, or what they found was cleared
+  unsigned captured_ = 0;          // the first number of the graph that is being captured; 0: none is
+  std::deque<Span> spans_;         // in the order of their numbers; the last one is open until it is cleared
+  std::deque<GraphEntry> graphs_;  // in the order of their numbers; changed by the executor
   std::atomic<bool> clear_{false};
 };
 

@@ -61,19 +61,25 @@ void Graph::replay(const SharedParcel& cells) noexcept {
   if (executable_ == nullptr) return;
   for (const Storage* storage : kept_) {
     std::shared_ptr<const Failure> failure = storage->failure;
-    if (!failure && storage->lateFailure != 0) failure = device_.lateFailure(storage->lateFailure);
-    if (failure && !failure->passes) return account_->note(device_, failure);
+    const uint32_t number = storage->lateFailure;
+    if (!failure && !numbers_.has(number)) failure = device_.lateFailure(number);  // what it makes itself is made anew
+    if (failure) return missed(std::move(failure));
   }
   try {
     device_.launchGraph(executable_, cells_, cells, numbers_);
   } catch (const Error& error) {
-    account_->note(device_, std::make_shared<Failure>(Failure{error.code(), error.what(), 0}));
+    missed(std::make_shared<Failure>(Failure{error.code(), error.what(), 0}));
   }
+}
+
+void Graph::missed(std::shared_ptr<const Failure> failure) noexcept {
+  device_.missReplay(numbers_, failure);
+  account_->note(device_, std::move(failure));
 }
 
 void Graph::reset() noexcept {
   if (pool_ == nullptr) return;
-  device_.closeGraph(std::exchange(executable_, nullptr));
+  device_.closeGraph(std::exchange(executable_, nullptr), numbers_);
   pool_->source.give(cells_, sizeof(GraphCells));
   device_.closePool(std::exchange(pool_, nullptr));
   for (Storage* storage : kept_) dropReference(storage);

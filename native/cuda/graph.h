@@ -45,6 +45,7 @@ class Graph final : public Device::Recorder {
 
  private:
   DriverGraph finish() noexcept;
+  void missed(std::shared_ptr<const Failure> failure) noexcept;
 
   CudaDevice& device_;
   Account* account_;

@@ -100,7 +100,10 @@ void run_crossEntropyBackward(const OpCall& call) {
   arguments.g = operandOf(call.in[0]);
   arguments.divisor = operandOf(call.in[4]);
   arguments.inPlace = arguments.gradient == arguments.logits;
-  if (arguments.inPlace) launchRounds(check, (arguments.of.rows + kBlock - 1) / kBlock, arguments.of);
+  if (arguments.inPlace) {
+    currentDevice().looksFirst();
+    launchRounds(check, (arguments.of.rows + kBlock - 1) / kBlock, arguments.of);
+  }
   launchRounds(kernels.of(logits.dtype), blocksOf(arguments), arguments);
 }
 

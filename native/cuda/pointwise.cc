@@ -179,6 +179,7 @@ void pointwise(const OpCall& call, const Operand* operands, int count, Op op, do
   if (kind == Kind::kInteger && divides(op) && operands[1].view) {
     static Kernel findZero("pointwise_strided", "gradus_pointwise_find_zero");
     strided.arguments.failure = currentDevice().failureSlot(call.name);
+    if (strided.arguments.inPlace) currentDevice().looksFirst();
     launchStrided(findZero, strided, count);
   }
   launchStrided(stridedKernel(formOf(op), kind), strided, count);

@@ -1,7 +1,7 @@
 // What is left of a training step when something goes wrong in it: a typed error, and everything as it was before.
 import { spawnSync } from 'node:child_process'
 import { afterEach, describe, expect, it } from 'vitest'
-import { cuda, OutOfMemoryError, random } from '../../lib/index'
+import { cuda, OutOfMemoryError, random, zeros } from '../../lib/index'
 import { simulator } from './simulator'
 import { inUse, makeTraining, type StepOptions } from './trainingStep'
 
@@ -61,6 +61,20 @@ describe('out of memory at the n-th allocation of a training step', () => {
     const undisturbed = await usedBy([])
     expect(await usedBy([1, 7, 40, 90])).toBe(undisturbed)
     expect(await usedBy([90, 60, 30, 20, 10, 5, 2])).toBe(undisturbed)
+  })
+})
+
+describe('a constant that finds no memory', () => {
+  it('is made again for who wants it later; what was computed from it is lost', async () => {
+    await cuda.synchronize()
+    simulator.control('failAllocation=1 failAllocations=2')
+    const constant = zeros([1 << 20], { device: 'cuda' })
+    const derived = constant.add(1)
+    await expect(derived.data()).rejects.toThrow(OutOfMemoryError)
+    simulator.control('reset')
+    await expect(derived.data()).rejects.toThrow(OutOfMemoryError)
+    await expect(derived.to('cpu').data()).rejects.toThrow(OutOfMemoryError)
+    expect(await constant.add(1).mean().item()).toBe(1)
   })
 })
 

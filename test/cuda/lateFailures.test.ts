@@ -50,4 +50,42 @@ describe('a failure that a kernel finds', () => {
     await expect(first.data()).rejects.toThrow('got 5')
     expect(await fine.array()).toEqual(zeros([3, 2]).arraySync())
   })
+
+  it('spoils what was changed in place by it, unless the kernel looks first, until all of it is replaced', async () => {
+    const [copied, added, part] = [zeros([3, 2]), zeros([3, 2]), zeros([4, 2])]
+    const failed = bad(7).keep()
+    copied.copy_(failed)
+    added.add_(failed)
+    part.narrow(0, 1, 3).copy_(failed)
+    await expect(failed.data()).rejects.toThrow('got 7')
+    for (const each of [copied, added, part]) {
+      await expect(each.data()).rejects.toThrow('got 7')
+      await expect(each.add(1).data()).rejects.toThrow('got 7')
+    }
+    for (const each of [copied, added]) {
+      each.copy_(
+        tensor([
+          [1, 2],
+          [3, 4],
+          [5, 6],
+        ]),
+      )
+      each.add_(1)
+      expect(await each.array()).toEqual([
+        [2, 3],
+        [4, 5],
+        [6, 7],
+      ])
+    }
+    part.narrow(0, 1, 3).copy_(
+      tensor([
+        [1, 2],
+        [3, 4],
+        [5, 6],
+      ]),
+    )
+    await expect(part.data()).rejects.toThrow('got 7')
+    part.fill_(2)
+    expect(await part.sum().item()).toBe(16)
+  })
 })
