@@ -2,6 +2,7 @@ import { expect, test } from 'vitest'
 import { train } from '../../examples/basicLoop'
 import { makeModel, step } from '../../examples/checkpointing'
 import { train as trainIn } from '../../examples/mixedPrecision'
+import { train as trainOn } from '../../examples/modelParallel'
 import { rates, schedules } from '../../examples/schedules'
 
 test('basicLoop: the loss falls from that of a guess', async () => {
@@ -64,4 +65,10 @@ test('mixedPrecision: 16 bits learn as float32 does, and store less', async () =
     for (const [i, loss] of losses.entries()) expect(Math.abs(loss - whole.losses[i]!)).toBeLessThan(0.03)
     expect(activationBytes).toBeLessThan(0.6 * whole.activationBytes)
   }
+})
+
+test('modelParallel: on two devices as on one, to the bit', async () => {
+  const apart = await trainOn(['cpu:0', 'cpu:1'])
+  expect(apart).toEqual(await trainOn(['cpu:0', 'cpu:0']))
+  expect(apart.losses.at(-1)!).toBeLessThan(apart.losses[0]! - 0.5)
 })
