@@ -18,7 +18,7 @@ export interface AutocastOptions {
   /** false computes in the dtypes of the operands, also inside of another region. Default true. */
   enabled?: boolean
   /** A float32 parameter that has to be cast is cast once for the outermost region and not at every use. Default true.
-   *  Products cast nothing: they convert what they read. */
+   *  Products on cpu cast nothing: they convert what they read. */
   cacheEnabled?: boolean
 }
 

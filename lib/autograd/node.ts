@@ -120,7 +120,10 @@ export class SavedTensor implements Saved {
     }
     if (tensor._released === null && this.recipe?.rounds !== true) return tensor
     if (this.recipe === null) return lend(tensor)
-    return this.recipe.compute(this.inputs.map((input) => input.read(op)))
+    return this.recipe.compute(
+      this.inputs.map((input) => input.read(op)),
+      tensor._dtype,
+    )
   }
 
   free(): void {

@@ -5,7 +5,7 @@ import { ArgumentError, describeValue } from '../errors'
 import { readOptions } from '../options'
 import type { Tensor } from '../tensor/tensor'
 import { autocast } from './autocast'
-import { expectNumber, fractional, promoted } from './operands'
+import { cast, expectNumber, fractional, promoted } from './operands'
 import {
   type Backward,
   defineMethods,
@@ -35,7 +35,7 @@ function activate(op: NativeOp, gradient: NativeOp, x: Tensor, attrs = 0, attr0 
   if (!needsGrad([x])) return out
   const backward: Backward = (context, g) => runLike(gradient, g, context.saved(0), g._dtype, attrs, attr0, attr1)
   record({ name: op.name, autocast: 'promote', backward }, out, [x], [x])
-  out._recipe = { inputs: [x], compute: ([of]) => compute(of!) }
+  out._recipe = { inputs: [x], compute: ([of], dtype) => cast(compute(of!), dtype) }
   return out
 }
 

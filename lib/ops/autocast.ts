@@ -1,11 +1,14 @@
 // What autocast makes of the operands of an operator.
 //
-// Products are not among those whose operands are cast: their kernels convert what they read while they pack it, so all
-// that changes is the dtype of the result. Gradients get the dtype of what they are the gradient of.
+// Products are not among those whose operands are cast for the graph: all that changes for their callers is the dtype of
+// the result, and gradients get the dtype of what they are the gradient of. What the kernels multiply is up to the device:
+// on cpu they convert what they read while they pack it; on cuda operands are copied to 16 bits, which tensor cores take,
+// and the same copies serve backward.
 
 import { autocasting, autocastRegion, withoutAutocast } from '../autograd/autocast'
 import { isCheckpointed } from '../autograd/frame'
 import { withoutGrad } from '../autograd/mode'
+import { setRecipe } from '../autograd/node'
 import { dtypeNames, FLOAT32, FLOAT64, isFloatingCode, promote } from '../dtype'
 import { contiguousStrides, Tensor } from '../tensor/tensor'
 import { autocastPolicies } from './autocastPolicy'
@@ -64,26 +67,41 @@ export function afterAutocast<R>(op: string, x: Tensor, parts: () => R): R {
   return autocasting && policyOf(op, x) === 'promote' ? withoutAutocast(parts) : parts()
 }
 
-function castTo(x: Tensor, code: number): Tensor {
-  if (x._dtype === code) return x
-  const region = autocastRegion()!
-  const isWeight = x._dtype === FLOAT32 && x._requiresGrad && x._node === null && x._base === null
-  // A cast that was not recorded would cut off whoever takes it from the list while recording.
-  // A checkpointed function runs twice, and what the list holds by then must not change what it does.
-  if (!isWeight || !region.cacheEnabled || isCheckpointed()) return to(x, dtypeNames[code]!)
-  const known = region.casts.get(x)
-  if (known !== undefined && known.version === x._version && known.cast._dtype === code) return castOf(x, known.cast)
-  known?.cast.dispose()
-  const cast = withoutGrad(() => to(x, dtypeNames[code]!)).keep()
-  region.casts.set(x, { cast, version: x._version })
-  return castOf(x, cast)
-}
-
 const copyOp = native('copy')
 
-/** The elements of a cast that the list owns, with a place of their own in the graph: backward of one use frees no other. */
-function castOf(x: Tensor, cast: Tensor): Tensor {
-  const alias = Tensor._view(cast, cast.shape, contiguousStrides(cast.shape), 0)
+function castTo(x: Tensor, code: number): Tensor {
+  if (x._dtype === code) return x
+  const cast = listedCast(x, code)
+  if (cast === null) return to(x, dtypeNames[code]!)
   const backward: Backward = (_, g) => run(copyOp, [g], g.shape, x._dtype)
-  return record({ name: 'to', autocast: 'keep', backward }, alias, [x], [])
+  return record({ name: 'to', autocast: 'keep', backward }, cast, [x], [])
+}
+
+/** @internal What a product multiplies on behalf of x: x, or its elements in this dtype, outside of the graph. Such a
+ *  copy is the caller's to dispose of, when the tape has it. Ask `autocasting` first. */
+export function multiplied(x: Tensor, code: number): Tensor {
+  if (x._dtype === code || x.device.type === 'cpu') return x
+  const listed = listedCast(x, code)
+  if (listed !== null) return listed
+  const copy = run(copyOp, [x], x.shape, code)
+  const recipe = x._recipe // whoever can make x again from what is kept can make this
+  if (recipe !== null) setRecipe(copy, { ...recipe, compute: (inputs) => recipe.compute(inputs, code) })
+  return copy
+}
+
+/** The cast of a parameter from the region's list, which it enters where need be; null for what belongs in no list. An
+ *  alias with a handle and a place in the graph of its own: backward of one use frees no other. */
+function listedCast(x: Tensor, code: number): Tensor | null {
+  const region = autocastRegion()!
+  const isWeight = x._dtype === FLOAT32 && x._requiresGrad && x._node === null && x._base === null
+  // A checkpointed function runs twice, and what the list holds by then must not change what it does.
+  if (!isWeight || !region.cacheEnabled || isCheckpointed()) return null
+  let known = region.casts.get(x)
+  if (known === undefined || known.version !== x._version || known.cast._dtype !== code) {
+    known?.cast.dispose()
+    // recorded, it would be cut off for whoever takes it from the list after the first backward
+    known = { cast: withoutGrad(() => to(x, dtypeNames[code]!)).keep(), version: x._version }
+    region.casts.set(x, known)
+  }
+  return Tensor._view(known.cast, known.cast.shape, contiguousStrides(known.cast.shape), 0)
 }

@@ -5,9 +5,9 @@ import { autocasting } from '../autograd/autocast'
 import { endsRecomputation } from '../autograd/frame'
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
 import type { Tensor } from '../tensor/tensor'
-import { autocastProduct } from './autocast'
+import { autocastProduct, multiplied } from './autocast'
 import { sumTo } from './broadcast'
-import { expectSameDtype, gradientProduct, plain, transposeLast } from './matmul'
+import { disposeCopies, expectSameDtype, gradientProduct, plain, transposeLast } from './matmul'
 import { cast } from './operands'
 import {
   ACCUMULATED,
@@ -103,7 +103,12 @@ function weightGradients(
   return [dweight!, wantsBias ? dbias! : null]
 }
 
-function linearBackward(context: BackwardContext, grad: Tensor, biasDType: number): readonly Gradient[] {
+function linearBackward(
+  context: BackwardContext,
+  grad: Tensor,
+  xDType: number,
+  dtypes: ParameterDTypes,
+): readonly Gradient[] {
   const x = context.saved(0)
   const weight = context.saved(1)
   const g = rows(grad)
@@ -111,20 +116,23 @@ function linearBackward(context: BackwardContext, grad: Tensor, biasDType: numbe
   const dx = !context.needs(0)
     ? null
     : x.shape.length > 1
-      ? gradientProduct(context, 0, g, weight, x)
-      : times(g, weight, x._dtype)
-  return [dx, ...weightGradients(context, 1, g, rows(x), [weight._dtype, biasDType])]
+      ? gradientProduct(context, 0, g, weight, x.shape, xDType)
+      : times(g, weight, xDType)
+  return [dx, ...weightGradients(context, 1, g, rows(x), dtypes)]
 }
 
 const linearRecord: OpRecord = {
   name: 'linear',
   autocast: 'lower',
-  backward: (context, g) => linearBackward(context, g, context.saved(1)._dtype),
+  backward: (context, g) => {
+    const dtype = context.saved(1)._dtype
+    return linearBackward(context, g, context.saved(0)._dtype, [dtype, dtype])
+  },
 }
 
 /** x weight' + bias, the bias added while the product is in cache.
- *  x [..., K], weight [N, K], bias [N]? of one floating dtype -> [..., N]. Under autocast dtypes may differ: none is
- *  cast, only the result has autocast's, and gradients have the dtypes of their operands.
+ *  x [..., K], weight [N, K], bias [N]? of one floating dtype -> [..., N]. Under autocast dtypes may differ: the result
+ *  has autocast's, and gradients have the dtypes of their operands.
  *  @throws ShapeError when the sizes do not fit; DTypeError when the dtypes differ
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.linear.html
  *  @example linear(ones([2, 3]), ones([4, 3])).shape // [2, 4] */
@@ -135,12 +143,21 @@ export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): T
   const dtype = productDType('linear', x, [weight, bias])
   const shape = [...x.shape]
   shape[shape.length - 1] = weight.shape[0]!
-  const out = run(linearOp, [rows(x), weight, bias === null ? null : plain(bias)], shape, dtype)
+  const a = autocasting ? multiplied(x, dtype) : x
+  const b = autocasting ? multiplied(weight, dtype) : weight
+  const out = run(linearOp, [rows(a), b, bias === null ? null : plain(bias)], shape, dtype)
   const inputs = [x, weight, bias]
-  if (!needsGrad(inputs)) return out
-  const biasDType = bias === null ? weight._dtype : bias._dtype
-  if (biasDType === weight._dtype) return record(linearRecord, out, inputs, [x, weight])
-  return record(linearRecord, out, inputs, [x, weight], (context, g) => linearBackward(context, g, biasDType))
+  if (needsGrad(inputs)) {
+    const xDType = x._dtype
+    const dtypes: ParameterDTypes = [weight._dtype, bias === null ? weight._dtype : bias._dtype]
+    const isSaved = a === x && b === weight && dtypes[0] === dtypes[1] // what the formula needs to know
+    const formula: Backward = isSaved
+      ? linearRecord.backward
+      : (context, g) => linearBackward(context, g, xDType, dtypes)
+    record(linearRecord, out, inputs, [a, b], formula)
+  }
+  if (autocasting) disposeCopies([a, b], [x, weight])
+  return out
 }
 
 /** The form of gelu: 'none' by the error function, 'tanh' its approximation. */
@@ -182,21 +199,25 @@ export function mlp(
   const leading = x.shape.slice(0, -1)
   const inputs = [x, ...parameters]
   const inner: [number[], number] = [[...leading, w1.shape[0]!], dtype]
+  const multiply = [x, w1, w2]
+  const factors = autocasting ? multiply.map((each) => multiplied(each, dtype)) : multiply
+  const [a, up, down] = factors as [Tensor, Tensor, Tensor]
   let [out, pre]: Tensor[] = []
   if (!isAnomalyEnabled() && endsRecomputation(4)) {
-    pre = run(linearOp, [rows(x), w1, plain(b1)], ...inner)
+    pre = run(linearOp, [rows(a), up, plain(b1)], ...inner)
     out = pre // nobody reads it: recording ends the function
   } else {
     const outputs: Output[] = [[[...leading, w2.shape[0]!], dtype], inner]
-    ;[out, pre] = runMany(mlpOp, [rows(x), w1, plain(b1), w2, plain(b2)], outputs, [tanh])
+    ;[out, pre] = runMany(mlpOp, [rows(a), up, plain(b1), down, plain(b2)], outputs, [tanh])
   }
   if (needsGrad(inputs)) {
-    const dtypes = parameters.map((each) => each._dtype)
+    const dtypes = inputs.map((each) => each._dtype)
     const backward: Backward = (context, g) => mlpBackward(context, g, tanh, dtypes)
     const op: OpRecord = { name: 'mlp', autocast: 'lower', backward }
-    record(op, out!, inputs, [x, pre!, w1, w2])
+    record(op, out!, inputs, [a, pre!, up, down])
   }
   pre!.dispose() // the tape's from here on
+  if (autocasting) disposeCopies(factors, multiply)
   return out!
 }
 
@@ -214,8 +235,8 @@ function mlpBackward(
   const accumulate = targets.slice(1).every((target) => target !== null)
   const weights = [w1.shape, [w1.shape[0]!], w2.shape, [w2.shape[0]!]]
   const outputs: Output[] = [
-    [x.shape, x._dtype],
-    ...weights.map((shape, i): Output => (accumulate ? targets[i + 1]! : [shape, dtypes[i]!])),
+    [x.shape, dtypes[0]!],
+    ...weights.map((shape, i): Output => (accumulate ? targets[i + 1]! : [shape, dtypes[i + 1]!])),
   ]
   const made = runMany(mlpBackwardOp, [g, rows(x), pre, w1, w2], outputs, [tanh, accumulate ? 1 : 0])
   return made.map((gradient, i) => (i === 0 ? (wanted[0] ? gradient : null) : accumulate ? ACCUMULATED : gradient))
@@ -233,12 +254,12 @@ function frozenMlpBackward(
   w2: Tensor,
 ): readonly Gradient[] {
   const hidden = context.needs(3) ? run(geluOp, [pre], pre.shape, pre._dtype, [tanh]) : pre
-  const [dw2, db2] = weightGradients(context, 3, g, hidden, [dtypes[2]!, dtypes[3]!])
+  const [dw2, db2] = weightGradients(context, 3, g, hidden, [dtypes[3]!, dtypes[4]!])
   if (![0, 1, 2].some((i) => context.needs(i))) return [null, null, null, dw2, db2]
   const dh = times(g, w2, pre._dtype)
   const dpre = run(geluBackwardOp, [dh, pre], pre.shape, pre._dtype, [tanh])
-  const [dw1, db1] = weightGradients(context, 1, dpre, rows(x), [dtypes[0]!, dtypes[1]!])
-  return [context.needs(0) ? times(dpre, w1, x._dtype) : null, dw1, db1, dw2, db2]
+  const [dw1, db1] = weightGradients(context, 1, dpre, rows(x), [dtypes[1]!, dtypes[2]!])
+  return [context.needs(0) ? times(dpre, w1, dtypes[0]!) : null, dw1, db1, dw2, db2]
 }
 
 /** g [..., N] weight [N, K]: the forward kernel with the weight transposed, which also takes vectors. */

@@ -3,8 +3,8 @@
 import { autocasting } from '../autograd/autocast'
 import { dtypeNames, promote } from '../dtype'
 import { DTypeError, describeShape, ShapeError } from '../errors'
-import { Tensor } from '../tensor/tensor'
-import { autocastProduct, autocastWidest } from './autocast'
+import { type Shape, Tensor } from '../tensor/tensor'
+import { autocastProduct, autocastWidest, multiplied } from './autocast'
 import { broadcastShapes, sameShape, sumTo } from './broadcast'
 import { gradientFor } from './operands'
 import {
@@ -89,45 +89,68 @@ function product(op: OpRecord, a: Tensor, b: Tensor, alpha = 1): Tensor {
       ? []
       : broadcastShapes(op.name, a.shape.slice(0, -2), b.shape.slice(0, -2))
   const shape = [...batch, a.shape[a.shape.length - 2]!, b.shape[b.shape.length - 1]!]
-  return record(op, run(matmulOp, [a, b], shape, dtype, [alpha, 0]), [a, b], needsGrad([a, b]) ? [a, b] : [])
+  const inputs = [a, b]
+  const factors = autocasting ? inputs.map((each) => multiplied(each, dtype)) : inputs
+  const out = run(matmulOp, factors, shape, dtype, [alpha, 0])
+  const saved = needsGrad(inputs) ? factors : []
+  if (factors.every((each, i) => each === inputs[i])) return record(op, out, inputs, saved)
+  const dtypes = [a._dtype, b._dtype]
+  record(op, out, inputs, saved, (context, g) => productBackward(context, g, alpha, dtypes))
+  disposeCopies(factors, inputs)
+  return out
 }
 
-/** @internal alpha * x @ y as the gradient of input i, which is `of`; added to what is there already when the kernel
- *  may. */
+/** @internal Lets go of what was multiplied on behalf of operands: the tape's from here on. */
+export function disposeCopies(factors: readonly Tensor[], operands: readonly Tensor[]): void {
+  factors.forEach((each, i) => {
+    if (each !== operands[i]) each.dispose()
+  })
+}
+
+/** @internal alpha * x @ y as the gradient of input i, which is of this shape and dtype; added to what is there already
+ *  when the kernel may. */
 export function gradientProduct(
   context: BackwardContext,
   i: number,
   x: Tensor,
   y: Tensor,
-  of: Tensor,
+  shape: Shape,
+  dtype: number,
   alpha = 1,
 ): Tensor | typeof ACCUMULATED {
   const rank = Math.max(x.shape.length, y.shape.length)
   const batch = rank === 2 ? [] : broadcastShapes('matmul', x.shape.slice(0, -2), y.shape.slice(0, -2))
   const full = [...batch, x.shape[x.shape.length - 2]!, y.shape[y.shape.length - 1]!]
-  if (sameShape(full, of.shape)) {
+  if (sameShape(full, shape)) {
     const target = context.target(i)
     if (target !== null) {
       runInto(matmulOp, [x, y], target, [alpha, 1])
       return ACCUMULATED
     }
   }
-  return sumTo(run(matmulOp, [x, y], full, of._dtype, [alpha, 0]), of.shape)
+  return sumTo(run(matmulOp, [x, y], full, dtype, [alpha, 0]), shape)
 }
 
 type Gradient = Tensor | typeof ACCUMULATED | null
 
-function productBackward(context: BackwardContext, g: Tensor, alpha: number): [Gradient, Gradient] {
+/** `dtypes`: of the operands, where the factors have others. */
+function productBackward(
+  context: BackwardContext,
+  g: Tensor,
+  alpha: number,
+  dtypes: readonly number[] | null = null,
+): [Gradient, Gradient] {
   const a = context.saved(0)
   const b = context.saved(1)
+  const [dtypeA, dtypeB] = (dtypes ?? [a._dtype, b._dtype]) as [number, number]
   // da [.., M, K] = g [.., M, N] b' [.., N, K];  db [.., K, N] = a' [.., K, M] g [.., M, N]
-  const da = context.needs(0) ? gradientProduct(context, 0, g, transposeLast(b), a, alpha) : null
+  const da = context.needs(0) ? gradientProduct(context, 0, g, transposeLast(b), a.shape, dtypeA, alpha) : null
   if (!context.needs(1)) return [da, null]
   // one matrix b for all batches: its gradient is one product over all rows
   const folds = b.shape.length === 2 && a.shape.length > 2
   const db = folds
-    ? gradientProduct(context, 1, transposeLast(asRows(a)), asRows(g), b, alpha)
-    : gradientProduct(context, 1, transposeLast(a), g, b, alpha)
+    ? gradientProduct(context, 1, transposeLast(asRows(a)), asRows(g), b.shape, dtypeB, alpha)
+    : gradientProduct(context, 1, transposeLast(a), g, b.shape, dtypeB, alpha)
   return [da, db]
 }
 
@@ -291,7 +314,9 @@ function addProduct(name: string, input: Tensor, a: Tensor, b: Tensor, alpha: nu
   })
   const expanded = Tensor._view(input, shape, strides, input._offset)
   const out = beta === 0 ? make(fillOp, shape, dtype, a._device, [0]) : run(copyOp, [expanded], shape, dtype)
-  runInto(matmulOp, [a, b], out, [alpha, beta])
+  const factors = autocasting ? [multiplied(a, dtype), multiplied(b, dtype)] : [a, b]
+  runInto(matmulOp, factors, out, [alpha, beta])
+  const dtypes = [a._dtype, b._dtype]
   const op: OpRecord = {
     name,
     autocast: 'lower',
@@ -302,12 +327,14 @@ function addProduct(name: string, input: Tensor, a: Tensor, b: Tensor, alpha: nu
         needs: (i) => context.needs(i + 1),
         target: (i) => context.target(i + 1),
       }
-      const [da, db] = productBackward(shifted, g, alpha)
+      const [da, db] = productBackward(shifted, g, alpha, dtypes)
       const dinput = context.needs(0) ? gradientFor(beta === 1 ? g : scaled(g, beta), input.shape, input._dtype) : null
       return [dinput, da, db]
     },
   }
-  return record(op, out, [input, a, b], needsGrad([input, a, b]) ? [a, b] : [])
+  record(op, out, [input, a, b], needsGrad([input, a, b]) ? factors : [])
+  disposeCopies(factors, [a, b])
+  return out
 }
 
 const mulOp = native('mul', 'scalar,reversed')

@@ -9,6 +9,7 @@ import type { Shape, Tensor } from '../tensor/tensor'
 import { readShape } from './arguments'
 import { autocast, autocastNarrows } from './autocast'
 import { sameShape } from './broadcast'
+import { cast } from './operands'
 import { add, mul } from './pointwise'
 import {
   ACCUMULATED,
@@ -167,13 +168,12 @@ function normalize(
     }
     record({ name: norm.name, autocast: 'float32', backward }, y, inputs, operands.filter(isThere))
     const given = [true, ...parameters.map(isThere)]
-    const { shape, _dtype: dtype } = y
     setRecipe(y, {
       inputs: [source, ...parameters.filter(isThere)],
       rounds: narrow,
-      compute: (again) => {
+      compute: (again, dtype) => {
         const all = inPlaces(given, (i) => again[i]!)
-        return narrow ? run(scaleShiftOp, all, shape, dtype, [normDims]) : forward(all)[0]!
+        return narrow ? run(scaleShiftOp, all, x.shape, dtype, [normDims]) : cast(forward(all)[0]!, dtype)
       },
     })
   }

@@ -251,7 +251,7 @@ export function dropout(x: Tensor, p = 0.5, training = true, { generator }: Rand
   const y = apply(x)
   if (!needsGrad([x])) return y
   record({ name: 'dropout', autocast: 'keep', backward: (_, g) => apply(g) }, y, [x], [])
-  y._recipe = { inputs: [x], compute: ([input]) => apply(input!) }
+  y._recipe = { inputs: [x], compute: ([input], dtype) => cast(apply(input!), dtype) }
   return y
 }
 

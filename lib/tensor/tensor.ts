@@ -38,7 +38,8 @@ export function hookHandle(remove: () => unknown): HookHandle {
 /** @internal A cheap way to compute a tensor again from tensors that the tape holds anyway. */
 export interface Recipe {
   readonly inputs: readonly Tensor[]
-  readonly compute: (inputs: readonly Tensor[]) => Tensor
+  /** The tensor, in a dtype that need not be its own. */
+  readonly compute: (inputs: readonly Tensor[], dtype: number) => Tensor
   /** It gives the tensor but for rounding. Then formulas read what it gives even where the tensor is still there, so that
    *  their bits do not depend on who holds it. */
   readonly rounds?: boolean
