@@ -103,14 +103,15 @@ function weightGradients(
   return [dweight!, wantsBias ? dbias! : null]
 }
 
+/** `dtypes`: of x, weight and bias, where what was saved has others. */
 function linearBackward(
   context: BackwardContext,
   grad: Tensor,
-  xDType: number,
-  dtypes: ParameterDTypes,
+  dtypes: readonly [number, ...ParameterDTypes] | null,
 ): readonly Gradient[] {
-  const x = context.saved(0)
+  const x = context.saved(0) // once: it may be computed again for each read
   const weight = context.saved(1)
+  const [xDType, weightDType, biasDType] = dtypes ?? [x._dtype, weight._dtype, weight._dtype]
   const g = rows(grad)
   // dx [..., K] = g [..., N] weight [N, K]
   const dx = !context.needs(0)
@@ -118,16 +119,13 @@ function linearBackward(
     : x.shape.length > 1
       ? gradientProduct(context, 0, g, weight, x.shape, xDType)
       : times(g, weight, xDType)
-  return [dx, ...weightGradients(context, 1, g, rows(x), dtypes)]
+  return [dx, ...weightGradients(context, 1, g, rows(x), [weightDType, biasDType])]
 }
 
 const linearRecord: OpRecord = {
   name: 'linear',
   autocast: 'lower',
-  backward: (context, g) => {
-    const dtype = context.saved(1)._dtype
-    return linearBackward(context, g, context.saved(0)._dtype, [dtype, dtype])
-  },
+  backward: (context, g) => linearBackward(context, g, null),
 }
 
 /** x weight' + bias, the bias added while the product is in cache.
@@ -148,12 +146,10 @@ export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): T
   const out = run(linearOp, [rows(a), b, bias === null ? null : plain(bias)], shape, dtype)
   const inputs = [x, weight, bias]
   if (needsGrad(inputs)) {
-    const xDType = x._dtype
-    const dtypes: ParameterDTypes = [weight._dtype, bias === null ? weight._dtype : bias._dtype]
-    const isSaved = a === x && b === weight && dtypes[0] === dtypes[1] // what the formula needs to know
-    const formula: Backward = isSaved
-      ? linearRecord.backward
-      : (context, g) => linearBackward(context, g, xDType, dtypes)
+    const biasDType = bias === null ? weight._dtype : bias._dtype
+    const dtypes = [x._dtype, weight._dtype, biasDType] as const
+    const isSaved = a === x && b === weight && biasDType === weight._dtype // what the formula needs to know
+    const formula: Backward = isSaved ? linearRecord.backward : (context, g) => linearBackward(context, g, dtypes)
     record(linearRecord, out, inputs, [a, b], formula)
   }
   if (autocasting) disposeCopies([a, b], [x, weight])
