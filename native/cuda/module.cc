@@ -7,7 +7,8 @@
 namespace gradus::cuda {
 namespace {
 
-constexpr unsigned kSharedBytesUnasked = 48 << 10;  // every kernel may have as many; more has to be asked for
+// Without asking, a block may have 48 KB of shared memory, and what a kernel itself declares counts too.
+constexpr unsigned kSharedBytesUnasked = 48 << 10, kSharedBytesOfItsOwn = 1 << 10;
 
 // A cubin runs on its own architecture and on later minor versions of it; PTX on every later one.
 const Blob* bestOf(const char* family, int architecture) {
@@ -70,9 +71,9 @@ Function Kernel::on(CudaDevice& device) {
   Function function = slot.load(std::memory_order_acquire);
   if (function == nullptr) {
     function = device.modules.find(family_, name_.c_str(), device.opened.architecture);
-    if (sharedBytes > kSharedBytesUnasked) {
-      check(driver().funcSetAttribute(function, kMostDynamicSharedBytes, static_cast<int>(sharedBytes)),
-            "cuFuncSetAttribute");
+    const unsigned most = sharedBytes + kSharedBytesOfItsOwn;
+    if (most > kSharedBytesUnasked) {
+      check(driver().funcSetAttribute(function, kMostDynamicSharedBytes, static_cast<int>(most)), "cuFuncSetAttribute");
     }
     slot.store(function, std::memory_order_release);
   }

@@ -103,6 +103,7 @@ __device__ C rowSum(C x) {
 
 template <class T>
 __device__ void forward(const AttentionArguments& a) {
+  beginDropout(a);
   using C = typename Shape<T>::C;
   constexpr int kCols = Shape<T>::kCols, kChunks = Shape<T>::kChunks;
   __shared__ alignas(16) Tile<C, kCols> xs, ys;
@@ -178,6 +179,7 @@ __device__ void gradientTile(Tile<C, kCols>& xs, Tile<C, kCols>& ys, Tile<C, kT>
 
 template <class T>
 __device__ void queryGradient(const AttentionArguments& a) {
+  beginDropout(a);
   using C = typename Shape<T>::C;
   constexpr int kCols = Shape<T>::kCols, kChunks = Shape<T>::kChunks;
   __shared__ alignas(16) Tile<C, kCols> xs, ys;
@@ -202,6 +204,7 @@ __device__ void queryGradient(const AttentionArguments& a) {
 
 template <class T>
 __device__ void keyGradient(const AttentionArguments& a) {
+  beginDropout(a);
   using C = typename Shape<T>::C;
   constexpr int kCols = Shape<T>::kCols, kChunks = Shape<T>::kChunks;
   __shared__ alignas(16) Tile<C, kCols> xs, ys;

@@ -229,6 +229,7 @@ __device__ void keyGradient(const AttentionArguments& a) {
 #define GRADUS_BACKWARD(kernel, function, dim, dtype, T)                            \
   extern "C" __global__ void __launch_bounds__(kHeadThreads, 2)                     \
       gradus_attention_mma_##kernel##_##dim##_##dtype(const AttentionArguments a) { \
+    beginDropout(a);                                                                \
     function<T, dim>(a);                                                            \
   }
 #define GRADUS_DTYPES(kernel, function, dim)              \

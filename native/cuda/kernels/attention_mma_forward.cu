@@ -124,6 +124,7 @@ __device__ void forward(const AttentionArguments& a) {
 #define GRADUS_FORWARD(dim, dtype, T)                                            \
   extern "C" __global__ void __launch_bounds__(kHeadThreads, 2)                  \
       gradus_attention_mma_forward_##dim##_##dtype(const AttentionArguments a) { \
+    beginDropout(a);                                                             \
     forward<T, dim>(a);                                                          \
   }
 #define GRADUS_DIMS(dtype, T)   \

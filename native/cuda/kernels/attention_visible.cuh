@@ -162,10 +162,28 @@ __device__ inline uint4 philox(unsigned long long seed, unsigned long long count
   return make_uint4(c0, c1, c2, c3);
 }
 
-// The words of dropout at a counter of the call, in the step that is under way.
-__device__ inline uint4 dropWords(const AttentionArguments& a, unsigned long long counter) {
-  if (a.philox == nullptr) return philox(a.seed, a.offset + counter);
-  return philox(a.philox->key, a.offset + a.philox->moved + counter);
+// The random numbers of the step that is under way, for a whole block: in registers they would make the largest kernels
+// spill.
+__device__ inline PhiloxCell& dropStream() {
+  __shared__ PhiloxCell stream;
+  return stream;
+}
+
+// Every kernel with dropout begins with it.
+__device__ inline void beginDropout(const AttentionArguments& a) {
+  if (!a.dropout) return;
+  if (threadIdx.x == 0) {
+    PhiloxCell stream{a.seed, a.offset};
+    if (a.philox != nullptr) stream = {a.philox->key, a.offset + a.philox->moved};
+    dropStream() = stream;
+  }
+  __syncthreads();
+}
+
+// The words of dropout at a counter of the call.
+__device__ inline uint4 dropWords(unsigned long long counter) {
+  const PhiloxCell& stream = dropStream();
+  return philox(stream.key, stream.moved + counter);
 }
 
 // The number of a probability's element in [B, H, L, S]; four share a counter of philox.
@@ -183,7 +201,7 @@ __device__ inline unsigned wordOf(const uint4& words, unsigned lane) {
 template <class C>
 __device__ C keepFactor(const AttentionArguments& a, const Segment& s, int head, int query, int key) {
   const unsigned long long element = elementOf(a, s, head, query, key);
-  return wordOf(dropWords(a, element / 4), element % 4) >= a.threshold ? static_cast<C>(a.keep) : C(0);
+  return wordOf(dropWords(element / 4), element % 4) >= a.threshold ? static_cast<C>(a.keep) : C(0);
 }
 
 // Keys that some query of [first, first + count) sees, from whole tiles of `tile` keys on.
