@@ -1,7 +1,7 @@
 // Cross entropy with class targets, by itself and joined with the linear layer before it.
 
 import { autocasting } from '../autograd/autocast'
-import { BFLOAT16, FLOAT16, FLOAT32, INT32, INT64, statisticsDType, UINT8 } from '../dtype'
+import { FLOAT16, FLOAT32, INT32, INT64, statisticsDType, UINT8 } from '../dtype'
 import { ArgumentError, DTypeError, describeShape, describeValue, ShapeError, StateError } from '../errors'
 import { readOptions } from '../options'
 import { tidy } from '../tensor/scope'
@@ -40,7 +40,7 @@ const crossEntropyOp = native('crossEntropy', 'ignoreIndex,labelSmoothing,reduct
 const crossEntropyBackwardOp = native('crossEntropyBackward', 'ignoreIndex,labelSmoothing,reduction')
 const linearCrossEntropyOp = native(
   'linearCrossEntropy',
-  'ignoreIndex,labelSmoothing,reduction,gradients,skipIgnored,inBFloat16,chunkBytes',
+  'ignoreIndex,labelSmoothing,reduction,gradients,skipIgnored,products,chunkBytes',
 )
 const scaleOp: NativeOp = native('scaleByScalar')
 const copyOp = native('copy')
@@ -290,7 +290,7 @@ export function linearCrossEntropy(
     linearCrossEntropyOp,
     inputs,
     [[[], statistics], [[], statistics], ...gradients],
-    [ignoreIndex, labelSmoothing, reduction, wanted ? 1 : 0, skipIgnored ? 1 : 0, low === BFLOAT16 ? 1 : 0, chunkBytes],
+    [ignoreIndex, labelSmoothing, reduction, wanted ? 1 : 0, skipIgnored ? 1 : 0, Math.max(low, FLOAT32), chunkBytes],
   ) as [Tensor, Tensor, Tensor, Tensor]
   divisor.dispose()
   if (labels !== target) labels.dispose()

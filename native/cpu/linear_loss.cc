@@ -43,7 +43,7 @@ class LinearCrossEntropy {
         classes_(weight_.size(0)),
         options_{call.integer(0), call.attr[1], static_cast<int>(call.attr[2])},
         withGradients_(call.flag(3)),
-        inBFloat16_(call.flag(5)),
+        inBFloat16_(call.integer(5) == static_cast<int64_t>(DType::kBFloat16)),
         chunkBytes_(call.integer(6)),
         targets_(call.scratch<int64_t>(rows_)),
         weights_((readTargets(call.name, call.in[2], classes_, options_.ignoreIndex, targets_),

@@ -18,13 +18,14 @@ constexpr int kLargeTile = 128, kSmallTile = 64;
 constexpr int64_t kEnoughTiles = 128;   // to fill a large device
 constexpr int64_t kLeastOfSplit = 256;  // of the sum's dim
 constexpr int64_t kMostSplits = 32;
+constexpr int64_t kRowsOfRange = 8192;  // of column sums: 64 a thread
 
-// What operands are rounded to.
+// What operands are rounded to: of dtypes that differ a 16-bit one, for which there are tensor cores.
 DType operandDType(const Gemm& g) {
   if (g.a.dtype == DType::kFloat64) return DType::kFloat64;
-  const auto has = [&](DType dtype) { return g.a.dtype == dtype || g.b.dtype == dtype; };
-  if (g.inBFloat16 || has(DType::kBFloat16) || g.cDType == DType::kBFloat16) return DType::kBFloat16;
-  return has(DType::kFloat32) ? DType::kFloat32 : DType::kFloat16;
+  const auto has = [&](DType dtype) { return g.a.dtype == dtype || g.b.dtype == dtype || g.cDType == dtype; };
+  if (has(DType::kBFloat16)) return DType::kBFloat16;
+  return has(DType::kFloat16) ? DType::kFloat16 : DType::kFloat32;
 }
 
 // An operand whose columns (or, `transposed`, rows) are contiguous; strides of the other dim.
@@ -163,6 +164,7 @@ GemmArguments argumentsOf(const Gemm& g, const Prepared& a, const Prepared& b, D
   arguments.cDType = static_cast<int>(g.cDType);
   arguments.alpha = g.alpha;
   arguments.beta = g.beta;
+  arguments.factor = g.factor;
   arguments.bias = g.bias;
   arguments.biasDType = static_cast<int>(g.biasDType);
   arguments.activation = static_cast<int>(g.activation);
@@ -200,6 +202,7 @@ void gemmInSplits(const GemmArguments& product, Kernel& kernel, DType dtype, int
     step *= product.sizes[d];
   }
   parts.alpha = 1;
+  parts.factor = nullptr;
   parts.beta = 0;
   parts.bias = parts.gradientAt = nullptr;
   parts.activated = nullptr;
@@ -245,15 +248,22 @@ void columnSums(const Columns& x, const TensorView& to, bool accumulate, const O
   CudaDevice& device = currentDevice();
   const DType compute = x.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
   Kernel& kernel = compute == DType::kFloat64 ? twice : single;
-  const int64_t blocks = (x.cols + 31) / 32;
-  // as many ranges of rows as fill the device, of at least 64 rows
-  const int64_t wanted = std::clamp<int64_t>(4 * kEnoughTiles / blocks, 1, 64);
-  const int64_t ranges = std::max<int64_t>(1, std::min(wanted, x.rows / 64));
+  const int64_t neighbours = compute == DType::kFloat64 ? 2 : 8;
+  const bool packed =
+      x.colStride == 1 && x.cols % neighbours == 0 && beginsOnVectors(x.data, x.rowStride, x.dtype) && x.rows > 0;
+  const int64_t width = packed ? 2 * neighbours : 32;
+  const int64_t blocks = (x.cols + width - 1) / width;
+  // As many ranges of rows as fill the device; packed, where few blocks would be at their rows for longer than another
+  // launch takes.
+  const bool inRanges = !packed || blocks < kEnoughTiles / 4;
+  const int64_t wanted = inRanges ? std::clamp<int64_t>(4 * kEnoughTiles / blocks, 1, 64) : 1;
+  const int64_t ranges = std::clamp<int64_t>(x.rows / (packed ? kRowsOfRange : 64), 1, wanted);
   ColumnSums last{x.data,
                   x.rowStride,
                   x.colStride,
                   static_cast<int>(x.dtype),
                   static_cast<int>(x.cols),
+                  packed,
                   x.rows,
                   x.rows,
                   to.data,
@@ -274,10 +284,11 @@ void columnSums(const Columns& x, const TensorView& to, bool accumulate, const O
     last.dtype = first.toDType;
     last.row = x.cols;
     last.col = 1;
+    last.packed = 0;  // few rows
     last.rows = last.rowsOfRange = ranges;
   }
   if (last.rowsOfRange == 0) last.rowsOfRange = 1;
-  device.launch(kernel, static_cast<unsigned>(blocks), kBlock, 0, &last);
+  device.launch(kernel, static_cast<unsigned>(last.packed ? blocks : (x.cols + 31) / 32), kBlock, 0, &last);
 }
 
 }  // namespace gradus::cuda

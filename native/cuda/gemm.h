@@ -21,15 +21,14 @@ struct Gemm {
   int64_t m = 0, n = 0, k = 0;
   int rank = 0;  // of the batch
   int64_t sizes[kGemmBatchRank] = {};
-  // Operands are rounded to bfloat16 before they are multiplied, as they are anyway when A, B or C has that dtype.
-  // Sums are float32.
-  bool inBFloat16 = false;
+  // Sums are float32 for operands of up to 32 bits. Where one of A, B and C has 16, both operands are rounded to it.
   GemmOperand a, b;
   void* c = nullptr;
   DType cDType = DType::kFloat32;
   int64_t cRowStride = 0, cColStride = 0, cBatch[kGemmBatchRank] = {};
   double alpha = 1, beta = 0;
-  const void* bias = nullptr;  // [n], added to every row
+  const double* factor = nullptr;  // in device memory: alpha is multiplied by it
+  const void* bias = nullptr;      // [n], added to every row
   DType biasDType = DType::kFloat32;
   // Rows of the next two are contiguous; neither comes with a batch.
   const void* gradientAt = nullptr;  // C = (A B) * activation'(x): the gradient of an activation's input

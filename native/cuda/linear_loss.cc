@@ -1,10 +1,12 @@
 // linear + cross entropy without handing out the logits: rows pass in chunks, and the gradients for an incoming
 // gradient of 1 are made while a chunk's logits are at hand. How many rows are not ignored, only the device knows: it
-// moves them together, and of products of fewer rows than a chunk has, tiles without any end at once.
+// moves them together, and of products of fewer rows than a chunk has, tiles without any end at once. Products of 16
+// bits round logits, as a linear layer rounds its result, and their gradients.
 #include "kernels/linear_loss.h"
 
 #include "gemm.h"
 #include "launch.h"
+#include "views.h"
 
 namespace gradus::cuda {
 
@@ -29,9 +31,10 @@ struct Kernels {
                       {"linear_loss", "gradus_linear_loss_gather_float64"}};
   Kernel scatter[2] = {{"linear_loss", "gradus_linear_loss_scatter_float32"},
                        {"linear_loss", "gradus_linear_loss_scatter_float64"}};
-  Kernel rows[3] = {{"linear_loss", "gradus_linear_loss_rows_float32"},
+  Kernel rows[4] = {{"linear_loss", "gradus_linear_loss_rows_float32"},
                     {"linear_loss", "gradus_linear_loss_rows_float64"},
-                    {"linear_loss", "gradus_linear_loss_rows_bfloat16"}};
+                    {"linear_loss", "gradus_linear_loss_rows_float16"},
+                    {"linear_loss", "gradus_linear_loss_rows_bfloat16"}};  // by dtype
 };
 
 Kernels& kernels() {
@@ -51,8 +54,15 @@ class LinearCrossEntropy {
         compute_(computeOf(x_.dtype)),
         withGradients_(call.flag(3)),
         compact_(call.flag(4)) {
-    const bool narrow = call.flag(5) || x_.dtype == DType::kBFloat16 || weight_.dtype == DType::kBFloat16;
-    logitDType_ = narrow ? DType::kBFloat16 : compute_;
+    const int64_t products = call.integer(5);
+    const auto is = [&](DType dtype) { return products == static_cast<int64_t>(dtype); };
+    if (is(DType::kBFloat16) || x_.dtype == DType::kBFloat16 || weight_.dtype == DType::kBFloat16) {
+      logitDType_ = DType::kBFloat16;
+    } else if (is(DType::kFloat16) || (x_.dtype == DType::kFloat16 && weight_.dtype == DType::kFloat16)) {
+      logitDType_ = DType::kFloat16;
+    } else {
+      logitDType_ = compute_;
+    }
   }
 
   void run() {
@@ -98,15 +108,18 @@ class LinearCrossEntropy {
     a_.mean = call_.integer(2) == 1;
     a_.skipIgnored = compact_;
     a_.gradients = withGradients_;
+    a_.scaled = logitDType_ == DType::kFloat16;
     a_.kept = call_.scratch<int>(std::max<int64_t>(rows_, 1));
     a_.count = call_.scratch<int>(1);
-    a_.terms = call_.scratch<double>(2);
+    a_.terms = call_.scratch<double>(4);
     a_.losses = call_.scratch<double>(std::max<int64_t>(rows_, 1));
     a_.x = x_.data;
     a_.width = static_cast<int>(width_);
     a_.xDType = static_cast<int>(x_.dtype);
     a_.xRow = x_.strides[0];
     a_.xCol = x_.strides[1];
+    a_.packedRows = x_.strides[1] == 1 && width_ % (isDouble() ? 2 : 8) == 0 && isWide(x_.data) &&
+                    x_.strides[0] * static_cast<int64_t>(itemSize(x_.dtype)) % 16 == 0 && isWide(call_.out[2].data);
     a_.loss = call_.out[0].data;
     a_.divisor = call_.out[1].data;
     a_.lossDType = static_cast<int>(call_.out[0].dtype);
@@ -125,7 +138,9 @@ class LinearCrossEntropy {
     if (compact_) a_.rowsOfX = call_.workspace->take(std::max<size_t>(64, elements * itemSize(logitDType_)));
     a_.rowsDType = static_cast<int>(logitDType_);
     weights_ = {weight_.data, weight_.dtype, weight_.strides[0], weight_.strides[1], {}};
-    if (weight_.dtype != logitDType_) convertWeight();
+    if (weight_.dtype != logitDType_) weights_ = converted(weight_);
+    rowsOfX_ = {x_.data, x_.dtype, x_.strides[0], x_.strides[1], {}};
+    if (!compact_ && x_.dtype != logitDType_) rowsOfX_ = converted(x_);
     if (!withGradients_) return;
     a_.dx = call_.out[2].data;
     a_.dxDType = static_cast<int>(call_.out[2].dtype);
@@ -137,29 +152,27 @@ class LinearCrossEntropy {
     }
   }
 
-  // Once for all chunks, to what the products take.
-  void convertWeight() {
-    TensorView to = weight_;
+  // x or the weight, once for all chunks, as the products take them.
+  GemmOperand converted(const TensorView& from) {
+    TensorView to = from;
     to.dtype = logitDType_;
     to.strides[0] = a_.rowsStride;
     to.strides[1] = 1;
     to.contiguous = a_.rowsStride == width_;
-    const size_t elements = static_cast<size_t>(classes_ * a_.rowsStride);
+    const size_t elements = static_cast<size_t>(from.sizes[0] * a_.rowsStride);
     to.data = call_.workspace->take(std::max<size_t>(64, elements * itemSize(logitDType_)));
-    run_copy({call_.name, &weight_, &to, nullptr, 1, 1, 0, call_.workspace});
-    weights_ = {to.data, to.dtype, to.strides[0], 1, {}};
+    run_copy({call_.name, &from, &to, nullptr, 1, 1, 0, call_.workspace});
+    return {to.data, to.dtype, to.strides[0], 1, {}};
   }
 
+  const double* factor() const { return a_.scaled ? a_.terms + 3 : nullptr; }
   bool isDouble() const { return compute_ == DType::kFloat64; }
 
   void chunk(int64_t first, int64_t count) {
     a_.first = static_cast<int>(first);
     a_.chunk = static_cast<int>(count);
-    GemmOperand x{x_.as<char>() + first * x_.strides[0] * static_cast<int64_t>(itemSize(x_.dtype)),
-                  x_.dtype,
-                  x_.strides[0],
-                  x_.strides[1],
-                  {}};
+    GemmOperand x = rowsOfX_;
+    x.data = static_cast<const char*>(x.data) + first * x.rowStride * static_cast<int64_t>(itemSize(x.dtype));
     if (compact_) {
       launchRows(kernels().gather[isDouble()]);
       x = {a_.rowsOfX, logitDType_, a_.rowsStride, 1, {}};
@@ -170,13 +183,14 @@ class LinearCrossEntropy {
     toLogits.cDType = logitDType_;
     toLogits.cRowStride = a_.logitStride;
     gemm(toLogits, call_);
-    launchRows(kernels().rows[logitDType_ == DType::kBFloat16 ? 2 : isDouble()]);
+    launchRows(kernels().rows[static_cast<int>(logitDType_)]);
     if (!withGradients_) return;
     Gemm toX = product(count, width_, classes_, logits, weights_);
     toX.c = compact_ ? const_cast<void*>(a_.rowsOfDx)
                      : call_.out[2].as<char>() + first * width_ * static_cast<int64_t>(itemSize(call_.out[2].dtype));
     toX.cDType = compact_ ? compute_ : call_.out[2].dtype;
     toX.cRowStride = compact_ ? a_.rowsStride : width_;
+    toX.factor = factor();
     gemm(toX, call_);
     Gemm toWeight = product(classes_, width_, count, transposed(logits), x);
     toWeight.c = dweight_.data;
@@ -184,6 +198,7 @@ class LinearCrossEntropy {
     toWeight.cRowStride = width_;
     toWeight.beta = first > 0 ? 1 : 0;
     toWeight.live.inSum = true;
+    toWeight.factor = factor();
     gemm(toWeight, call_);
     if (compact_) launchRows(kernels().scatter[isDouble()]);
   }
@@ -198,7 +213,6 @@ class LinearCrossEntropy {
     g.m = m;
     g.n = n;
     g.k = k;
-    g.inBFloat16 = call_.flag(5);
     g.a = a;
     g.b = b;
     g.cColStride = 1;
@@ -214,10 +228,10 @@ class LinearCrossEntropy {
   const int64_t rows_, width_, classes_;
   const DType compute_;
   const bool withGradients_, compact_;  // compact_: rows that are not ignored are moved together
-  DType logitDType_;                    // products in bfloat16 round logits, as a linear layer rounds its result
+  DType logitDType_;                    // also of what is multiplied
   int64_t chunk_ = 0;
   LinearLoss a_{};
-  GemmOperand weights_;
+  GemmOperand weights_, rowsOfX_;
   TensorView dweight_;
 };
 

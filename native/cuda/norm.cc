@@ -103,10 +103,17 @@ void backward(const OpCall& call, bool centered) {
   arguments.width = width;
   arguments.rowsPerPart = std::max(kPartRows, (rows + kMostParts - 1) / kMostParts);
   const int64_t parts = (rows + arguments.rowsPerPart - 1) / arguments.rowsPerPart;
-  const bool wanted[2] = {call.out[1].numel > 0, centered && call.out[2].numel > 0};
+  NormParts adding{};
+  adding.count = parts;
+  adding.width = width;
   void** sums[2] = {&arguments.dweight, &arguments.dbias};
-  for (int i = 0; i < 2; ++i) {
-    if (wanted[i]) *sums[i] = call.workspace->take(item * static_cast<size_t>(parts * width));
+  for (int i = 0; i < (centered ? 2 : 1); ++i) {
+    const TensorView& out = call.out[1 + i];
+    if (out.numel == 0) continue;
+    *sums[i] = call.workspace->take(item * static_cast<size_t>(parts * width));
+    adding.parts[adding.parameters] = *sums[i];
+    adding.out[adding.parameters] = out.data;
+    adding.dtypes[adding.parameters++] = static_cast<int>(out.dtype);
   }
   const int64_t lanes = std::max(lanesOf(g.dtype), lanesOf(x.dtype));
   arguments.packed = isPacked(width, lanes, {g.data, x.data, arguments.dx, arguments.weight.data});
@@ -117,12 +124,8 @@ void backward(const OpCall& call, bool centered) {
                           : packs > kBlock                        ? kernels.four
                                                                   : kernels.one;
   launchRounds(*kernel[static_cast<int>(g.dtype)], parts, arguments, threads);
-  for (int i = 0; i < 2; ++i) {
-    if (!wanted[i]) continue;
-    const TensorView& out = call.out[1 + i];
-    const NormParts adding{*sums[i], out.data, static_cast<int>(out.dtype), parts, width};
-    launchRounds(addParts.of(g.dtype), (width + kBlock - 1) / kBlock, adding);
-  }
+  if (adding.parameters == 0) return;
+  launchRounds(addParts.of(g.dtype), (adding.parameters * width + kBlock - 1) / kBlock, adding);
 }
 
 }  // namespace

@@ -82,9 +82,49 @@ const stacks: Record<string, string> = {
   gradus_pointwise_unary_f64: 'the reduction of large arguments of sin and cos',
 }
 
-/** Of warps. Attention on tensor cores keeps its tiles in shared memory and hides latency by two stages of copies: a
- *  block, which is a warp a scheduler, is enough. */
-const leastOccupancy = (kernel: string): number => (kernel.startsWith('gradus_attention_mma_') ? 0.0625 : 0.125)
+/** The least share of a multiprocessor's warps that a kind of kernels has to leave room for, and why it is enough. */
+export interface Floor {
+  readonly what: string
+  readonly kernels: RegExp
+  readonly least: number
+  readonly why: string
+}
+
+/** The first one that fits a kernel is its own. A multiprocessor has four schedulers and room for up to 64 warps; what a
+ *  warp has under way by itself, others need not have. */
+export const floors: readonly Floor[] = [
+  {
+    what: 'attention on tensor cores',
+    kernels: /^gradus_attention_mma_/,
+    least: 1 / 16,
+    why: 'a warp a scheduler: tiles fill shared memory, and while one is multiplied the next one is copied',
+  },
+  {
+    what: 'products, and attention without tensor cores, whose threads sum a square of results each',
+    kernels: /^gradus_(gemm_(large|small)|attention)_/,
+    least: 1 / 8,
+    why: 'two warps a scheduler: 64 products of a thread that do not wait for each other, and the next tiles on their way',
+  },
+  {
+    what: 'optimizers, and gradients of norms whose threads hold four packs of a row',
+    kernels: /^gradus_(optim|norm_backward)_/,
+    least: 1 / 8,
+    why: 'each thread has 128 bits of every operand, twice or four times, on their way before it needs the first',
+  },
+  {
+    what: 'products on tensor cores',
+    kernels: /^gradus_gemm_mma_/,
+    least: 1 / 4,
+    why: 'two blocks of three stages of copies: one multiplies while the other waits, or writes its results',
+  },
+  {
+    what: 'all others',
+    kernels: /^/,
+    least: 1 / 4,
+    why: 'four warps a scheduler: rows in registers, of which each thread loads up to four packs before it needs the first',
+  },
+]
+const leastOccupancy = (kernel: string): number => floors.find(({ kernels }) => kernels.test(kernel))!.least
 const mostConflicts = 1.1
 const most = { stream: 1.05, tensor: 1.1 }
 const leastWide = 0.9 // statistics of rows, terms and such are single numbers between vectors

@@ -1,12 +1,13 @@
 // linear + cross entropy on cuda against the cpu, which is held to independent values in test/ops.
 import { describe, expect, it } from 'vitest'
-import { type DType, type Tensor, tensor, zeros } from '../../lib/index'
+import { amp, cuda, type DType, ops, type Tensor, tensor, zeros } from '../../lib/index'
 import { native, type Output, runMany } from '../../lib/tensor/dispatch'
-import { code, expectAlike, values } from './support'
+import { simulator } from './simulator'
+import { code, expectAlike, indices, values } from './support'
 
 const op = native(
   'linearCrossEntropy',
-  'ignoreIndex,labelSmoothing,reduction,gradients,skipIgnored,inBFloat16,chunkBytes',
+  'ignoreIndex,labelSmoothing,reduction,gradients,skipIgnored,products,chunkBytes',
 )
 const [N, K, C] = [37, 24, 53]
 const [mean, sum] = [1, 2]
@@ -20,7 +21,7 @@ interface Case {
   reduction?: number
   gradients?: boolean
   skipIgnored?: boolean
-  inBFloat16?: boolean
+  products?: DType
   chunkBytes?: number
   target?: DType
 }
@@ -28,10 +29,9 @@ interface Case {
 const cases: Record<string, Case> = {
   float32: { x: 'float32', weight: 'float32' },
   float64: { x: 'float64', weight: 'float64', smoothing: 0.1 },
-  float16: { x: 'float16', weight: 'float16', smoothing: 0.1 },
   bfloat16: { x: 'bfloat16', weight: 'bfloat16' },
   'bfloat16 in chunks': { x: 'bfloat16', weight: 'bfloat16', chunkBytes: 10 * 2 * C, ignored: true },
-  'products in bfloat16': { x: 'float32', weight: 'float32', inBFloat16: true },
+  'products in bfloat16': { x: 'float32', weight: 'float32', products: 'bfloat16' },
   'a weight of another dtype': { x: 'float32', weight: 'float16', ignored: true },
   'ignored rows': { x: 'float32', weight: 'float32', ignored: true, classWeight: true, smoothing: 0.2 },
   'ignored rows, computed all the same': { x: 'float32', weight: 'float32', ignored: true, skipIgnored: false },
@@ -61,12 +61,13 @@ function call(
     [gradients ? weight.shape : [0], keptIn(c.weight)],
   ]
   const inputs = [x, weight, target, classWeight].map((each) => each?.to(on) ?? null)
-  const flags = [gradients, c.skipIgnored ?? true, c.inBFloat16 ?? false].map(Number)
+  const flags = [gradients, c.skipIgnored ?? true].map(Number)
   return runMany(op, inputs, outputs, [
     -100,
     c.smoothing ?? 0,
     c.reduction ?? mean,
     ...flags,
+    code(c.products ?? 'float32'),
     c.chunkBytes ?? 256 << 20,
   ])
 }
@@ -87,7 +88,7 @@ describe('linearCrossEntropy', () => {
     const operands = [x, weight, targets(c), classWeight] as const
     const wanted = call(c, 'cpu', ...operands)
     const got = call(c, 'cuda', ...operands)
-    const low = c.inBFloat16 || c.x === 'bfloat16' || c.weight === 'bfloat16'
+    const low = c.products || c.x === 'bfloat16' || c.weight === 'bfloat16'
     for (const [i, each] of wanted.entries()) {
       if (low) expectNear(got[i]!, each, `${what}: output ${i}`)
       else expectAlike(got[i]!, each, `${what}: output ${i}`, 256)
@@ -124,6 +125,74 @@ describe('linearCrossEntropy', () => {
     const target = tensor([1, C, 0, 2], { dtype: 'int64' })
     const [loss] = call({ x: 'float32', weight: 'float32' }, 'cuda', x, weight, target, null)
     expect(() => loss!.dataSync()).toThrow(`linearCrossEntropy: target out of range: got ${C} in row 1`)
+  })
+})
+
+describe('linearCrossEntropy in float16', () => {
+  // Quarters: their logits are exact in float16, so all that is rounded are the gradients of the logits.
+  const quarters = (shape: readonly number[], seed: number): Tensor => indices(shape, 9, 'float32', seed).sub(4).div(4)
+
+  interface Half {
+    rows: number
+    classes: number
+    smoothing?: number
+    classWeight?: number
+    skipIgnored?: boolean
+    chunkBytes?: number
+    parameters?: DType
+  }
+  const halfCases: Record<string, Half> = {
+    'few classes': { rows: 37, classes: 53, smoothing: 0.1 },
+    // over the divisor they would be below 2^-24, float16's least
+    'gradients that are small by themselves': { rows: 300, classes: 1024 },
+    'rows in chunks': { rows: 70, classes: 64, chunkBytes: 20 * 2 * 64 },
+    'rows that stay in their places': { rows: 70, classes: 64, skipIgnored: false, chunkBytes: 20 * 2 * 64 },
+    'large class weights': { rows: 40, classes: 48, classWeight: 3e5, smoothing: 0.2 },
+    'small class weights': { rows: 40, classes: 48, classWeight: 3e-7, smoothing: 0.2 },
+    'operands of float16': { rows: 40, classes: 48, parameters: 'float16' },
+  }
+
+  it.each(Object.entries(halfCases))('%s', async (_, c) => {
+    const { rows, classes, smoothing = 0, skipIgnored = true, chunkBytes = 1 << 28, parameters = 'float32' } = c
+    const [x, weight] = [quarters([rows, 24], 1), quarters([classes, 24], 2)]
+    const all = indices([rows], classes, 'int64', 3)
+    const target = all.maskedFill(indices([rows], 4, 'float32', 4).eq(0), -100)
+    const classWeight =
+      c.classWeight === undefined ? null : indices([classes], 7, 'float32', 5).add(1).mul(c.classWeight)
+    const [gx, gw] = [x, weight].map((each) => each.to(parameters).to('cuda').requiresGrad_()) as [Tensor, Tensor]
+    simulator.control('reset')
+    const options = { labelSmoothing: smoothing, skipIgnored, chunkBytes, classWeight: classWeight?.to('cuda') ?? null }
+    const loss = amp.autocast({ dtype: 'float16' }, () => ops.linearCrossEntropy(gx, gw, target.to('cuda'), options))
+    loss.backward()
+    await cuda.synchronize()
+    const { kernels } = JSON.parse(simulator.counters()) as { kernels: Record<string, unknown> }
+    const products = Object.keys(kernels).filter((name) => /^gradus_gemm_(mma|large|small)/.test(name))
+    expect(products.every((name) => name.endsWith('_float16'))).toBe(true)
+    expect(products.length).toBeGreaterThan(0)
+
+    const logits = x.to('float64').matmul(weight.to('float64').transpose(0, 1)).requiresGrad_()
+    const wanted = ops.crossEntropy(logits, target, {
+      labelSmoothing: smoothing,
+      weight: classWeight?.to('float64') ?? null,
+    })
+    wanted.backward()
+    expect(loss.dtype).toBe('float32')
+    expect(Math.abs(loss.itemSync() - wanted.itemSync())).toBeLessThan(2 ** -20 * wanted.itemSync())
+    // half a unit of float16 for each gradient, and for its exponential and the sums float32's
+    const g = logits.grad!
+    const kept = parameters === 'float16' ? 2 ** -11 : 0 // gradients of float16 are rounded themselves
+    const close = (got: Tensor, by: Tensor, magnitudes: Tensor, what: string): void => {
+      const [a, b, sizes] = [got, by, magnitudes].map((each) => each.dataSync())
+      b!.forEach((value, i) => {
+        const bound = (2 ** -11 + 2 ** -18) * Number(sizes![i]) + kept * (Math.abs(Number(value)) + 2 ** -14)
+        const error = Math.abs(Number(a![i]) - Number(value))
+        if (!(error <= bound)) expect.fail(`${what}: element ${i} is ${a![i]}, by float64 ${value}`)
+      })
+    }
+    const [x64, w64] = [x.to('float64'), weight.to('float64')]
+    close(gx.grad!, g.matmul(w64), g.abs().matmul(w64.abs()), 'dx')
+    const gT = g.transpose(0, 1)
+    close(gw.grad!, gT.matmul(x64), gT.abs().matmul(x64.abs()), 'dweight')
   })
 })
 

@@ -241,6 +241,32 @@ describe('layers', () => {
     for (const i of [0, 1]) expectAlike(got[i]!, wanted[i]!, `sum ${i}`, 30 * tolerance[dtype]!)
   })
 
+  it('sums columns of any number, order of memory and length, in one step or two', () => {
+    const cases: [rows: number, columns: number, form: string][] = [
+      [517, 40, 'rows'], // whole packs, the last block half empty
+      [300, 24, 'window'],
+      [130, 37, 'rows'],
+      [200, 33, 'columns'],
+      [20_000, 16, 'rows'], // ranges of packs
+      [300, 528, 'rows'], // enough blocks for one step
+    ]
+    for (const dtype of floats) {
+      for (const [n, columns, form] of cases) {
+        const g = forms[form]!(n, columns, dtype, 3)
+        const x = values([n, 1], dtype, 4)
+        const outputs: Output[] = [
+          [[columns, 1], code(dtype)],
+          [[columns], code(dtype)],
+        ]
+        const got = runMany(linearBackwardWeight, [onCuda(g, form), x.to('cuda')], outputs, [0, 1])[1]!
+        const wanted = g.to('float64').sum(0).to(dtype)
+        // pairs of threads add every 128th row, which a tree puts together: few roundings of sums below n
+        const bound = dtype === 'float64' ? 2 ** -44 : Math.max(tolerance[dtype]! / 4, (n / 64) * 2 ** -23)
+        expectAlike(got, wanted, `${n} x ${columns} ${form} of ${dtype}`, bound)
+      }
+    }
+  })
+
   it.each(floats)('mlp and its gradients, with both forms of gelu: %s', (dtype) => {
     const c = code(dtype)
     for (const tanh of [0, 1]) {

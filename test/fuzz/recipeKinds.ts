@@ -14,6 +14,7 @@ export interface Recipe {
 export const f32 = 0
 const f64 = 1
 const f16 = 2
+const bf16 = 3
 export const i64 = 4
 export const i32 = 5
 const u8 = 6
@@ -357,7 +358,7 @@ export const linearCrossEntropy: Make = (r) => {
       1 + r.below(2),
       gradients,
       flag(r),
-      flag(r),
+      r.pick([f32, f16, bf16]),
       r.pick([1, 8 * classes, 1 << 12, logitChunkBytes]),
     ],
   }

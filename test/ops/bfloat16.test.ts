@@ -2,6 +2,7 @@
 // in float32, so against float64 there is only the rounding of float32 sums, and of the result.
 
 import { describe, expect, it } from 'vitest'
+import { BFLOAT16 } from '../../lib/dtype'
 import { type DType, eye, linspace, ones, ops, randn, random, type Tensor, zeros } from '../../lib/index'
 import { logitChunkBytes } from '../../lib/ops/crossEntropy'
 import { native, runInto, runMany } from '../../lib/tensor/dispatch'
@@ -12,7 +13,7 @@ const mlpOp = native('mlp', 'tanh')
 const mlpBackwardOp = native('mlpBackward', 'tanh,accumulate')
 const lossOp = native(
   'linearCrossEntropy',
-  'ignoreIndex,labelSmoothing,reduction,gradients,skipIgnored,inBFloat16,chunkBytes',
+  'ignoreIndex,labelSmoothing,reduction,gradients,skipIgnored,products,chunkBytes',
 )
 
 const exact = (x: Tensor): Tensor => x.to('bfloat16').to('float64')
@@ -188,7 +189,7 @@ describe('linear + cross entropy in bfloat16', () => {
         [x.shape, x._dtype],
         [weight.shape, x._dtype],
       ],
-      [-100, 0.1, 1, 1, 1, 1, logitChunkBytes],
+      [-100, 0.1, 1, 1, 1, BFLOAT16, logitChunkBytes],
     ) as [Tensor, Tensor, Tensor, Tensor]
     const [X, W] = [exact(x).detach().requiresGrad_(), exact(weight).detach().requiresGrad_()]
     const expected = ops.linearCrossEntropy(X, W, target, { labelSmoothing: 0.1 })

@@ -6,7 +6,7 @@ import { expectClose } from '../support/golden'
 
 const lossOp = native(
   'linearCrossEntropy',
-  'ignoreIndex,labelSmoothing,reduction,gradients,skipIgnored,inBFloat16,chunkBytes',
+  'ignoreIndex,labelSmoothing,reduction,gradients,skipIgnored,products,chunkBytes',
 )
 
 // A linear congruence: the same values everywhere, without the library's own generator.

@@ -113,8 +113,13 @@ void rule_linearCrossEntropy(const OpCall& call) {
                "linearCrossEntropy: dtypes do not fit: got input %s and weight %s, expected floating ones, and float64 "
                "with float64",
                dtypeName(x.dtype), dtypeName(weight.dtype));
-  GRADUS_CHECK(!call.flag(5) || !isDouble, ErrorCode::kDType,
-               "linearCrossEntropy: float64 is not computed in bfloat16: got inBFloat16 with float64 operands");
+  const int64_t products = call.integer(5);  // a dtype
+  GRADUS_CHECK(products == static_cast<int64_t>(DType::kFloat32) || products == static_cast<int64_t>(DType::kFloat16) ||
+                   products == static_cast<int64_t>(DType::kBFloat16),
+               ErrorCode::kNative, "linearCrossEntropy: products must be in float16, bfloat16 or the operands' dtype");
+  GRADUS_CHECK(products == static_cast<int64_t>(DType::kFloat32) || !isDouble, ErrorCode::kDType,
+               "linearCrossEntropy: float64 is not computed in 16 bits: got products in %s of float64 operands",
+               dtypeName(static_cast<DType>(products)));
   GRADUS_CHECK(x.rank == 2 && weight.rank == 2 && x.size(1) == weight.size(1) && weight.size(0) > 0, ErrorCode::kShape,
                "linearCrossEntropy: shapes do not match: got input of rank %d ending in %lld and weight of rank %d "
                "ending in %lld, expected [N, K] and [C, K]",

@@ -7,7 +7,7 @@
 //   gradus_gemm_join_<float32|float64>(GemmJoin)                           a thread eight (float64: two) columns of a
 //   row gradus_gemm_whole_<int64|int32|uint8>(GemmIntegers)                    one result a thread, 256 a block; wraps
 //   gradus_gemm_column_sums_<float32|float64>(ColumnSums)
-//   32 columns a block of 256 threads; blocks of the next range of rows follow
+//   a block of 256 threads has 32 columns, or, `packed`, 16 (float64: 4); blocks of the next range of rows follow
 #include "gemm_epilogue.cuh"
 
 namespace gradus::cuda {
@@ -189,10 +189,20 @@ __device__ void whole(const GemmIntegers& g) {
   *c = static_cast<T>(sum);
 }
 
-// Eight threads a column take every eighth row each, and are added in order.
+template <class C>
+__device__ void storeColumn(const ColumnSums& a, long long range, int column, C sum) {
+  if (column >= a.columns || failedBefore(a.failure)) return;
+  const long long at = range * a.columns + column * a.toStride;
+  if (a.accumulate) sum += loadAt<C>(a.to, a.toDType, at);
+  storeAt(a.to, a.toDType, at, sum);
+}
+
+constexpr int kWarps = kThreads / 32;
+
+// The block's warps take every eighth row each, and are added in order.
 template <class C>
 __device__ void columnSums(const ColumnSums& a) {
-  __shared__ C parts[8][32];
+  __shared__ C parts[kWarps][32];
   const int lane = threadIdx.x % 32, part = threadIdx.x / 32;
   const int blocks = (a.columns + 31) / 32;
   const long long range = blockIdx.x / blocks;
@@ -200,17 +210,63 @@ __device__ void columnSums(const ColumnSums& a) {
   const long long end = min(a.rows, (range + 1) * a.rowsOfRange);
   C sum = 0;
   if (column < a.columns) {
-    for (long long row = range * a.rowsOfRange + part; row < end; row += 8) {
+    for (long long row = range * a.rowsOfRange + part; row < end; row += kWarps) {
       sum += loadAt<C>(a.from, a.dtype, row * a.row + column * a.col);
     }
   }
   parts[part][lane] = sum;
   __syncthreads();
-  if (part > 0 || column >= a.columns || failedBefore(a.failure)) return;
-  for (int i = 1; i < 8; ++i) sum += parts[i][lane];
-  const long long at = range * a.columns + column * a.toStride;
-  if (a.accumulate) sum += loadAt<C>(a.to, a.toDType, at);
-  storeAt(a.to, a.toDType, at, sum);
+  if (part > 0) return;
+  for (int i = 1; i < kWarps; ++i) sum += parts[i][lane];
+  storeColumn(a, range, column, sum);
+}
+
+// Pairs of threads have a row's 32 bytes or more, a sector of memory, and the block's pairs every 128th row each.
+template <class C, DType kDType>
+__device__ void packedColumnSums(const ColumnSums& a) {
+  constexpr int kOwn = kNeighbours<C>, kPairs = kThreads / 2;
+  __shared__ C parts[kWarps][2 * kOwn];
+  const int side = threadIdx.x % 2, pair = threadIdx.x / 2, warp = threadIdx.x / 32;
+  const int blocks = (a.columns + 2 * kOwn - 1) / (2 * kOwn), first = blockIdx.x % blocks * 2 * kOwn;
+  const long long range = blockIdx.x / blocks, end = min(a.rows, (range + 1) * a.rowsOfRange);
+  const int column = first + side * kOwn;
+  C sums[kOwn] = {};
+  if (column < a.columns) {
+#pragma unroll kDType == DType::kFloat32 ? 4 : 8
+    for (long long row = range * a.rowsOfRange + pair; row < end; row += kPairs) {
+      C values[kOwn];
+      loadNeighbours(a.from, static_cast<int>(kDType), row * a.row + column, values);
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) sums[i] += values[i];
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+    for (int lane = 16; lane > 1; lane /= 2) sums[i] += __shfl_xor_sync(~0u, sums[i], lane);
+    if (threadIdx.x % 32 < 2) parts[warp][side * kOwn + i] = sums[i];
+  }
+  __syncthreads();
+  if (threadIdx.x >= 2 * kOwn) return;
+  C sum = parts[0][threadIdx.x];
+  for (int i = 1; i < kWarps; ++i) sum += parts[i][threadIdx.x];
+  storeColumn(a, range, first + static_cast<int>(threadIdx.x), sum);
+}
+
+template <class C>
+__device__ void sumColumns(const ColumnSums& a) {
+  if (!a.packed) return columnSums<C>(a);
+  if constexpr (sizeof(C) == 8) {
+    packedColumnSums<C, DType::kFloat64>(a);
+  } else {
+    switch (static_cast<DType>(a.dtype)) {
+      case DType::kFloat16:
+        return packedColumnSums<C, DType::kFloat16>(a);
+      case DType::kBFloat16:
+        return packedColumnSums<C, DType::kBFloat16>(a);
+      default:
+        return packedColumnSums<C, DType::kFloat32>(a);
+    }
+  }
 }
 
 }  // namespace
@@ -239,9 +295,9 @@ GRADUS_WHOLE(int64, long long)
 GRADUS_WHOLE(int32, int)
 GRADUS_WHOLE(uint8, unsigned char)
 
-#define GRADUS_COLUMN_SUMS(dtype, T)                                                                      \
-  extern "C" __global__ void __launch_bounds__(256) gradus_gemm_column_sums_##dtype(const ColumnSums a) { \
-    columnSums<T>(a);                                                                                     \
+#define GRADUS_COLUMN_SUMS(dtype, T)                                                                         \
+  extern "C" __global__ void __launch_bounds__(256, 1) gradus_gemm_column_sums_##dtype(const ColumnSums a) { \
+    sumColumns<T>(a);                                                                                        \
   }
 GRADUS_COLUMN_SUMS(float32, float)
 GRADUS_COLUMN_SUMS(float64, double)

@@ -24,7 +24,7 @@ struct GemmLive {
   bool inSum = false;
 };
 
-// C = (alpha A B + bias) * activation'(x) + beta C
+// C = (alpha factor A B + bias) * activation'(x) + beta C
 struct GemmArguments {
   int m, n, k;
   int rank, sizes[kGemmBatchRank];  // of the batch, outermost first
@@ -33,7 +33,8 @@ struct GemmArguments {
   long long cRow, cCol, cBatch[kGemmBatchRank];
   int cDType;
   double alpha, beta;
-  const void* bias;  // [n], or null
+  const double* factor;  // on the device, of alpha; null: 1
+  const void* bias;      // [n], or null
   int biasDType;
   int activation;          // 0: none, 1: gelu by tanh, 2: gelu by erf
   const void* gradientAt;  // x of activation'(x), or null; its columns are contiguous
@@ -68,12 +69,13 @@ struct GemmIntegers {
   unsigned long long count;  // of results
 };
 
-// Sums of the columns of a matrix of any strides, in two steps: ranges of rows first, then those.
+// Sums of the columns of a matrix of any strides. Very long ones take two steps: ranges of rows first, then those.
 struct ColumnSums {
   const void* from;  // second step: the sums of the ranges, [ranges, columns]
   long long row, col;
   int dtype;
   int columns;
+  int packed;  // columns are contiguous, and rows begin on 16 bytes and have whole neighbours
   long long rows, rowsOfRange;
   void* to;  // first step: [ranges, columns]
   int toDType;

@@ -98,7 +98,8 @@ struct Finished {
 };
 template <class C>
 __device__ Finished<C> finished(const GemmArguments& g, C sum, C bias, C old, C x) {
-  C value = static_cast<C>(g.alpha) * sum + bias;
+  const double alpha = g.factor ? g.alpha * *g.factor : g.alpha;
+  C value = static_cast<C>(alpha) * sum + bias;
   if (g.beta != 0) value += static_cast<C>(g.beta) * old;
   if (!g.activation) return {value, value};
   C derivative;

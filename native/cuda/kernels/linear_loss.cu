@@ -7,25 +7,16 @@
 //
 //   gradus_linear_loss_prepare(LinearLoss)                              one block of 256 threads
 //   gradus_linear_loss_<gather|scatter>_<float32|float64>(LinearLoss)   a block a row of the chunk; computed dtype
-//   gradus_linear_loss_rows_<float32|float64|bfloat16>(LinearLoss)      a block a row of the chunk; dtype of the logits
+//   gradus_linear_loss_rows_<float32|float64|float16|bfloat16>(LinearLoss)
+//                                                                       a block a row of the chunk; dtype of the logits
 //   gradus_linear_loss_finish(LinearLoss)                               one block
-#include "element.cuh"
 #include "linear_loss.h"
+#include "packs.cuh"
 
 namespace gradus::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-
-template <class T>
-struct ComputeOf {
-  using Type = float;
-};
-template <>
-struct ComputeOf<double> {
-  using Type = double;
-};
-__device__ inline double widen(double x) { return x; }
 
 // Of floating dtypes.
 __device__ inline int itemShift(int dtype) {
@@ -55,6 +46,22 @@ __device__ double blockSum(double x, double* shared) {
   double sum = 0;
   for (int warp = 0; warp < kThreads / 32; ++warp) sum += shared[warp];
   return sum;
+}
+
+__device__ double blockMaximum(double x, double* shared) {
+  for (int lane = 16; lane > 0; lane /= 2) x = fmax(x, __shfl_xor_sync(~0u, x, lane));
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
+  __syncthreads();
+  double most = shared[0];
+  for (int warp = 1; warp < kThreads / 32; ++warp) most = fmax(most, shared[warp]);
+  return most;
+}
+
+// A power of two that takes gradients of class weights up to `largest` to 2^15 at most, half of float16's range: they
+// are differences of two terms, neither of which is larger than that.
+__device__ double scaleOf(double largest) {
+  return largest > 0 && largest < 1e300 ? ldexp(1.0, 13 - ilogb(largest)) : 1;
 }
 
 __device__ int liveRows(const LinearLoss& a) { return min(max(*a.count - a.first, 0), a.chunk); }
@@ -160,7 +167,7 @@ __device__ void rows(const LinearLoss& a) {
     a.losses[a.first + i] = loss;
   }
   if (!a.gradients) return;
-  const double incoming = 1 / a.terms[0];
+  const double incoming = a.scaled ? a.terms[2] : 1 / a.terms[0];
   const C probability = static_cast<C>(incoming * (hard + soft * totalWeight));
   const C smoothing = static_cast<C>(incoming * soft), target = static_cast<C>(incoming * hard);
   visitRow<true>(row, a.classes, [&](int c, C x) {
@@ -170,12 +177,24 @@ __device__ void rows(const LinearLoss& a) {
   });
 }
 
+// Elements that a thread moves at a time, of any dtypes.
+template <class C>
+constexpr int kRun = sizeof(C) == 8 ? 2 : 8;
+
 // Rows that do not exist are zeros, for the products read whole tiles.
 template <class C>
 __device__ void gather(const LinearLoss& a) {
   const int i = blockIdx.x, from = itemShift(a.xDType), to = itemShift(a.rowsDType);
   const bool live = i < liveRows(a);
   const char* source = static_cast<const char*>(a.x) + ((live ? a.kept[a.first + i] * a.xRow : 0) << from);
+  if (a.packedRows) {
+    for (int c = threadIdx.x * kRun<C>; c < a.width; c += kThreads * kRun<C>) {
+      C run[kRun<C>] = {};
+      if (live) loadRun(source, a.xDType, c, run);
+      storeRun(a.rowsOfX, a.rowsDType, i * a.rowsStride + c, run);
+    }
+    return;
+  }
   char* target = static_cast<char*>(a.rowsOfX) + ((i * a.rowsStride) << to);
   for (int c = threadIdx.x; c < a.width; c += kThreads) {
     const C x = live ? load<C>(source + ((c * a.xCol) << from), a.xDType) : C(0);
@@ -190,6 +209,14 @@ __device__ void scatter(const LinearLoss& a) {
   const C* from = static_cast<const C*>(a.rowsOfDx) + i * a.rowsStride;
   const int shift = itemShift(a.dxDType);
   char* to = static_cast<char*>(a.dx) + ((static_cast<long long>(a.kept[a.first + i]) * a.width) << shift);
+  if (a.packedRows) {
+    for (int c = threadIdx.x * kRun<C>; c < a.width; c += kThreads * kRun<C>) {
+      C run[kRun<C>];
+      loadRun(from + c, run);
+      storeRun(to, a.dxDType, c, run);
+    }
+    return;
+  }
   for (int c = threadIdx.x; c < a.width; c += kThreads) {
     store<C>(to + (static_cast<long long>(c) << shift), a.dxDType, from[c]);
   }
@@ -201,8 +228,8 @@ extern "C" __global__ void __launch_bounds__(256) gradus_linear_loss_prepare(con
   __shared__ double shared[kThreads / 32];
   __shared__ int counts[kThreads / 32];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  double divisor = 0, total = 0;
-  int count = 0;
+  double divisor = 0, total = 0, largest = 0;
+  int count = 0, targets = 0;
   for (int first = 0; first < a.rows; first += kThreads) {
     const int row = first + threadIdx.x;
     bool keeps = false;
@@ -210,7 +237,10 @@ extern "C" __global__ void __launch_bounds__(256) gradus_linear_loss_prepare(con
       const long long y = targetOf(a, row);
       const bool ignored = y == a.ignoreIndex, inside = y >= 0 && y < a.classes;
       if (!ignored && !inside) report(a.failure, kTargetOutOfRange, row, y);
-      if (!ignored && inside) divisor += weightOf<double>(a, y);
+      if (!ignored && inside) {
+        divisor += weightOf<double>(a, y);
+        ++targets;
+      }
       keeps = !ignored || !a.skipIgnored;
     }
     const unsigned mask = __ballot_sync(~0u, keeps);
@@ -224,13 +254,21 @@ extern "C" __global__ void __launch_bounds__(256) gradus_linear_loss_prepare(con
     if (keeps) a.kept[at] = row;
     __syncthreads();
   }
-  for (int c = threadIdx.x; c < a.classes; c += kThreads) total += weightOf<double>(a, c);
+  for (int c = threadIdx.x; c < a.classes; c += kThreads) {
+    const double weight = weightOf<double>(a, c);
+    total += weight;
+    largest = fmax(largest, fabs(weight));
+  }
   divisor = blockSum(divisor, shared);
   total = blockSum(total, shared);
+  largest = blockMaximum(largest, shared);
+  const bool any = __syncthreads_or(targets);
   if (threadIdx.x > 0) return;
   *a.count = count;
   a.terms[0] = a.mean ? divisor : 1;
   a.terms[1] = total;
+  a.terms[2] = scaleOf(largest);
+  a.terms[3] = any ? 1 / (a.terms[0] * a.terms[2]) : 0;  // without targets all gradients are 0
 }
 
 extern "C" __global__ void __launch_bounds__(256) gradus_linear_loss_finish(const LinearLoss a) {
@@ -249,6 +287,7 @@ extern "C" __global__ void __launch_bounds__(256) gradus_linear_loss_finish(cons
   }
 GRADUS_LINEAR_LOSS(rows, float32, float)
 GRADUS_LINEAR_LOSS(rows, float64, double)
+GRADUS_LINEAR_LOSS(rows, float16, __half)
 GRADUS_LINEAR_LOSS(rows, bfloat16, __nv_bfloat16)
 GRADUS_LINEAR_LOSS(gather, float32, float)
 GRADUS_LINEAR_LOSS(gather, float64, double)

@@ -17,10 +17,13 @@ struct LinearLoss {
   int mean;                // divides by the weights of the targets; else by 1
   int skipIgnored;         // leaves rows that are ignored out
   int gradients;
+  // Gradients in `logits` are times a power of two and not over the divisor, so that they fill float16's range: as
+  // small as they are by themselves, most would vanish there. The products that take them make up for it.
+  int scaled;
 
   int* kept;       // [rows]: the rows that are computed, in their order
   int* count;      // how many
-  double* terms;   // divisor, sum of the class weights
+  double* terms;   // divisor, sum of the class weights, that power of two, what makes up for both
   double* losses;  // [rows], in the order of `kept`
 
   // A chunk: `chunk` of the kept rows from `first` on, of which the last ones may not exist.
@@ -34,6 +37,7 @@ struct LinearLoss {
   void* dx;
   int width, xDType, rowsDType, dxDType;  // rowsDType: of rowsOfX; rowsOfDx are of the computed one
   long long xRow, xCol, rowsStride;
+  int packedRows;  // rows of x and dx begin on 16 bytes and have whole runs of 8 (float64: 2) neighbours
 
   void *loss, *divisor;
   int lossDType;

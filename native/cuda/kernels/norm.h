@@ -37,11 +37,12 @@ struct NormBackward {
   int normalized;  // x is (x - mean) rstd already, and there are no means
 };
 
-// out [width] = sum of the parts [parts, width], in their order
+// out [width] = sum of the parts [count, width], in their order; of one parameter or of both
 struct NormParts {
-  const void* parts;
-  void* out;
-  int dtype;
+  const void* parts[2];
+  void* out[2];
+  int dtypes[2];
+  int parameters;
   long long count, width;
 };
 

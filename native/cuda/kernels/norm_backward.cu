@@ -8,7 +8,7 @@
 //   gradus_norm_backward_<layer|rms>_<dtype>_<packs>(NormBackward): a block of 32 to 256 threads a part; `packs` of a
 //     row, 1 or 4, are in each thread's registers. dtype: float32, float64, float16, bfloat16
 //   gradus_norm_backward_<layer|rms>_<dtype>_any(NormBackward): the same for rows of any length and alignment
-//   gradus_norm_backward_parts_<f32|f64>(NormParts): a thread a column, blocks of 256
+//   gradus_norm_backward_parts_<f32|f64>(NormParts): a thread a column of a parameter, blocks of 256
 #include "norm.h"
 #include "rows.cuh"
 
@@ -155,13 +155,16 @@ __device__ void backwardAny(const NormBackward& a) {
 
 template <class C>
 __device__ void addParts(const NormParts& a) {
-  const C* parts = static_cast<const C*>(a.parts);
-  const int itemSize = a.dtype == int(DType::kFloat64) ? 8 : a.dtype == int(DType::kFloat32) ? 4 : 2;
-  for (long long c = blockIdx.x * 256ll + threadIdx.x; c < a.width; c += gridDim.x * 256ll) {
+  for (long long i = blockIdx.x * 256ll + threadIdx.x; i < a.parameters * a.width; i += gridDim.x * 256ll) {
+    const bool second = i >= a.width;  // no index: the arguments are read at fixed places
+    const long long c = second ? i - a.width : i;
+    const C* parts = static_cast<const C*>(second ? a.parts[1] : a.parts[0]);
+    const int dtype = second ? a.dtypes[1] : a.dtypes[0];
+    const int itemSize = dtype == int(DType::kFloat64) ? 8 : dtype == int(DType::kFloat32) ? 4 : 2;
     C sum = 0;
 #pragma unroll 8
     for (long long p = 0; p < a.count; ++p) sum += parts[p * a.width + c];
-    store(static_cast<char*>(a.out) + c * itemSize, a.dtype, sum);
+    store(static_cast<char*>(second ? a.out[1] : a.out[0]) + c * itemSize, dtype, sum);
   }
 }
 

@@ -130,19 +130,32 @@ const wide: Workload[] = [
   attention('gradus_attention', 'float32', 64, [32, 32]),
   attention('gradus_attention', 'float64', 64, [32, 32]),
 ]
+// more features than the kernels on tensor cores take
+const wider: Workload[] = halves.map((dtype) => attention('gradus_attention', dtype, 288, [32, 32]))
 
-const [rows, width, classes] = [256, 128, 1024]
+const [rows, width, classes] = [128, 512, 1024]
 const linearLoss = (dtype: DType): Workload => {
   const size = sizeOf(dtype)
   const bytes = rows * classes * size
   const copied = rows * width * size
-  const compute = dtype === 'bfloat16' ? 'float32' : dtype
+  const compute = dtype === 'float64' ? dtype : 'float32'
+  const isMoved = !halves.includes(dtype) // there is one kernel of each computed dtype
   return {
     name: `linear + cross entropy of [${rows}, ${width}] by [${width}, ${classes}] ${dtype}`,
     kernels: {
       [`gradus_linear_loss_rows_${dtype}`]: { loaded: 2 * bytes, stored: bytes + 8 * rows },
-      [`gradus_linear_loss_gather_${compute}`]: { loaded: copied, stored: copied },
-      [`gradus_linear_loss_scatter_${compute}`]: { loaded: rows * width * sizeOf(compute as DType), stored: copied },
+      ...(isMoved && {
+        [`gradus_linear_loss_gather_${compute}`]: { loaded: copied, stored: copied, bar: 'stream' as const },
+        [`gradus_linear_loss_scatter_${compute}`]: {
+          loaded: rows * width * sizeOf(compute),
+          stored: copied,
+          bar: 'stream' as const,
+        },
+      }),
+      ...(dtype === 'float16' && {
+        gradus_linear_loss_prepare: { loaded: 8 * rows, stored: 4 * rows + 4 + 4 * 8 },
+        gradus_linear_loss_finish: { loaded: 8 * rows, stored: 2 * 4 },
+      }),
     },
     run: () => {
       const [x, weight, target] = [
@@ -151,13 +164,14 @@ const linearLoss = (dtype: DType): Workload => {
         data([rows], 'int64', 3),
       ]
       const float = dtype === 'float64' ? code(dtype) : 0
+      const kept = dtype === 'float16' ? 0 : code(dtype)
       const outputs: Output[] = [
         [[], float],
         [[], float],
-        [x.shape, code(dtype)],
-        [weight.shape, code(dtype)],
+        [x.shape, kept],
+        [weight.shape, kept],
       ]
-      const names = 'ignoreIndex,labelSmoothing,reduction,gradients,skipIgnored,inBFloat16,chunkBytes'
+      const names = 'ignoreIndex,labelSmoothing,reduction,gradients,skipIgnored,products,chunkBytes'
       runMany(native('linearCrossEntropy', names), [x, weight, target], outputs, [-100, 0, 1, 1, 1, 0, 1 << 24])
     },
   }
@@ -202,6 +216,8 @@ export const overMatrices: Workload[][] = [
   [...joined, ...integers, ...statistics],
   ...heads,
   wide,
+  wider,
   [linearLoss('float32'), linearLoss('float64')],
+  [linearLoss('float16')],
   [linearLoss('bfloat16')],
 ]
