@@ -93,7 +93,7 @@ function product(op: OpRecord, a: Tensor, b: Tensor, alpha = 1): Tensor {
   const factors = autocasting ? inputs.map((each) => multiplied(each, dtype)) : inputs
   const out = run(matmulOp, factors, shape, dtype, [alpha, 0])
   const saved = needsGrad(inputs) ? factors : []
-  if (factors.every((each, i) => each === inputs[i])) return record(op, out, inputs, saved)
+  if (factors === inputs || factors.every((each, i) => each === inputs[i])) return record(op, out, inputs, saved)
   const dtypes = [a._dtype, b._dtype]
   record(op, out, inputs, saved, (context, g) => productBackward(context, g, alpha, dtypes))
   disposeCopies(factors, inputs)

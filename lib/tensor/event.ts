@@ -3,7 +3,7 @@
 import { type Device, type DeviceName, device as deviceOf } from '../device'
 import { ArgumentError, describeValue, StateError } from '../errors'
 import { binding, check, nativeError } from '../native'
-import { readOptions } from '../options'
+import { expectFlag, readOptions } from '../options'
 
 /** Options of Event. */
 export interface EventOptions {
@@ -17,17 +17,10 @@ export class Event {
   readonly #isTimed: boolean
   #mark: object | null = null
 
-  /** @throws ArgumentError for options that do not exist */
+  /** @throws ArgumentError for options that do not exist, and for an enableTiming that is no boolean */
   constructor(options: EventOptions = {}) {
     const { enableTiming = false } = readOptions('Event', options, ['enableTiming'])
-    if (typeof enableTiming !== 'boolean') {
-      throw new ArgumentError('Event', {
-        problem: 'enableTiming is not a flag',
-        got: describeValue(enableTiming),
-        expected: 'true or false',
-      })
-    }
-    this.#isTimed = enableTiming
+    this.#isTimed = expectFlag('Event', 'enableTiming', enableTiming)
   }
 
   /** Marks the point behind everything that is queued by now; a later call moves the event there.
@@ -75,7 +68,12 @@ export class Event {
           action: 'make it with new cuda.Event({ enableTiming: true })',
         })
       }
-      if (event.#mark === null) throw new StateError(op, { problem: `${name} was not recorded` })
+      if (event.#mark === null) {
+        throw new StateError(op, {
+          problem: `${name} was not recorded`,
+          action: 'call its record() where the work that it stands for is queued',
+        })
+      }
       if (!event.query()) {
         throw new StateError(op, {
           problem: `the device has not passed ${name} yet`,

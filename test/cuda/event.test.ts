@@ -45,9 +45,12 @@ describe('cuda.Event', () => {
         'the end keeps no time; make it with new cuda.Event({ enableTiming: true }).',
       ),
     )
-    expect(() => timed.elapsedTime(new cuda.Event({ enableTiming: true }))).toThrow(/the end was not recorded/)
+    expect(() => timed.elapsedTime(new cuda.Event({ enableTiming: true }))).toThrow(
+      /the end was not recorded; call its record/,
+    )
     expect(() => timed.elapsedTime(3 as never)).toThrow(ArgumentError)
     expect(() => new cuda.Event({ enable_timing: true } as never)).toThrow(/write enableTiming/)
+    expect(() => new cuda.Event({ enableTiming: 1 } as never)).toThrow(/Event: enableTiming is neither true nor false/)
     expect(() => plain.record('cpu')).toThrow(DeviceError)
   })
 })
