@@ -11,7 +11,7 @@ export const configs = {
 } as const
 
 export type ConfigName = keyof typeof configs
-export type Config = (typeof configs)[ConfigName]
+export type Config = { readonly [key in keyof (typeof configs)['baby']]: key extends 'causal' ? boolean : number }
 
 /** What one step reads. */
 export interface Batch {

@@ -6,16 +6,21 @@ import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { Command, Option } from 'commander'
-import { amp, device, io, memory, optim, random, setNumThreads, type Tensor } from 'gradus'
+import { amp, cuda, type Device, type DeviceName, device, io, memory, optim, random, setNumThreads, type Tensor } from 'gradus'
 import { type Batch, type ConfigName, configs, Model, matmulFlops, randomBatch } from './model'
 import { probability, wholeNumber } from './options'
 import { median } from './timing'
 
 interface Options {
   config: ConfigName
+  device: DeviceName
+  graph?: boolean
+  batch?: number
+  context?: number
   dtype: keyof typeof lowDTypes
   dropout: number
   steps: number
+  seconds: number
   warmup: number
   threads: number
   checkpoint?: boolean
@@ -28,8 +33,6 @@ interface Options {
 // Reduced precision is autocast over float32 weights.
 const lowDTypes = { fp32: null, bf16: 'bfloat16', fp16: 'float16' } as const
 
-const cpu = device('cpu')
-
 /** A field of /proc/self/status in MB: VmRSS is resident now, VmHWM the peak since it was last cleared. */
 function statusMb(field: string): number {
   const line = readFileSync('/proc/self/status', 'utf8').match(new RegExp(`^${field}:\\s+(\\d+)`, 'm'))
@@ -41,7 +44,7 @@ async function load(file: string, model: Model, gatherLogits: boolean): Promise<
   const stored = await io.loadFile(file)
   const weights = Object.entries(stored).filter(([name]) => !name.startsWith('batch.'))
   model.loadStateDict(Object.fromEntries(weights))
-  await cpu.synchronize()
+  await device('cpu').synchronize()
   for (const [, tensor] of weights) tensor.dispose()
   const mask = stored['batch.mask']
   const picked = stored['batch.picked']
@@ -56,18 +59,27 @@ async function load(file: string, model: Model, gatherLogits: boolean): Promise<
   }
 }
 
+const moved = (batch: Batch, on: Device): Batch =>
+  Object.fromEntries(Object.entries(batch).map(([name, x]) => [name, x?.to(on) ?? null])) as unknown as Batch
+
 async function main(options: Options): Promise<void> {
   const { config: name, dropout, steps, warmup, threads } = options
   setNumThreads(threads)
   random.seed(1)
-  const config = configs[name]
+  const on = device(options.device)
+  const { batch: B = configs[name].B, context: T = configs[name].T } = options
+  const config = { ...configs[name], B, T }
   const model = new Model(config, dropout, options.skipIgnored)
-  const batch = options.load
-    ? await load(options.load, model, options.gatherLogits ?? false)
-    : randomBatch(config, options.gatherLogits ?? false)
+  const batch = moved(
+    options.load
+      ? await load(options.load, model, options.gatherLogits ?? false)
+      : randomBatch(config, options.gatherLogits ?? false),
+    on,
+  )
+  model.to(on)
   if (options.checkpoint) model.gradientCheckpointing()
   const parameters = model.parameters()
-  await cpu.synchronize() // the weights are there
+  await on.synchronize() // the weights are there
   // what loading the file needed is not what the model holds
   setFlagsFromString('--expose-gc')
   runInNewContext('gc')()
@@ -84,7 +96,7 @@ async function main(options: Options): Promise<void> {
   const scaler = new amp.GradScaler({ enabled: low === 'float16' })
   const step = (): [loss: Tensor, norm: Tensor] => {
     optimizer.zeroGrad()
-    const loss = low === null ? model.forward(batch) : amp.autocast({ dtype: low }, () => model.forward(batch))
+    const loss = low === null ? model.forward(batch) : amp.autocast({ device: on.type, dtype: low }, () => model.forward(batch))
     scaler.scale(loss).backward()
     const { norm } = scaler.step(optimizer, { maxNorm: 1 })
     scaler.update()
@@ -98,7 +110,14 @@ async function main(options: Options): Promise<void> {
     if (i === 0) [lossFirst, normFirst] = [await loss.item(), await norm.item()]
     else await loss.item()
   }
-  memory.resetPeak()
+  memory.resetPeak(on)
+
+  const graph = options.graph ? new cuda.CUDAGraph(on) : null
+  const outputs = graph?.capture(step)
+  const captured = (): [loss: Tensor, norm: Tensor] => {
+    graph!.replay()
+    return outputs!
+  }
 
   const resolution = 2
   const delay = monitorEventLoopDelay({ resolution })
@@ -106,20 +125,20 @@ async function main(options: Options): Promise<void> {
   const times: number[] = []
   let lossLast = Number.NaN
   const begin = performance.now()
-  // `steps` steps, and more until 10 s are over: the event loop's delay is not worth a percentile before
-  while (times.length < steps || performance.now() - begin < 10_000) {
+  // `steps` steps, and more until the seconds are over: the event loop's delay is not worth a percentile before
+  while (times.length < steps || performance.now() - begin < options.seconds * 1000) {
     const from = performance.now()
-    const [loss] = step()
+    const [loss] = graph === null ? step() : captured()
     const value = await loss.item()
     times.push(performance.now() - from)
     if (times.length <= steps) lossLast = value
   }
   delay.disable()
 
-  const peak = memory.maxAllocated()
+  const peak = memory.maxAllocated(on)
   const peakRss = statusMb('VmHWM')
   // activations and scratch memory at their peak, which is not that of the whole: gradients come and go
-  const { phases } = await memory.profile(async () => void (await step()[0].item()), { model, optimizer })
+  const { phases } = await memory.profile(async () => void (await step()[0].item()), { model, optimizer, device: on })
   const activations = Math.max(...phases.map(({ kinds }) => kinds.activations + kinds.workspace))
   const milliseconds = median(times)
   const scored = options.skipIgnored ? Number(await batch.target.ne(-100).sum().item()) : batch.picked?.numel
@@ -158,9 +177,14 @@ async function main(options: Options): Promise<void> {
 new Command('bench:step')
   .description('Times whole training steps; one JSON line, with the keys of bench/pytorch/train_step.py and more.')
   .addOption(new Option('--config <name>', 'model').choices(Object.keys(configs)).default('baby'))
+  .option('--device <name>', 'where it trains', 'cpu')
+  .option('--graph', 'cuda: replay the step as a graph')
+  .option('--batch <n>', "sequences, instead of the configuration's", wholeNumber)
+  .option('--context <n>', "positions, instead of the configuration's", wholeNumber)
   .addOption(new Option('--dtype <name>', 'precision').choices(Object.keys(lowDTypes)).default('fp32'))
   .option('--dropout <p>', 'dropout', probability, 0)
   .option('--steps <n>', 'timed steps', wholeNumber, 10)
+  .option('--seconds <n>', 'timed at least so long', wholeNumber, 10)
   .option('--warmup <n>', 'untimed steps', wholeNumber, 3)
   .option('--threads <n>', 'kernel threads', wholeNumber, 2)
   .option('--checkpoint', 'recompute each block in backward')

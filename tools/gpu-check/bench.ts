@@ -24,6 +24,12 @@ function measure(name: string, call: () => unknown): void {
   rows.push({ name, ms: Number(times[times.length >> 1]!.toPrecision(4)) })
 }
 
+/** Gives a gradient's memory back at once: nothing is collected while a block queues. */
+function drop(x: Tensor): void {
+  x.grad?.dispose()
+  x.grad = null
+}
+
 const random = (shape: number[], dtype: (typeof dtypes)[number]): Tensor => randn(shape, { device: 'cuda' }).to(dtype)
 const [side, T, width, vocabulary, parameters] = isSmall ? [128, 64, 64, 100, 1e4] : [4096, 2048, 4096, 50304, 1e8]
 
@@ -43,14 +49,14 @@ for (const dtype of dtypes) {
   const [q, k, v] = [1, 2, 3].map(() => random([4, 16, T, 64], dtype).requiresGrad_()) as [Tensor, Tensor, Tensor]
   measure(`attention with gradients ${dtype}`, () => {
     ops.scaledDotProductAttention(q, k, v, { isCausal: true }).sum().backward()
-    for (const x of [q, k, v]) x.grad = null
+    for (const x of [q, k, v]) drop(x)
   })
 }
 const logits = random([T, vocabulary], 'float32').requiresGrad_()
 const target = randint(vocabulary, [T], { device: 'cuda' })
 measure('cross entropy with gradients float32', () => {
   ops.crossEntropy(logits, target).backward()
-  logits.grad = null
+  drop(logits)
 })
 const parameter = new nn.Parameter(random([parameters], 'float32'))
 parameter.grad = random([parameters], 'float32')
