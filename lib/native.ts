@@ -58,6 +58,7 @@ interface Binding {
   threads(n: number): number | Failure
   describe(): string | Failure
   describeCuda(): string | Failure
+  describeBlas(): string | Failure
   cudaImages(): Record<string, Uint8Array> | Failure
 }
 

@@ -65,8 +65,9 @@ async function addon(): Promise<Finding[]> {
   }
   try {
     const { describeBackend, getNumThreads } = await import('../native.js')
-    const { describeCuda } = await import('../tensor/cuda.js')
+    const { describeBlas, describeCuda } = await import('../tensor/cuda.js')
     const { simd, onednn, openmp } = describeBackend()
+    const cuda = describeCuda()
     return [
       { part: 'addon', found: path },
       { part: 'cpu backend', found: join(dirname(path), 'gradus_cpu.so') },
@@ -74,7 +75,8 @@ async function addon(): Promise<Finding[]> {
       { part: 'oneDNN', found: onednn },
       { part: 'OpenMP', found: String(openmp) },
       { part: 'threads', found: `${getNumThreads()} (GRADUS_NUM_THREADS, else the cores of the process)` },
-      { part: 'CUDA', found: cudaLine(describeCuda()) },
+      { part: 'CUDA', found: cudaLine(cuda) },
+      ...(cuda.devices.length > 0 ? [{ part: 'cuBLAS', found: describeBlas() }] : []),
     ]
   } catch (error) {
     const cause = (error as Error).cause ?? error

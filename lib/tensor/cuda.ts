@@ -25,6 +25,13 @@ export function describeCuda(): CudaDescription {
   return JSON.parse(text)
 }
 
+/** @internal One line on the library for products, which this loads: its version, or that there is none. */
+export function describeBlas(): string {
+  const text = binding.describeBlas()
+  if (typeof text !== 'string') throw nativeError(text)
+  return text
+}
+
 /** @internal The kernels in this build as they are embedded, by file name: a PTX a family, and cubins if there are any. */
 export function cudaImages(): Record<string, Uint8Array> {
   const images = binding.cudaImages()

@@ -127,6 +127,7 @@ napi_value initialize(napi_env env, napi_value exports) {
       method("threads", threads),
       method("openDevice", openDevice),
       method("describeCuda", describeCuda),
+      method("describeBlas", describeBlas),
       method("cudaImages", cudaImages),
       method("describe", describe),
   };

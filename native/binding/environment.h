@@ -103,6 +103,7 @@ napi_value memoryNote(napi_env env, napi_callback_info info);
 napi_value memoryEvents(napi_env env, napi_callback_info info);
 napi_value threads(napi_env env, napi_callback_info info);
 napi_value describeCuda(napi_env env, napi_callback_info info);
+napi_value describeBlas(napi_env env, napi_callback_info info);
 napi_value cudaImages(napi_env env, napi_callback_info info);
 napi_value openDevice(napi_env env, napi_callback_info info);
 napi_value describe(napi_env env, napi_callback_info info);

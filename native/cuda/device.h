@@ -110,5 +110,7 @@ CudaDevice& currentDevice();
 Device* openDevice(int index);
 // One JSON object for `gradus doctor` and cuda.deviceCount; opens no device, never throws for what is missing.
 std::string describe();
+// One line for `gradus doctor`: the library for products, or that there is none.
+std::string describeBlas();
 
 }  // namespace gradus::cuda

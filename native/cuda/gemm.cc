@@ -1,9 +1,11 @@
-// Picks how a product is made: on tensor cores for 16-bit operands, else by register tiles; operands that no kernel
-// takes as they are (another dtype, no contiguous dim) are copied to scratch memory first.
+// Picks how a product is made: by cuBLASLt where it is found and has it (gemm_blas.cc), else by our own kernels, on
+// tensor cores for 16-bit operands and by register tiles for others; operands that no kernel takes as they are (another
+// dtype, no contiguous dim) are copied to scratch memory first.
 #include "gemm.h"
 
 #include <array>
 
+#include "gemm_blas.h"
 #include "launch.h"
 
 namespace gradus::cuda {
@@ -230,6 +232,9 @@ void gemm(const Gemm& g, const OpCall& call) {
   const bool large = isHalf(dtype) || (dtype == DType::kFloat32 && tilesOf(g, count, kLargeTile) >= kEnoughTiles);
   const int64_t tiles = tilesOf(g, count, large ? kLargeTile : kSmallTile);
   const Prepared a = prepared(g.a, g.m, g.k, dtype, g, call), b = prepared(g.b, g.k, g.n, dtype, g, call);
+  if (gemmByLibrary(g, {a.data, a.transposed, a.stride, a.batch}, {b.data, b.transposed, b.stride, b.batch}, dtype,
+                    call))
+    return;
   const GemmArguments arguments = argumentsOf(g, a, b, dtype, call);
   Kernel& kernel = *kernelsOf(dtype, large)[2 * a.transposed + b.transposed];
   const int64_t splits = splitsOf(tiles, g.k);

@@ -1,7 +1,8 @@
 // Matrix products on cuda against the cpu, which is held to independent values in test/ops.
 import { describe, expect, it } from 'vitest'
-import { type DType, device, fromTypedArray, type Tensor, zeros } from '../../lib/index'
+import { type DType, device, fromTypedArray, type Tensor } from '../../lib/index'
 import { native, type Output, run, runInto, runMany } from '../../lib/tensor/dispatch'
+import { onCuda } from './support'
 
 const cuda = device('cuda')
 const floats: DType[] = ['float32', 'float64', 'float16', 'bfloat16']
@@ -192,19 +193,6 @@ describe('matmul', () => {
 
 function move(inputs: Tensor[]): Tensor[] {
   return inputs.map((x) => x.to('cuda'))
-}
-
-/** The same values on the device in the same form. */
-function onCuda(x: Tensor, form: string): Tensor {
-  const [rows, cols] = x.shape as [number, number]
-  const plain = x.contiguous().to('cuda')
-  if (form === 'rows') return plain
-  if (form === 'columns') return x.transpose(0, 1).contiguous().to('cuda').transpose(0, 1)
-  const [height, width] = form === 'steps' ? [rows, 2 * cols] : [rows + 1, cols + 3]
-  const around = zeros([height, width], { dtype: x.dtype, device: 'cuda' })
-  const view = form === 'steps' ? around.slice(1, 0, width, 2) : around.slice(0, 1).slice(1, 2, cols + 2)
-  view.copy_(plain)
-  return view
 }
 
 /** The same values on the device, rows or columns contiguous as they were. */

@@ -1,6 +1,6 @@
 // Comparing tensors on cuda with the same on cpu, which test/ops holds to independent values.
 import { expect } from 'vitest'
-import { type DType, device, fromTypedArray, isFloatingPoint, type Tensor } from '../../lib/index'
+import { type DType, device, fromTypedArray, isFloatingPoint, type Tensor, zeros } from '../../lib/index'
 
 export const cuda = device('cuda')
 export const floats: readonly DType[] = ['float32', 'float64', 'float16', 'bfloat16']
@@ -70,4 +70,18 @@ export function indices(shape: readonly number[], limit: number, dtype: DType = 
   return fromTypedArray(Float64Array.from({ length: product(shape) }, () => Math.floor(next() * limit)))
     .to(dtype)
     .view(...shape)
+}
+
+/** The values of a matrix on the device, in memory as the form says: `rows` or `columns` contiguous, with `steps`, or a
+ *  `window` into another, whose rows begin anywhere. */
+export function onCuda(x: Tensor, form: string): Tensor {
+  const [rows, cols] = x.shape as [number, number]
+  const plain = x.contiguous().to('cuda')
+  if (form === 'rows') return plain
+  if (form === 'columns') return x.transpose(0, 1).contiguous().to('cuda').transpose(0, 1)
+  const [height, width] = form === 'steps' ? [rows, 2 * cols] : [rows + 1, cols + 3]
+  const around = zeros([height, width], { dtype: x.dtype, device: 'cuda' })
+  const view = form === 'steps' ? around.slice(1, 0, width, 2) : around.slice(0, 1).slice(1, 2, cols + 2)
+  view.copy_(plain)
+  return view
 }

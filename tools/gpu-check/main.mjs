@@ -19,6 +19,7 @@ mkdirSync(out, { recursive: true })
 const withSimulator = {
   LD_LIBRARY_PATH: [simulator, process.env.LD_LIBRARY_PATH].filter(Boolean).join(':'),
   CUDASIM_REPORT: join(out, 'simulator-findings.txt'),
+  GRADUS_CUBLASLT: '0', // our own products
 }
 /** Of what runs on the device under test. */
 const onDevice = isSimulated ? withSimulator : {}

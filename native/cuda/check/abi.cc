@@ -2,33 +2,14 @@
 //   npm run check:cuda
 #include <cuda.h>
 
-#include <type_traits>
-
 #include "../driver.h"
+#include "plain.h"
 
 namespace gradus::cuda {
 namespace {
 
-// Enumerations are ints to us, and what they are pointed to by.
-template <class T>
-struct PlainOf {
-  using Type = std::conditional_t<std::is_enum_v<T>, int, T>;
-};
-template <class T>
-struct PlainOf<T*> {
-  using Type = typename PlainOf<T>::Type*;
-};
-template <class R, class... Parameters>
-struct PlainOf<R(Parameters...)> {
-  using Type = typename PlainOf<R>::Type(typename PlainOf<Parameters>::Type...);
-};
-
-template <class Theirs>
-using Plain = typename PlainOf<Theirs>::Type;
-
-#define GRADUS_COMPARE(name, symbol, older, parameters)                                                     \
-  static_assert(std::is_same_v<Plain<decltype(::symbol)>*, decltype(Driver::name)>, #symbol " is declared " \
-                                                                                            "differently");
+#define GRADUS_COMPARE(name, symbol, older, parameters) \
+  static_assert(std::is_same_v<Plain<decltype(::symbol)>*, decltype(Driver::name)>, #symbol " differs");
 GRADUS_CUDA_FUNCTIONS(GRADUS_COMPARE)
 
 static_assert(std::is_same_v<Address, CUdeviceptr> && std::is_same_v<DeviceNumber, CUdevice>);

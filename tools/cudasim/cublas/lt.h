@@ -40,6 +40,7 @@ static_assert(sizeof(Preference) <= sizeof(cublasLtMatmulPreferenceOpaque_t));
 struct Algorithm {
   uint32_t mark;
   uint32_t alignment[4];
+  uint32_t biasAlignment, auxAlignment;  // of the pointers that the description had then
   uint32_t epilogue;
   uint64_t workspace;
 };

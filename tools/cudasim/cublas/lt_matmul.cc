@@ -17,6 +17,15 @@ namespace {
 
 // Split-k buffers and the like: a workspace of some size, so that callers must bring one.
 constexpr uint64_t kWorkspace = 1 << 20;
+// No kernel relies on more than its widest load.
+constexpr uint32_t kVector = 16;
+// Some kernels count the batch by a grid's third dim.
+constexpr int64_t kMostBatches = 65535;
+
+// What a kernel may take an address for: null says nothing.
+uint32_t alignmentOf(uint64_t address) {
+  return address == 0 ? kVector : static_cast<uint32_t>(std::min<uint64_t>(kVector, address & -address));
+}
 
 bool isKnown(uint32_t epilogue) {
   switch (epilogue) {
@@ -75,7 +84,7 @@ cublasStatus_t makeGemm(cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a, cub
   gemm.auxLd = how.auxLd;
   gemm.auxStride = how.auxStride;
   if (const cublasStatus_t status = checkShapes(gemm); status != CUBLAS_STATUS_SUCCESS) return status;
-  if (!isKnown(how.epilogue)) return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (!isKnown(how.epilogue) || gemm.batches > kMostBatches) return CUBLAS_STATUS_NOT_SUPPORTED;
   if (how.auxType >= 0 && how.auxType != gemm.d.type) return CUBLAS_STATUS_NOT_SUPPORTED;
   if (needsBias(how.epilogue) && gemm.biasType != gemm.d.type && gemm.biasType != gemm.a.type)
     return CUBLAS_STATUS_NOT_SUPPORTED;
@@ -104,6 +113,11 @@ cublasStatus_t checkPromises(const Gemm& gemm, const Algorithm& algorithm, const
                                       std::to_string(algorithm.alignment[i]) +
                                       " bytes that the preference promised to the heuristic");
   }
+  const auto isLess = [](uint64_t address, uint32_t promised) { return address % promised != 0; };
+  if (needsBias(gemm.epilogue) && isLess(gemm.bias, algorithm.biasAlignment))
+    return misuse("misaligned", "the bias is not aligned as the one was that the heuristic saw");
+  if (needsAux(gemm.epilogue) && isLess(gemm.aux, algorithm.auxAlignment))
+    return misuse("misaligned", "the auxiliary matrix is not aligned as the one was that the heuristic saw");
   if (bytes < algorithm.workspace)
     return misuse("library call", "the algorithm needs a workspace of " + std::to_string(algorithm.workspace) +
                                       " bytes, got " + std::to_string(bytes));
@@ -114,7 +128,6 @@ cublasStatus_t checkPromises(const Gemm& gemm, const Algorithm& algorithm, const
 }
 
 cublasStatus_t checkEpiloguePointers(const Gemm& gemm) {
-  constexpr uint64_t kVector = 16;  // bytes of the widest load
   if (needsBias(gemm.epilogue)) {
     if (gemm.bias == 0) return misuse("library call", "the epilogue needs a bias pointer");
     if (gemm.bias % bytesOf(gemm.biasType)) return misuse("misaligned", "the bias is not aligned to its elements");
@@ -143,14 +156,15 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
   const Preference& promised = inside<Preference>(preference);
   Algorithm algorithm{.mark = kAlgorithmMark,
                       .alignment = {},
+                      .biasAlignment = alignmentOf(gemm.bias),
+                      .auxAlignment = alignmentOf(gemm.aux),
                       .epilogue = static_cast<uint32_t>(gemm.epilogue),
                       .workspace = std::min(promised.maxWorkspace, kWorkspace)};
   std::copy(std::begin(promised.alignment), std::end(promised.alignment), algorithm.alignment);
   const Matrix* matrices[4] = {&gemm.a, &gemm.b, &gemm.c, &gemm.d};
   for (int i = 0; i < 4; ++i) {
     if (algorithm.alignment[i] < bytesOf(matrices[i]->type)) return CUBLAS_STATUS_NOT_SUPPORTED;
-    // No kernel relies on more than its widest load.
-    algorithm.alignment[i] = std::min(algorithm.alignment[i], uint32_t{16});
+    algorithm.alignment[i] = std::min(algorithm.alignment[i], kVector);
   }
   results[0] = {};
   std::memcpy(&results[0].algo, &algorithm, sizeof algorithm);

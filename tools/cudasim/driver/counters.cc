@@ -80,8 +80,12 @@ std::string countersJson(Driver& driver) {
                    .text();
   }
   const SubmittedCount& s = driver.submitted;
-  const JsonObject submitted =
-      JsonObject().add("kernels", s.kernels).add("copies", s.copies).add("sets", s.sets).add("graphs", s.graphs);
+  const JsonObject submitted = JsonObject()
+                                   .add("kernels", s.kernels)
+                                   .add("tasks", s.tasks)
+                                   .add("copies", s.copies)
+                                   .add("sets", s.sets)
+                                   .add("graphs", s.graphs);
   return JsonObject()
       .add("kernels", kernels.text())
       .add("devices", "[" + devices + "]")

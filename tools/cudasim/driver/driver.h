@@ -23,7 +23,7 @@ struct KernelCount {
 
 // What the program asked for, whatever it led to: a graph is one.
 struct SubmittedCount {
-  uint64_t kernels = 0, copies = 0, sets = 0, graphs = 0;
+  uint64_t kernels = 0, tasks = 0, copies = 0, sets = 0, graphs = 0;
 };
 
 class Driver {

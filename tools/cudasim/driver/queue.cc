@@ -33,6 +33,7 @@ OpRef submit(Driver& driver, const std::shared_ptr<Stream>& stream, Work work) {
   }
   driver.submitted.kernels += std::holds_alternative<KernelWork>(work);
   driver.submitted.copies += std::holds_alternative<CopyWork>(work);
+  driver.submitted.tasks += std::holds_alternative<TaskWork>(work);
   driver.submitted.sets += std::holds_alternative<SetWork>(work);
   const OpRef op = makeOp(stream->context, std::move(work), stream->name());
   op->clock.join(driver.host);

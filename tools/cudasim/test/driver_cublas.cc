@@ -306,6 +306,22 @@ DRIVER_TEST("cublasLt: promises to the heuristic are kept or found", "") {
   EXPECT_STATUS(p.run(p.devA, &p.result.algo, bytes, workspace), CUBLAS_STATUS_INVALID_VALUE);
 }
 
+DRIVER_TEST("cublasLt: an algorithm relies on how the bias was aligned that the heuristic saw", "") {
+  Blas blas(cu);
+  LtProblem p(cu, blas);
+  const CUdeviceptr bias = upload(cu, numbers(p.m + 1, 4));
+  p.epilogue(CUBLASLT_EPILOGUE_BIAS);
+  p.set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias + 4);
+  EXPECT_OK(p.heuristic());
+  EXPECT_OK(p.run(p.devA, &p.result.algo));
+  EXPECT_CLEAN();
+  p.set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+  EXPECT_OK(p.heuristic());
+  p.set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias + 4);
+  EXPECT_STATUS(p.run(p.devA, &p.result.algo), CUBLAS_STATUS_INVALID_VALUE);
+  EXPECT_FOUND("misaligned: cublasLtMatmul: the bias is not aligned as the one was");
+}
+
 DRIVER_TEST("cublasLt: combinations that the library lacks are not supported", "") {
   Blas blas(cu);
   LtProblem p(cu, blas);
