@@ -6,7 +6,19 @@ import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { Command, Option } from 'commander'
-import { amp, cuda, type Device, type DeviceName, device, io, memory, optim, random, setNumThreads, type Tensor } from 'gradus'
+import {
+  amp,
+  cuda,
+  type Device,
+  type DeviceName,
+  device,
+  io,
+  memory,
+  optim,
+  random,
+  setNumThreads,
+  type Tensor,
+} from 'gradus'
 import { type Batch, type ConfigName, configs, Model, matmulFlops, randomBatch } from './model'
 import { probability, wholeNumber } from './options'
 import { median } from './timing'
@@ -96,7 +108,8 @@ async function main(options: Options): Promise<void> {
   const scaler = new amp.GradScaler({ enabled: low === 'float16' })
   const step = (): [loss: Tensor, norm: Tensor] => {
     optimizer.zeroGrad()
-    const loss = low === null ? model.forward(batch) : amp.autocast({ device: on.type, dtype: low }, () => model.forward(batch))
+    const loss =
+      low === null ? model.forward(batch) : amp.autocast({ device: on.type, dtype: low }, () => model.forward(batch))
     scaler.scale(loss).backward()
     const { norm } = scaler.step(optimizer, { maxNorm: 1 })
     scaler.update()

@@ -4,6 +4,9 @@
 #include "gemm.h"
 
 #include <array>
+#include <cmath>
+#include <span>
+#include <vector>
 
 #include "gemm_blas.h"
 #include "launch.h"
@@ -15,7 +18,6 @@ void run_copy(const OpCall&);
 namespace {
 
 constexpr int64_t kMostSize = int64_t{1} << 30;  // of m, n and k: positions are int, also a tile beyond the end
-constexpr int kLargeTile = 128, kSmallTile = 64;
 // What follows depends on shapes only, so that every device gives the same bits.
 constexpr int64_t kEnoughTiles = 128;   // to fill a large device
 constexpr int64_t kLeastOfSplit = 256;  // of the sum's dim
@@ -98,22 +100,57 @@ GemmMatrix matrixOf(const Prepared& x, DType dtype, int rank) {
   return matrix;
 }
 
-// Kernels of the four layouts of A and B.
-using Layouts = std::array<Kernel*, 4>;
+// A tile of C: its block, how many of them a multiprocessor holds, and how fast they multiply there together, relative
+// to other tiles; measured on an H100.
+struct Tile {
+  const char* name;
+  int rows, cols;
+  unsigned threads, sharedBytes;
+  int64_t together;
+  double speed;
 
-Layouts layoutsOf(const char* family, const std::string& prefix, DType dtype) {
-  Layouts all;
-  const char* names[] = {"nn", "nt", "tn", "tt"};
-  for (int i = 0; i < 4; ++i) all[i] = new Kernel(family, prefix + names[i] + "_" + dtypeName(dtype));
-  return all;
+  int64_t count(const Gemm& g, int64_t batch) const {
+    return (g.m + rows - 1) / rows * ((g.n + cols - 1) / cols) * batch;
+  }
+};
+
+constexpr Tile tensorCoreTile(const char* name, int rows, int cols, int64_t together, double speed) {
+  return {name, rows, cols, kGemmMmaThreads, static_cast<unsigned>(gemmMmaBytes(rows, cols)), together, speed};
 }
+constexpr Tile kTensorCoreTiles[] = {tensorCoreTile("mma_large", 128, 128, 2, 1),
+                                     tensorCoreTile("mma_medium", 64, 128, 2, 0.8),
+                                     tensorCoreTile("mma_small", 64, 64, 4, 0.6)};
+constexpr Tile kTiles[] = {{"large", 128, 128, kBlock, 0, 1, 1}, {"small", 64, 64, kBlock, 0, 2, 0.8}};
 
-const Layouts& kernelsOf(DType dtype, bool large) {
-  static const Layouts kFloat16 = layoutsOf("gemm_mma", "gradus_gemm_mma_", DType::kFloat16);
-  static const Layouts kBFloat16 = layoutsOf("gemm_mma", "gradus_gemm_mma_", DType::kBFloat16);
-  static const Layouts kFloat64 = layoutsOf("gemm", "gradus_gemm_small_", DType::kFloat64);
-  static const Layouts kSmall = layoutsOf("gemm", "gradus_gemm_small_", DType::kFloat32);
-  static const Layouts kLarge = layoutsOf("gemm", "gradus_gemm_large_", DType::kFloat32);
+// The kernels of a tile and dtype, by the four layouts of A and B.
+class Kernels {
+ public:
+  Kernels(const char* family, DType dtype, const Tile& tile) : tile(tile) {
+    const char* names[] = {"nn", "nt", "tn", "tt"};
+    for (int i = 0; i < 4; ++i) {
+      layouts_[i] = new Kernel(
+          family, std::string("gradus_gemm_") + tile.name + "_" + names[i] + "_" + dtypeName(dtype), tile.sharedBytes);
+    }
+  }
+  Kernel& of(const Prepared& a, const Prepared& b) const { return *layouts_[2 * a.transposed + b.transposed]; }
+
+  const Tile& tile;
+
+ private:
+  std::array<Kernel*, 4> layouts_;
+};
+
+// The tiles of a dtype, the largest first.
+const std::vector<Kernels>& kernelsOf(DType dtype) {
+  const auto make = [](const char* family, DType dtype, std::span<const Tile> tiles) {
+    std::vector<Kernels> kernels;
+    for (const Tile& tile : tiles) kernels.emplace_back(family, dtype, tile);
+    return kernels;
+  };
+  static const auto kFloat16 = make("gemm_mma", DType::kFloat16, kTensorCoreTiles);
+  static const auto kBFloat16 = make("gemm_mma", DType::kBFloat16, kTensorCoreTiles);
+  static const auto kFloat32 = make("gemm", DType::kFloat32, kTiles);
+  static const auto kFloat64 = make("gemm", DType::kFloat64, std::span(kTiles).subspan(1));
   switch (dtype) {
     case DType::kFloat16:
       return kFloat16;
@@ -122,12 +159,25 @@ const Layouts& kernelsOf(DType dtype, bool large) {
     case DType::kFloat64:
       return kFloat64;
     default:
-      return large ? kLarge : kSmall;
+      return kFloat32;
   }
 }
 
-int64_t tilesOf(const Gemm& g, int64_t count, int64_t tile) {
-  return (g.m + tile - 1) / tile * ((g.n + tile - 1) / tile) * count;
+// Those that this device is done with first. Large tiles read operands less often; small ones leave less of the device
+// idle at the end. The order of the sums, and so the result, is that of all.
+const Kernels& chosen(const std::vector<Kernels>& kernels, const Gemm& g, int64_t count, int64_t splits) {
+  const int64_t multiprocessors = currentDevice().opened.multiprocessors;
+  const auto time = [&](const Kernels& each) {
+    const Tile& tile = each.tile;
+    const int64_t blocks = (tile.count(g, count) * splits + multiprocessors - 1) / multiprocessors;
+    const int64_t last = blocks % tile.together;
+    // fewer than fit take longer, each on its own less than all together
+    const double share = std::pow(static_cast<double>(last) / static_cast<double>(tile.together), 0.3);
+    const double ofAll = static_cast<double>(blocks - last) + (last > 0 ? static_cast<double>(last) / share : 0);
+    return ofAll * tile.rows * tile.cols / tile.speed;
+  };
+  return *std::min_element(kernels.begin(), kernels.end(),
+                           [&](const Kernels& x, const Kernels& y) { return time(x) < time(y); });
 }
 
 // Into how many ranges the sum's dim is cut where tiles alone leave most of a device idle.
@@ -183,8 +233,8 @@ GemmArguments argumentsOf(const Gemm& g, const Prepared& a, const Prepared& b, D
 }
 
 // Sums of ranges to scratch memory, and from there to C.
-void gemmInSplits(const GemmArguments& product, Kernel& kernel, DType dtype, int64_t tiles, int64_t count,
-                  int64_t splits, const OpCall& call) {
+void gemmInSplits(const GemmArguments& product, Kernel& kernel, unsigned threads, DType dtype, int64_t tiles,
+                  int64_t count, int64_t splits, const OpCall& call) {
   static Kernel single("gemm", "gradus_gemm_join_float32"), twice("gemm", "gradus_gemm_join_float64");
   const DType compute = dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
   const int64_t ofEntry = int64_t{product.m} * product.n, ofSplit = count * ofEntry;
@@ -211,7 +261,7 @@ void gemmInSplits(const GemmArguments& product, Kernel& kernel, DType dtype, int
   parts.activation = 0;
   parts.wide = product.n * itemSize(compute) % 16 == 0;
   CudaDevice& device = currentDevice();
-  device.launch(kernel, static_cast<unsigned>(tiles * parts.splits), kBlock, 0, &parts);
+  device.launch(kernel, static_cast<unsigned>(tiles * parts.splits), threads, kernel.sharedBytes, &parts);
   const int64_t neighbours = compute == DType::kFloat64 ? 2 : 8;
   join.groups = count * product.m * ((product.n + neighbours - 1) / neighbours);
   device.launch(compute == DType::kFloat64 ? twice : single, static_cast<unsigned>((join.groups + kBlock - 1) / kBlock),
@@ -228,21 +278,23 @@ void gemm(const Gemm& g, const OpCall& call) {
                "%s: too large for a product on cuda: got [%lld, %lld] by %lld, expected sizes below 2^30", call.name,
                static_cast<long long>(g.m), static_cast<long long>(g.k), static_cast<long long>(g.n));
   const DType dtype = operandDType(g);
-  // large tiles read operands half as often; small ones fill the device when there are few
-  const bool large = isHalf(dtype) || (dtype == DType::kFloat32 && tilesOf(g, count, kLargeTile) >= kEnoughTiles);
-  const int64_t tiles = tilesOf(g, count, large ? kLargeTile : kSmallTile);
   const Prepared a = prepared(g.a, g.m, g.k, dtype, g, call), b = prepared(g.b, g.k, g.n, dtype, g, call);
   if (gemmByLibrary(g, {a.data, a.transposed, a.stride, a.batch}, {b.data, b.transposed, b.stride, b.batch}, dtype,
                     call))
     return;
   const GemmArguments arguments = argumentsOf(g, a, b, dtype, call);
-  Kernel& kernel = *kernelsOf(dtype, large)[2 * a.transposed + b.transposed];
-  const int64_t splits = splitsOf(tiles, g.k);
+  const std::vector<Kernels>& kernels = kernelsOf(dtype);
+  const int64_t splits = splitsOf(kernels.front().tile.count(g, count), g.k);
+  const Kernels& chosenOnes = chosen(kernels, g, count, splits);
+  const Tile& tile = chosenOnes.tile;
+  const int64_t tiles = tile.count(g, count);
   GRADUS_CHECK(tiles * splits < int64_t{1} << 31, ErrorCode::kShape,
                "%s: too large for a product on cuda: got %lld tiles of the result, expected fewer than 2^31", call.name,
                static_cast<long long>(tiles));
-  if (splits > 1) return gemmInSplits(arguments, kernel, dtype, tiles, count, splits, call);
-  currentDevice().launch(kernel, static_cast<unsigned>(tiles), kBlock, 0, const_cast<GemmArguments*>(&arguments));
+  Kernel& kernel = chosenOnes.of(a, b);
+  if (splits > 1) return gemmInSplits(arguments, kernel, tile.threads, dtype, tiles, count, splits, call);
+  currentDevice().launch(kernel, static_cast<unsigned>(tiles), tile.threads, kernel.sharedBytes,
+                         const_cast<GemmArguments*>(&arguments));
 }
 
 void columnSums(const Columns& x, const TensorView& to, bool accumulate, const OpCall& call) {

@@ -216,7 +216,7 @@ class LinearCrossEntropy {
     g.a = a;
     g.b = b;
     g.cColStride = 1;
-    g.live = {a_.count, a_.first, false};
+    if (compact_) g.live = {a_.count, a_.first, false};  // else all rows are
     return g;
   }
 

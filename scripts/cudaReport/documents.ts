@@ -30,8 +30,8 @@ export interface Documents {
   /** By name. */
   kernels: Map<string, DocumentedKernel>
   structs: Struct[]
-  /** Dynamic shared memory of kernels on tensor cores, by features: [features, bytes]. */
-  sharedBytes: Map<string, [features: number, bytes: number][]>
+  /** Dynamic shared memory of kernels on tensor cores, by the beginning of their names. */
+  sharedBytes: Map<string, number>
 }
 
 const cellsOf = (line: string): string[] =>
@@ -75,13 +75,10 @@ export function readDocuments(path = join(__dirname, '../../docs/cuda.md')): Doc
         kernels.set(name, { file: cells[0]!, struct: cells[2]!.replaceAll('`', ''), threads: cells[3]! })
       }
     }
-    const shared = /^`(gradus_attention_mma_\w+)_\*`$/.exec(cells[0]!)
+    const shared = /^`(gradus_\w+_mma_(?:\w+_)?)<([^>]*)>`$/.exec(cells[0]!)
     if (shared !== null) {
-      const features = [32, 64, 128, 256]
-      sharedBytes.set(
-        shared[1]!,
-        features.map((each, i) => [each, Number(cells[1 + i])]),
-      )
+      const variants = shared[2]!.split(', ')
+      variants.forEach((variant, i) => void sharedBytes.set(`${shared[1]}${variant}_`, Number(cells[1 + i])))
     }
     if (cells.length === 5 && /^\d+$/.test(cells[0]!)) {
       const array = /^(\d+) x (\d+)$/.exec(cells[1]!)
@@ -98,6 +95,22 @@ export function readDocuments(path = join(__dirname, '../../docs/cuda.md')): Doc
 }
 
 const kinds: Record<string, string> = { s: 'std::is_signed_v<T>', u: 'std::is_unsigned_v<T>' }
+
+/** C++ for the dynamic shared memory of a kernel whose name begins so. */
+function bytesOf(kernel: string): string {
+  const product = /^gradus_gemm_mma_(\w+)_$/.exec(kernel)
+  if (product !== null) {
+    const [rows, cols] = { large: [128, 128], medium: [64, 128], small: [64, 64] }[product[1]!]!
+    return `gemmMmaBytes(${rows}, ${cols})`
+  }
+  const [, pass, features] = /^gradus_attention_mma_(\w+)_(\d+)_$/.exec(kernel)!
+  if (pass === 'forward') {
+    const tiles = `AttentionForwardTiles<${features}>`
+    return `attentionForwardBytes(${features}, ${tiles}::kQueries, ${tiles}::kKeys)`
+  }
+  const rows = pass === 'query_gradient' ? 'kKeys' : 'kQueries'
+  return `attentionBackwardBytes(${features}, AttentionBackwardTiles<${features}>::${rows})`
+}
 
 /** A condition on the C++ type T. */
 function typeCondition(type: string): string {
@@ -137,14 +150,6 @@ export function layoutCheck({ structs, sharedBytes }: Documents, headers: readon
     }
     assert(`${bytes} - ${end} < alignof(${name})`, `${name}: its end is not described`)
   }
-  for (const [kernel, sizes] of sharedBytes) {
-    for (const [features, bytes] of sizes) {
-      const tiles = kernel.endsWith('forward') ? 'AttentionForwardTiles' : 'AttentionBackwardTiles'
-      const call = kernel.endsWith('forward')
-        ? `attentionForwardBytes(${features}, ${tiles}<${features}>::kQueries, ${tiles}<${features}>::kKeys)`
-        : `attentionBackwardBytes(${features}, ${tiles}<${features}>::${kernel.includes('query') ? 'kKeys' : 'kQueries'})`
-      assert(`${call} == ${bytes}`, `${kernel}_${features}: shared memory`)
-    }
-  }
+  for (const [kernel, bytes] of sharedBytes) assert(`${bytesOf(kernel)} == ${bytes}`, `${kernel}: shared memory`)
   return `${lines.join('\n')}\n`
 }

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { architectures, occupancy } from './architectures'
-import { readDocuments } from './documents'
+import { type Documents, readDocuments } from './documents'
 import { decode } from './encode'
 import type { Measured } from './measure'
 import { entriesOf, type Family } from './ptx'
@@ -41,12 +41,8 @@ export const hashesOf = (families: readonly Family[]): Record<string, string> =>
   Object.fromEntries(families.map(({ name, ptx }) => [name, hashOf(ptx)]))
 
 /** Dynamic shared memory of a kernel, which its file does not know. */
-function dynamicBytes(kernel: string): number {
-  const at = /^(gradus_attention_mma_\w+)_(\d+)_\w+$/.exec(kernel)
-  if (at === null) return 0
-  return readDocuments()
-    .sharedBytes.get(at[1]!)!
-    .find(([features]) => features === Number(at[2]))![1]
+function dynamicBytes(kernel: string, { sharedBytes }: Documents): number {
+  return [...sharedBytes].find(([beginning]) => kernel.startsWith(beginning))?.[1] ?? 0
 }
 
 export function makeReport(
@@ -56,11 +52,12 @@ export function makeReport(
   measured: Record<string, Measured>,
 ): Report {
   const kernels: Report['kernels'] = {}
+  const documents = readDocuments()
   for (const family of families) {
     for (const [name, { threads }] of [...entriesOf(family)].sort(([a], [b]) => (a < b ? -1 : 1))) {
       kernels[name] = architectures.map((architecture) => {
         const { registers, stack, spills, sharedBytes, instructions } = assembled.get(architecture.number)![name]!
-        const all = sharedBytes + dynamicBytes(name)
+        const all = sharedBytes + dynamicBytes(name, documents)
         const share = occupancy(architecture, { registers, threads, sharedBytes: all })
         return { registers, stack, spills, sharedBytes: all, occupancy: Math.round(1e4 * share) / 1e4, instructions }
       })
@@ -114,8 +111,8 @@ export const floors: readonly Floor[] = [
   {
     what: 'products on tensor cores',
     kernels: /^gradus_gemm_mma_/,
-    least: 1 / 4,
-    why: 'two blocks of three stages of copies: one multiplies while the other waits, or writes its results',
+    least: 1 / 8,
+    why: 'two warps a scheduler: with 64 x 64 sums in registers every fragment serves four products or more',
   },
   {
     what: 'all others',

@@ -176,7 +176,7 @@ test('gradus kernels writes what doctor says there is', () => {
   expect(status).toBe(0)
   const names = readdirSync(out)
   expect(names).toContain('gemm_mma.ptx')
-  expect(readFileSync(join(out, 'gemm_mma.ptx'), 'utf8')).toContain('.entry gradus_gemm_mma_nn_float16(')
+  expect(readFileSync(join(out, 'gemm_mma.ptx'), 'utf8')).toContain('.entry gradus_gemm_mma_large_nn_float16(')
 })
 
 test('gradus bench measures', () => {

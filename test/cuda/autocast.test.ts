@@ -58,7 +58,7 @@ function expectProduct(out: Tensor, a: Tensor, b: Tensor, half: Half, seen: { a:
 
 async function expectTensorCores(half: Half, products: number): Promise<void> {
   const all = await launches()
-  expect(count(all, new RegExp(`^gradus_gemm_mma_.._${half}$`))).toBe(products)
+  expect(count(all, new RegExp(`^gradus_gemm_mma_\\w+_.._${half}$`))).toBe(products)
   expect(count(all, /^gradus_gemm_(small|large)_/)).toBe(0)
 }
 

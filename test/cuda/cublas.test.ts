@@ -1,6 +1,7 @@
 // Products by cuBLASLt against float64: by the library of a machine that has it (GRADUS_CUBLASLT names its file), or by
 // the simulator's, which holds callers to its rules. Without one our own kernels are held to the same.
 import { spawnSync } from 'node:child_process'
+import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { cuda, models, type nn, ops, type Tensor, zeros } from '../../lib/index'
@@ -25,6 +26,7 @@ import { code, onCuda } from './support'
 
 process.env.GRADUS_CUBLASLT = process.env.GRADUS_TEST_CUBLASLT ?? '' // before anything looks for it
 
+const require = createRequire(__filename)
 const floats = ['float32', 'float64', 'float16', 'bfloat16'] as const
 const halves = ['float16', 'bfloat16'] as const
 const matmul = native('matmul', 'alpha,beta')
@@ -301,7 +303,7 @@ describe('a machine', () => {
       'DeviceError',
       expect.stringMatching(/^cuda: no cuBLASLt: got GRADUS_CUBLASLT=\/nowhere/),
     ])
-    const other = join(__dirname, '../../build/Release/gradus_cpu.so') // a library, but of something else
+    const other = require('node-gyp-build').resolve(join(__dirname, '../..')) // a library, but of something else
     const text = `cuda: cuBLASLt is not usable: got ${other} without cublasLtGetVersion, expected that of CUDA 13;`
     const lacking = ask(other)
     expect(lacking.said).toEqual(['DeviceError', expect.stringContaining(text)])

@@ -102,11 +102,21 @@ describe('matmul', () => {
     }
   })
 
-  it('uses large tiles where there are enough of them', () => {
-    const [a, b] = [values([400, 70], 'float32', 1), values([390, 70], 'float32', 2)]
-    for (const x of [a, values([70, 400], 'float32', 3).transpose(0, 1)]) {
-      for (const y of [b.transpose(0, 1), values([70, 390], 'float32', 4)]) {
-        expectAlike(cudaLike(x).matmul(cudaLike(y)), x.matmul(y), 'large', 1e-4)
+  // As many products as the device has multiprocessors, so that each is left one tile: of 128 x 128, 64 x 128 (on
+  // tensor cores) or 64 x 64.
+  it.each(['float32', 'float16', 'bfloat16'] as const)('uses tiles of every size: %s', (dtype) => {
+    const [batch, k] = [100, 75]
+    const stacked = (rows: number, cols: number, seed: number): Tensor => values([batch, rows, cols], dtype, seed)
+    for (const [m, n] of [
+      [125, 121],
+      [61, 120],
+      [60, 61],
+    ] as const) {
+      for (const a of [stacked(m, k, 1), stacked(k, m, 2).transpose(1, 2)]) {
+        for (const b of [stacked(k, n, 3), stacked(n, k, 4).transpose(1, 2)]) {
+          const wanted = a.to('float64').matmul(b.to('float64')).to(dtype)
+          expectAlike(cudaLike(a).matmul(cudaLike(b)), wanted, `${m} x ${n}`, 8 * tolerance[dtype]!)
+        }
       }
     }
   })

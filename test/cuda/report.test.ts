@@ -24,7 +24,7 @@ describe('docs/cuda-report', () => {
       edit(copy)
       return shortcomings(copy).join('\n')
     }
-    const [adam, gemm] = ['gradus_optim_adam', 'gradus_gemm_mma_nn_float16'] as const
+    const [adam, gemm] = ['gradus_optim_adam', 'gradus_gemm_mma_large_nn_float16'] as const
     expect(change(({ kernels }) => Object.assign(kernels[adam]![2]!, { spills: 8 }))).toContain('sm_89: spills 8 bytes')
     expect(change(({ kernels }) => Object.assign(kernels[adam]![0]!, { stack: 16 }))).toContain('sm_80: a stack of 16')
     expect(change(({ measured }) => Object.assign(measured[adam]!, { wideLoads: 0.5 }))).toContain(

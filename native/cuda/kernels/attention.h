@@ -56,13 +56,12 @@ constexpr int kAttentionMmaThreads = 128, kAttentionMmaFeatures = 256;  // of he
 // rows of the operands that pass by as shared memory holds two stages of, so that two blocks share a multiprocessor.
 template <int kDim>
 struct AttentionForwardTiles {
-  static constexpr int kQueries = kDim <= 64 ? 128 : 64, kKeys = 32;
+  static constexpr int kQueries = kDim <= 64 ? 128 : 64, kKeys = kDim <= 64 ? 64 : 32;
 };
 constexpr int kAttentionBackwardRows = 64;  // of queries or keys that a block owns
 template <int kDim>
 struct AttentionBackwardTiles {
-  static constexpr int kKeys = kDim <= 128 ? 32 : 16;
-  static constexpr int kQueries = kDim <= 32 ? 64 : kDim <= 128 ? 32 : 16;
+  static constexpr int kKeys = kDim <= 64 ? 64 : kDim <= 128 ? 32 : 16, kQueries = kKeys;
 };
 
 // Bytes of dynamic shared memory: the block's own rows, two stages of two operands, and of dK and dV the terms of rows.

@@ -72,12 +72,18 @@ struct HeadRows {
     loadTransposed(to, tile + place(row + lane % 16, feature / 8 + lane / 16));
   }
 
+  // Whether all further features are padding. Asked rarely: between branches instructions cannot be reordered, which
+  // costs more than products of a few zeros.
+  __device__ static bool endsAt(int feature, int features) {
+    return kDim >= 128 && feature % 64 == 0 && feature >= features;
+  }
+
   // sums [16 kAtoms, kCols] += rows of x from `row` on times the kCols rows of y, over their features.
   template <int kAtoms, int kCols>
   __device__ static void dots(float (&sums)[kAtoms][kCols / 8][4], const T* x, int row, const T* y, int features) {
 #pragma unroll
     for (int feature = 0; feature < kDim; feature += 16) {
-      if (feature >= features) break;
+      if (endsAt(feature, features)) break;
       unsigned own[kAtoms][4];
 #pragma unroll
       for (int i = 0; i < kAtoms; ++i) left(own[i], x, row + i * 16, feature);
@@ -111,7 +117,7 @@ struct HeadRows {
       }
 #pragma unroll
       for (int j = 0; j < kDim / 16; ++j) {
-        if (j * 16 >= features) break;
+        if (endsAt(j * 16, features)) break;
         unsigned other[4];
         across(other, x, k * 16, j * 16);
 #pragma unroll

@@ -27,8 +27,36 @@ struct ScoreTile {
     }
   }
 
-  // Which scores are hidden, as bits: the loop stays one, where registers would have it written out.
+  // Which scores are hidden, as bits. Along a row the visible ones are neighbours unless a mask says otherwise.
   __device__ unsigned hidden(int row, bool byMask) const {
+    if (byMask || a.blockMask != nullptr) return hiddenEach(row, byMask);
+    unsigned bits = 0;
+#pragma unroll 1
+    for (int half = 0; half < 2; ++half) {
+      const long long own = row + half * 8;
+      const bool inside = own < (kByQuery ? s.queries : s.keys);
+      const long long first = kByQuery ? own + s.shift - a.left : own - s.shift - a.right;
+      const long long last = kByQuery ? own + s.shift + a.right : own - s.shift + a.left;
+      const int end = kByQuery ? s.keys : s.queries;
+      const auto within = [&](long long column) {
+        return static_cast<int>(min(max(column - col, 0LL), static_cast<long long>(kCols)));
+      };
+      const int from = within(first), to = inside ? within(min(last + 1, static_cast<long long>(end))) : 0;
+      unsigned ofRow = 0;
+#pragma unroll
+      for (int j = 0; j < kCols / 8; ++j) {
+#pragma unroll
+        for (int side = 0; side < 2; ++side) {
+          if (j * 8 + side < from || j * 8 + side >= to) ofRow |= 1u << (j * 4 + side);
+        }
+      }
+      bits |= ofRow << half * 2;
+    }
+    return bits;
+  }
+
+  // The loop stays one, where registers would have it written out.
+  __device__ unsigned hiddenEach(int row, bool byMask) const {
     const auto* mask = static_cast<const unsigned char*>(a.mask) + s.batch * a.maskStrides[0] + head * a.maskStrides[1];
     unsigned bits = 0;
 #pragma unroll 1

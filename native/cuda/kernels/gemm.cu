@@ -142,6 +142,7 @@ __device__ void join(const GemmJoin& j) {
   TilePlace place{};
   addBatchOffsets(g, static_cast<int>(row / g.m), place);
   const C* from = static_cast<const C*>(j.sums) + row * g.n + col;
+  const Ending<C> ending(g);
   if (g.wide && col + kCount <= g.n) {
     constexpr int kDType = static_cast<int>(sizeof(C) == 8 ? DType::kFloat64 : DType::kFloat32);
     const bool packed = g.n * sizeof(C) % 16 == 0;  // every row of every split begins on a boundary
@@ -157,13 +158,15 @@ __device__ void join(const GemmJoin& j) {
 #pragma unroll
       for (int i = 0; i < kCount; ++i) sums[i] += part[i];
     }
-    return finishNeighbours(g, place.c, static_cast<int>(row % g.m), col, sums);
+    C bias[kCount];
+    loadBias(g, col, bias);
+    return finishNeighbours(g, ending, place.c, static_cast<int>(row % g.m), col, bias, sums);
   }
 #pragma unroll 1
   for (int i = 0; i < min(kCount, g.n - col); ++i) {
     C sum = 0;
     for (int split = 0; split < g.splits; ++split) sum += from[split * g.splitStride + i];
-    finish(g, place.c, static_cast<int>(row % g.m), col + i, sum);
+    finish(g, ending, place.c, static_cast<int>(row % g.m), col + i, sum);
   }
 }
 

@@ -52,6 +52,10 @@ struct GemmArguments {
   GemmLive live;
 };
 
+// Products on tensor cores: threads of a block, of the sum's dim in a step, and steps in shared memory; its bytes.
+constexpr int kGemmMmaThreads = 128, kGemmMmaDepth = 32, kGemmMmaStages = 3;
+constexpr int gemmMmaBytes(int rows, int cols) { return 2 * kGemmMmaStages * kGemmMmaDepth * (rows + cols); }
+
 // The second step of a product that was cut: sums [splits][batch][m][n] in the compute type.
 struct GemmJoin {
   GemmArguments product;

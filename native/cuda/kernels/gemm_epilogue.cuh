@@ -60,19 +60,27 @@ __device__ inline TilePlace tilePlace(const GemmArguments& g, int tileRows, int 
 
 __device__ inline bool failedBefore(const FailureWord* word) { return word != nullptr && word->serial != 0; }
 
-// gelu(x), and its derivative; tanh(u) as a logistic function, which is exact and cheaper.
+// tanh(u) of gelu as a logistic function, which is exact and cheaper.
 template <class C>
-__device__ C gelu(C x, bool byTanh, C& derivative) {
+__device__ C geluGate(C x, C square) {
+  constexpr C c = C(2 * 0.7978845608028654);
+  return C(1) / (C(1) + exp(-x * (square * (c * C(0.044715)) + c)));
+}
+
+template <class C>
+__device__ C gelu(C x, bool byTanh) {
+  return x * (byTanh ? geluGate(x, x * x) : C(0.5) * erf(x * C(0.7071067811865476)) + C(0.5));
+}
+
+template <class C>
+__device__ C geluDerivative(C x, bool byTanh) {
   if (byTanh) {
     constexpr C c = C(2 * 0.7978845608028654);
-    const C square = x * x;
-    const C s = C(1) / (C(1) + exp(-x * (square * (c * C(0.044715)) + c)));
-    derivative = s * (x * (C(1) - s) * (square * (3 * c * C(0.044715)) + c) + C(1));
-    return x * s;
+    const C square = x * x, s = geluGate(x, square);
+    return s * (x * (C(1) - s) * (square * (3 * c * C(0.044715)) + c) + C(1));
   }
   const C cdf = C(0.5) * erf(x * C(0.7071067811865476)) + C(0.5);
-  derivative = x * (C(0.3989422804014327) * exp(C(-0.5) * x * x)) + cdf;
-  return x * cdf;
+  return x * (C(0.3989422804014327) * exp(C(-0.5) * x * x)) + cdf;
 }
 
 // Of floating dtypes, the only ones here: as a shift.
@@ -91,29 +99,38 @@ __device__ void storeAt(void* data, int dtype, long long at, C x) {
   store<C>(static_cast<char*>(data) + (at << itemShift(dtype)), dtype, x);
 }
 
+// What all results of a product have in common, in the type of its sums.
+template <class C>
+struct Ending {
+  C alpha, beta;
+
+  __device__ explicit Ending(const GemmArguments& g)
+      : alpha(static_cast<C>(g.factor ? g.alpha * *g.factor : g.alpha)), beta(static_cast<C>(g.beta)) {}
+};
+
 // The end of a product for one result; its old value, and x of activation'(x), were read already.
 template <class C>
 struct Finished {
   C value, activated;
 };
 template <class C>
-__device__ Finished<C> finished(const GemmArguments& g, C sum, C bias, C old, C x) {
-  const double alpha = g.factor ? g.alpha * *g.factor : g.alpha;
-  C value = static_cast<C>(alpha) * sum + bias;
-  if (g.beta != 0) value += static_cast<C>(g.beta) * old;
+__device__ Finished<C> finished(const GemmArguments& g, const Ending<C>& ending, C sum, C bias, C old, C x) {
+  C value = ending.alpha * sum + bias;
+  if (ending.beta != 0) value += ending.beta * old;
   if (!g.activation) return {value, value};
-  C derivative;
-  const C activated = gelu(g.gradientAt ? x : value, g.activation == 1, derivative);
-  return {g.gradientAt ? value * derivative : value, activated};
+  if (g.gradientAt) {
+    return {value * geluDerivative(x, g.activation == 1), g.activated ? gelu(x, g.activation == 1) : C(0)};
+  }
+  return {value, gelu(value, g.activation == 1)};
 }
 
 template <class C>
-__device__ void finish(const GemmArguments& g, long long base, int row, int col, C sum) {
+__device__ void finish(const GemmArguments& g, const Ending<C>& ending, long long base, int row, int col, C sum) {
   const long long at = base + row * g.cRow + col * g.cCol;
   const C bias = g.bias ? loadAt<C>(g.bias, g.biasDType, col) : C(0);
-  const C old = g.beta != 0 ? loadAt<C>(g.c, g.cDType, at) : C(0);
+  const C old = ending.beta != 0 ? loadAt<C>(g.c, g.cDType, at) : C(0);
   const C x = g.gradientAt ? loadAt<C>(g.gradientAt, g.gradientDType, row * g.gradientRow + col) : C(0);
-  const Finished<C> result = finished(g, sum, bias, old, x);
+  const Finished<C> result = finished(g, ending, sum, bias, old, x);
   if (g.activated) storeAt(g.activated, g.cDType, row * g.activatedRow + col, result.activated);
   storeAt(g.c, g.cDType, at, result.value);
 }
@@ -197,23 +214,34 @@ __device__ void takeNeighbours(const C* from, C (&to)[kNeighbours<C>]) {
   }
 }
 
+template <class C>
+__device__ void loadBias(const GemmArguments& g, int col, C (&to)[kNeighbours<C>]) {
+#pragma unroll
+  for (int i = 0; i < kNeighbours<C>; ++i) to[i] = g.bias ? loadAt<C>(g.bias, g.biasDType, col + i) : C(0);
+}
+
 // kNeighbours<C> results of a row whose operands are `wide`; all of them lie in C.
 template <class C>
-__device__ void finishNeighbours(const GemmArguments& g, long long base, int row, int col,
-                                 const C (&sums)[kNeighbours<C>]) {
+__device__ void finishNeighbours(const GemmArguments& g, const Ending<C>& ending, long long base, int row, int col,
+                                 const C (&bias)[kNeighbours<C>], const C (&sums)[kNeighbours<C>]) {
   constexpr int kCount = kNeighbours<C>;
   const long long at = base + row * g.cRow + col;
-  C old[kCount] = {}, x[kCount] = {}, values[kCount], activated[kCount];
-  if (g.beta != 0) loadNeighbours(g.c, g.cDType, at, old);
-  if (g.gradientAt) loadNeighbours(g.gradientAt, g.gradientDType, row * g.gradientRow + col, x);
+  C values[kCount];
+  if (ending.beta == 0 && !g.activation) {
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) {
-    const C bias = g.bias ? loadAt<C>(g.bias, g.biasDType, col + i) : C(0);
-    const Finished<C> result = finished(g, sums[i], bias, old[i], x[i]);
-    values[i] = result.value;
-    activated[i] = result.activated;
+    for (int i = 0; i < kCount; ++i) values[i] = ending.alpha * sums[i] + bias[i];
+  } else {
+    C old[kCount] = {}, x[kCount] = {}, activated[kCount];
+    if (ending.beta != 0) loadNeighbours(g.c, g.cDType, at, old);
+    if (g.gradientAt) loadNeighbours(g.gradientAt, g.gradientDType, row * g.gradientRow + col, x);
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const Finished<C> result = finished(g, ending, sums[i], bias[i], old[i], x[i]);
+      values[i] = result.value;
+      activated[i] = result.activated;
+    }
+    if (g.activated) storeNeighbours(g.activated, g.cDType, row * g.activatedRow + col, activated);
   }
-  if (g.activated) storeNeighbours(g.activated, g.cDType, row * g.activatedRow + col, activated);
   storeNeighbours(g.c, g.cDType, at, values);
 }
 
@@ -222,19 +250,25 @@ template <int kCols, class C>
 __device__ void writeRows(const GemmArguments& g, long long base, const C* tile, int stride, int rows, int row,
                           int col) {
   const int end = min(rows, g.m - row);
+  const Ending<C> ending(g);
   if (g.wide) {
     constexpr int kCount = kNeighbours<C>, kGroups = kCols / kCount;
-    const int own = threadIdx.x % kGroups * kCount;
-    for (int r = threadIdx.x / kGroups; r < end; r += blockDim.x / kGroups) {
-      if (col + own >= g.n) break;
-      const C* from = tile + r * stride + own;
-      if (col + own + kCount <= g.n) {
+    const int own = threadIdx.x % kGroups * kCount, first = threadIdx.x / kGroups, apart = blockDim.x / kGroups;
+    if (col + own + kCount <= g.n) {
+      C bias[kCount];
+      loadBias(g, col + own, bias);
+      for (int r = first; r < end; r += apart) {
         C sums[kCount];
-        takeNeighbours(from, sums);
-        finishNeighbours(g, base, row + r, col + own, sums);
-      } else {
+        takeNeighbours(tile + r * stride + own, sums);
+        finishNeighbours(g, ending, base, row + r, col + own, bias, sums);
+      }
+    } else {
 #pragma unroll 1
-        for (int i = 0; i < g.n - col - own; ++i) finish(g, base, row + r, col + own + i, from[i]);
+      for (int r = first; r < end; r += apart) {
+#pragma unroll 1
+        for (int i = 0; i < g.n - col - own; ++i) {
+          finish(g, ending, base, row + r, col + own + i, tile[r * stride + own + i]);
+        }
       }
     }
     return;
@@ -242,7 +276,7 @@ __device__ void writeRows(const GemmArguments& g, long long base, const C* tile,
   const int own = threadIdx.x % kCols;
   if (col + own >= g.n) return;
   for (int r = threadIdx.x / kCols; r < end; r += blockDim.x / kCols) {
-    finish(g, base, row + r, col + own, tile[r * stride + own]);
+    finish(g, ending, base, row + r, col + own, tile[r * stride + own]);
   }
 }
 

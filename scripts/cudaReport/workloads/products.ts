@@ -7,11 +7,13 @@ import { code, computeSize, data, floats, halves, type Ideal, sizeOf, type Workl
 
 const layouts = ['nn', 'nt', 'tn', 'tt'] as const
 
-function gemm(kernel: string, dtype: DType, layout: string, m: number, n: number, k: number, tile: number): Workload {
+type Tile = readonly [rows: number, cols: number]
+
+function gemm(kernel: string, dtype: DType, layout: string, m: number, n: number, k: number, tile: Tile): Workload {
   const size = sizeOf(dtype)
-  const tiles = (m / tile) * (n / tile)
+  const tiles = (m / tile[0]) * (n / tile[1])
   const ideal: Ideal = {
-    loaded: tiles * 2 * tile * k * size,
+    loaded: tiles * (tile[0] + tile[1]) * k * size,
     stored: m * n * size,
     flops: 2 * m * n * k,
     compulsory: (m * k + k * n + m * n) * size,
@@ -19,7 +21,7 @@ function gemm(kernel: string, dtype: DType, layout: string, m: number, n: number
   return {
     name: `[${m}, ${k}] by [${k}, ${n}] of ${dtype}, ${layout}`,
     kernels: {
-      [`${kernel}_${layout}_${dtype}`]: { ...ideal, ...(kernel.endsWith('mma') && { bar: 'tensor' as const }) },
+      [`${kernel}_${layout}_${dtype}`]: { ...ideal, ...(kernel.includes('mma') && { bar: 'tensor' as const }) },
     },
     run: () => {
       const a = layout[0] === 'n' ? data([m, k], dtype) : data([k, m], dtype).transpose(0, 1)
@@ -29,11 +31,16 @@ function gemm(kernel: string, dtype: DType, layout: string, m: number, n: number
   }
 }
 
+// Sizes for which the simulated device of 108 multiprocessors takes each tile.
 const products: Workload[] = layouts.flatMap((layout) => [
-  ...halves.map((dtype) => gemm('gradus_gemm_mma', dtype, layout, 1024, 1024, 256, 128)),
-  gemm('gradus_gemm_large', 'float32', layout, 1536, 1536, 16, 128),
-  gemm('gradus_gemm_small', 'float32', layout, 512, 512, 128, 64),
-  gemm('gradus_gemm_small', 'float64', layout, 512, 512, 64, 64),
+  ...halves.flatMap((dtype) => [
+    gemm('gradus_gemm_mma_large', dtype, layout, 1024, 1024, 256, [128, 128]),
+    gemm('gradus_gemm_mma_medium', dtype, layout, 768, 768, 256, [64, 128]),
+    gemm('gradus_gemm_mma_small', dtype, layout, 512, 512, 256, [64, 64]),
+  ]),
+  gemm('gradus_gemm_large', 'float32', layout, 1152, 1536, 16, [128, 128]),
+  gemm('gradus_gemm_small', 'float32', layout, 512, 512, 128, [64, 64]),
+  gemm('gradus_gemm_small', 'float64', layout, 512, 512, 64, [64, 64]),
 ])
 
 const joined: Workload[] = (['float32', 'float64'] as const).map((dtype) => {
