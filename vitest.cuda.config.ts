@@ -1,28 +1,68 @@
 import { defineConfig } from 'vitest/config'
+import { BaseSequencer, type TestSpecification } from 'vitest/node'
 import base from './vitest.config'
 
 const exclude = ['node_modules/**']
 // products are our own kernels'; test/cuda/cublas.test.ts turns the library on that was asked for
 const env = { ...base.test?.env, GRADUS_CUBLASLT: '0', GRADUS_TEST_CUBLASLT: process.env.GRADUS_CUBLASLT ?? '' }
+// The host's side: run once, as it is no question of the order of blocks and warps.
+const devices = [
+  'docs',
+  'documents',
+  'driver',
+  'event',
+  'faults',
+  'graph',
+  'graphFailures',
+  'modelParallel',
+  'nvtx',
+  'report',
+  'upload',
+].map((name) => `test/cuda/${name}.test.ts`)
+
+// Simulated, these take as long as all others together: first, so that workers end at about the same time.
+const long = ['attentionMasks', 'attentionBlocks', 'parity', 'training', 'attention', 'matmul', 'linearCrossEntropy']
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const rank = ({ moduleId }: TestSpecification): number => {
+      const at = long.findIndex((name) => moduleId.endsWith(`/${name}.test.ts`))
+      return at < 0 ? long.length : at
+    }
+    return (await super.sort(files)).sort((a, b) => rank(a) - rank(b))
+  }
+}
 
 // Spread, not merged: merging joins the lists, and what the base excludes is what is wanted here.
 export default defineConfig({
   ...base,
   test: {
     ...base.test,
+    sequence: { sequencer: LongestFirst },
     projects: [
-      // cuda against cpu, and what is said of drivers and devices
-      { ...base, test: { ...base.test, name: 'cuda', include: ['test/cuda/**/*.test.ts'], exclude, env } },
+      // operators on cuda against the cpu
+      {
+        ...base,
+        test: {
+          ...base.test,
+          name: 'cuda',
+          include: ['test/cuda/**/*.test.ts'],
+          exclude: [...exclude, ...devices],
+          env,
+          setupFiles: ['test/cuda/results.ts'],
+        },
+      },
+      { ...base, test: { ...base.test, name: 'cuda devices', include: devices, exclude, env } },
       // the tests of the cpu, with all their tensors on cuda
       {
         ...base,
         test: {
           ...base.test,
           name: 'on cuda',
-          include: ['test/{ops,nn,optim,amp}/**/*.test.ts'],
+          include: ['test/{ops,nn,optim,amp,parity}/**/*.test.ts'],
           exclude,
           env: { ...env, GRADUS_TEST_DEVICE: 'cuda' },
-          testTimeout: 180_000, // every lane of every kernel is simulated and checked
+          testTimeout: 600_000, // every lane of every kernel is simulated and checked
           setupFiles: ['test/support/device.ts'],
         },
       },

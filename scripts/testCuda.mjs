@@ -1,6 +1,14 @@
-// npm run test:cuda [-- vitest's arguments]: builds the simulated driver (tools/cudasim) and runs on it what tests cuda
-// (test/cuda), and the operators' and optimizers' own tests with all their tensors on cuda. Every allocation is a block
-// of its own there, so that the simulator sees each access outside of a tensor; what it finds fails the run.
+// npm run test:cuda [-- vitest's arguments]: builds the simulated driver (tools/cudasim) and runs on it what tests cuda.
+// Every allocation is a block of its own there, so that the simulator sees each access outside of a tensor; what it finds
+// fails the run. Without arguments all parts run, one after the other; `npm test` asks for one at a time:
+//
+//   --simulator  the simulator's own tests: opcodes, seeded defects with clean twins, the libraries; the machine once for
+//                each instruction set that it was built for and this processor has
+//   --orders     the operators' tests of test/cuda, then again with blocks, warps and streams in other orders: to the
+//                same bits
+//   --devices    the rest of test/cuda: drivers, graphs, events, memory that runs out, several devices
+//   --on-cuda    the tests of operators, modules, optimizers and mixed precision, and the cases recorded from PyTorch,
+//                with all their tensors on cuda
 
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, rmSync } from 'node:fs'
@@ -12,6 +20,7 @@ import { root } from './sources.mjs'
 const require = createRequire(import.meta.url)
 const build = join(root, 'build/cudasim')
 const report = join(build, 'report.txt')
+const seeds = [0, 1, 2, 3] // 0: ascending
 
 function run(command, args, env = {}, output = 'inherit') {
   const { status } = spawnSync(command, args, {
@@ -22,26 +31,88 @@ function run(command, args, env = {}, output = 'inherit') {
   if (status !== 0) process.exit(status ?? 1)
 }
 
+function fail(text) {
+  process.stderr.write(`test:cuda: ${text}\n`)
+  process.exit(1)
+}
+
+function make(...targets) {
+  run('cmake', ['-S', 'tools/cudasim', '-B', build], {}, 'ignore')
+  run('cmake', ['--build', build, '--parallel', String(availableParallelism()), '--target', ...targets], {}, 'ignore')
+}
+
+function vitest(args, env = {}) {
+  rmSync(report, { force: true })
+  run('npx', ['vitest', 'run', '--config', 'vitest.cuda.config.ts', ...args], {
+    LD_LIBRARY_PATH: [join(build, 'lib'), process.env.LD_LIBRARY_PATH].filter(Boolean).join(':'),
+    GRADUS_NO_CUDA_MEMORY_CACHING: process.env.GRADUS_NO_CUDA_MEMORY_CACHING ?? '1',
+    CUDASIM_REPORT: report,
+    ...env,
+  })
+  if (existsSync(report)) fail(`the simulator found\n${readFileSync(report, 'utf8')}`)
+}
+
+function simulator() {
+  make('all')
+  const machine = join(build, 'cudasim-test')
+  const { stdout } = spawnSync(machine, ['--interpreters'], { encoding: 'utf8' })
+  for (const isa of stdout.trim().split('\n')) {
+    process.stdout.write(`test:cuda: the simulated machine, interpreter for ${isa}\n`)
+    run(machine, [], { CUDASIM_ISA: isa })
+  }
+  process.stdout.write('test:cuda: the simulated libraries\n')
+  run(join(build, 'cudasim-driver-test'), [])
+}
+
+/** Results by test, as test/cuda/results.ts records them. */
+function readResults(file) {
+  const lines = readFileSync(file, 'utf8').trim().split('\n')
+  return new Map(
+    lines
+      .map((line) => JSON.parse(line))
+      .filter(({ reads }) => reads > 0)
+      .map(({ test, reads, hash }) => [test, `${reads} reads, ${hash}`]),
+  )
+}
+
+function orders() {
+  make('cuda', 'cudasim-node')
+  const first = join(build, `results-${seeds[0]}.jsonl`)
+  for (const seed of seeds) {
+    const file = join(build, `results-${seed}.jsonl`)
+    rmSync(file, { force: true })
+    process.stdout.write(`test:cuda: order of blocks, warps and streams by seed ${seed}\n`)
+    vitest(['--project', 'cuda'], { CUDASIM_SEED: String(seed), GRADUS_CUDA_RESULTS: file })
+    const [expected, got] = [readResults(first), readResults(file)]
+    const tests = new Set([...expected.keys(), ...got.keys()])
+    const differ = [...tests].filter((test) => expected.get(test) !== got.get(test))
+    if (differ.length > 0) fail(`the order of blocks and warps shows in the results of\n${differ.join('\n')}`)
+  }
+}
+
+function devices() {
+  make('cuda', 'cudasim-node')
+  vitest(['--project', 'cuda devices'])
+}
+
+function onCuda() {
+  make('cuda')
+  vitest(['--project', 'on cuda'])
+}
+
 const { kernels } = JSON.parse(require('node-gyp-build')(root).describeCuda())
 if (kernels.length === 0) {
   process.stderr.write('test:cuda: nothing to run, this build has no kernels: nvcc was not found when it was made\n')
   process.exit(0)
 }
 
-run('cmake', ['-S', 'tools/cudasim', '-B', build], {}, 'ignore')
-run(
-  'cmake',
-  ['--build', build, '--parallel', String(availableParallelism()), '--target', 'cuda', 'cudasim-node'],
-  {},
-  'ignore',
-)
-rmSync(report, { force: true })
-run('npx', ['vitest', 'run', '--config', 'vitest.cuda.config.ts', ...process.argv.slice(2)], {
-  LD_LIBRARY_PATH: [join(build, 'lib'), process.env.LD_LIBRARY_PATH].filter(Boolean).join(':'),
-  GRADUS_NO_CUDA_MEMORY_CACHING: process.env.GRADUS_NO_CUDA_MEMORY_CACHING ?? '1',
-  CUDASIM_REPORT: report,
-})
-if (existsSync(report)) {
-  process.stderr.write(`test:cuda: the simulator found\n${readFileSync(report, 'utf8')}`)
-  process.exit(1)
+const parts = { '--simulator': simulator, '--orders': orders, '--devices': devices, '--on-cuda': onCuda }
+const given = process.argv.slice(2)
+if (given.length === 0) {
+  for (const part of Object.values(parts)) part()
+} else if (given.length === 1 && given[0] in parts) {
+  parts[given[0]]()
+} else {
+  make('cuda', 'cudasim-node')
+  vitest(given)
 }

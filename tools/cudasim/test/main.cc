@@ -1,9 +1,10 @@
 // Runs every test, or those whose name holds the first argument. One line a failure; the last line is
-// "N passed, N failed".
+// "N passed, N failed". --interpreters lists what CUDASIM_ISA may be here.
 #include <cmath>
 #include <fstream>
 #include <iostream>
 
+#include "../machine/interpreters.h"
 #include "test.h"
 
 namespace cudasim::test {
@@ -50,6 +51,10 @@ std::string compiled(const std::string& name) {
 
 int main(int count, char** arguments) {
   using namespace cudasim::test;
+  if (count > 1 && std::string(arguments[1]) == "--interpreters") {
+    for (const std::string& name : cudasim::interpreters()) std::cout << name << "\n";
+    return 0;
+  }
   int passed = 0, failed = 0, skipped = 0;
   for (const Test& test : tests()) {
     if (count > 1 && std::string(test.name).find(arguments[1]) == std::string::npos) continue;
