@@ -60,7 +60,7 @@ std::string toJson(const KernelCount& count) {
       .add("barriers", c.barriers)
       .add("atomics", c.atomics)
       .add("divergentBranches", c.divergentBranches);
-  for (const auto& [name, opcode] : c.opcodes)
+  for (const auto& [name, opcode] : c.byOpcode())
     opcodes.add(name, JsonObject().add("warps", opcode.warps).add("threads", opcode.threads).text());
   return json.add("opcodes", opcodes.text()).text();
 }

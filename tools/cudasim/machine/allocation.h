@@ -21,12 +21,18 @@ class RaceShadow {
   RaceShadow(const RaceShadow&) = delete;
   RaceShadow& operator=(const RaceShadow&) = delete;
 
+  // Whether there is room for so many granules, and no entry that could look new.
+  bool holds(size_t bytes, int shift) const {
+    return bytesOf(bytes, shift) <= mapped_ && generation == shadowGeneration;
+  }
+
   uint64_t *writers = nullptr, *readers = nullptr;
   std::vector<uint64_t> touched;  // by piece of kTouchedBytes: the last launch that used it and was asked to tell
   const int shift;
   const uint32_t generation = shadowGeneration;
 
  private:
+  static size_t bytesOf(size_t bytes, int shift) { return ((bytes >> shift) + 2) * sizeof(uint64_t); }
   size_t mapped_;
 };
 

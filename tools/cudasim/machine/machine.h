@@ -134,11 +134,12 @@ struct Counters {
   struct Count {
     uint64_t warps = 0, threads = 0;
   };
-  std::map<std::string, Count> opcodes;                      // "fma.rn.f32", ...
-  uint64_t globalBytesLoaded = 0, globalBytesStored = 0;     // asked for by active threads; atomics count as both
+  std::shared_ptr<const std::vector<std::string>> opcodes;      // "fma.rn.f32", ...
+  std::vector<Count> ofOpcodes;                                 // for each of them
+  uint64_t globalBytesLoaded = 0, globalBytesStored = 0;        // asked for by active threads; atomics count as both
   uint64_t globalDistinctLoaded = 0, globalDistinctStored = 0;  // the same, once where lanes share an address
-  uint64_t globalLoadRequests = 0, globalStoreRequests = 0;  // warp instructions
-  uint64_t globalLoadSectors = 0, globalStoreSectors = 0;    // 32-byte sectors touched
+  uint64_t globalLoadRequests = 0, globalStoreRequests = 0;     // warp instructions
+  uint64_t globalLoadSectors = 0, globalStoreSectors = 0;       // 32-byte sectors touched
   uint64_t sharedBytesLoaded = 0, sharedBytesStored = 0;
   uint64_t sharedLoadRequests = 0, sharedStoreRequests = 0;
   uint64_t sharedLoadWavefronts = 0,
@@ -147,6 +148,7 @@ struct Counters {
   uint64_t barriers = 0, atomics = 0, divergentBranches = 0;
 
   Counters& operator+=(const Counters& other);
+  std::map<std::string, Count> byOpcode() const;
 };
 
 // Blocks until the grid has run. Throws SimError on the first finding, unless options.findings collects them.

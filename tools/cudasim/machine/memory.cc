@@ -59,7 +59,7 @@ std::vector<const Memory*> owners;
 
 void FreeBytes::operator()(uint8_t* p) const { std::free(p); }
 
-RaceShadow::RaceShadow(size_t bytes, int s) : shift(s), mapped_(((bytes >> s) + 2) * sizeof(uint64_t)) {
+RaceShadow::RaceShadow(size_t bytes, int s) : shift(s), mapped_(bytesOf(bytes, s)) {
   writers = reserveWords(mapped_);
   readers = reserveWords(mapped_);
   touched.resize(bytes / kTouchedBytes + 1);
@@ -148,7 +148,7 @@ uint64_t Memory::allocate(size_t bytes, std::string label) {
   const size_t room = (bytes + 511) / 512 * 512 + kGlobalRedZone;
   if (next_ + room > base_ + reserved_) {
     next_ = (base_ + kGlobalRedZone + 511) / 512 * 512;
-    std::erase_if(allocations_, [](const auto& a) { return !a.second->live; });
+    forgetReleased();
   }
   for (auto a = allocations_.lower_bound(next_ - kGlobalRedZone);
        a != allocations_.end() && a->second->live && a->first < next_ + room; ++a)
@@ -183,10 +183,12 @@ void Memory::release(uint64_t address) {
   a.shadowStorage.reset();
   a.shadow = nullptr;
   a.data = a.valid = nullptr;
-  if (allocations_.size() < kKeptReleased) return;
-  size_t released = 0;
-  for (const auto& [at, one] : allocations_) released += !one->live;
-  if (released >= kKeptReleased) std::erase_if(allocations_, [](const auto& one) { return !one.second->live; });
+  if (++released_ >= kKeptReleased) forgetReleased();
+}
+
+void Memory::forgetReleased() {
+  std::erase_if(allocations_, [](const auto& one) { return !one.second->live; });
+  released_ = 0;
 }
 
 void Memory::mapHost(void* host, size_t bytes, std::string label) {

@@ -69,12 +69,13 @@ class Memory {
   void setReadOnly(uint64_t address);
 
  private:
+  void forgetReleased();
   Allocation& checked(uint64_t address, size_t bytes, const char* what) const;
 
   int device_;
   size_t capacity_, used_ = 0;
   uint64_t base_ = 0, next_ = 0;
-  size_t reserved_ = 0;
+  size_t reserved_ = 0, released_ = 0;
   std::map<uint64_t, std::unique_ptr<Allocation>> allocations_;  // by first address
 };
 

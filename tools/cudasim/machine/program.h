@@ -14,6 +14,7 @@ namespace cudasim {
 
 struct Warp;
 struct Insn;
+struct SpareWorkers;  // run/launch_state.h
 
 // Executes one instruction for the lanes in `exec`, never empty but for control flow.
 using Handler = void (*)(Warp&, const Insn&, uint32_t exec);
@@ -95,7 +96,7 @@ struct Program {
 
   std::vector<Insn> code;
   std::vector<Origin> origins;
-  std::vector<std::string> opcodes;
+  std::shared_ptr<const std::vector<std::string>> opcodes;
   std::vector<std::unique_ptr<uint32_t[]>> more;
   std::vector<Constant> constants;  // wide ones first, rows in this order
   std::vector<SpecialRow> specials;
@@ -107,11 +108,14 @@ struct Program {
   int sharedShift = 4, globalShift = 4;  // log2 of the granule that races are told apart by: the narrowest access
   bool hasFences = false;
   std::shared_ptr<const std::string> text;
+  std::shared_ptr<SpareWorkers> spareWorkers;
 
   uint32_t constantOffset(size_t index) const;
   size_t wideConstants() const;
   std::string_view lineText(int line) const;
 };
+
+std::shared_ptr<SpareWorkers> makeSpareWorkers();
 
 constexpr uint32_t kHiddenOpcode = ~0u;   // of instructions that the front end added
 constexpr uint32_t kSharedRedZone = 128;  // keeps every variable's bank

@@ -9,30 +9,39 @@ namespace CUDASIM_ISA {
 
 namespace {
 
-// 1 when every byte is written. Accesses are aligned to their size, so words can be looked at whole.
-uint64_t written(const uint8_t* valid, uint32_t bytes) {
-  constexpr uint64_t all = 0x0101010101010101;
-  uint64_t word = 0;
+// Calls f with the bytes of an access as a constant, where it is one of the usual sizes, so that its loops over bytes
+// become moves of words.
+template <class F>
+void withSize(uint32_t bytes, F f) {
   switch (bytes) {
     case 1:
-      return *valid == kWritten;
+      return f(std::integral_constant<uint32_t, 1>{});
     case 2:
-      std::memcpy(&word, valid, 2);
-      return word == (all & 0xffff);
+      return f(std::integral_constant<uint32_t, 2>{});
     case 4:
-      std::memcpy(&word, valid, 4);
-      return word == (all & 0xffffffff);
+      return f(std::integral_constant<uint32_t, 4>{});
     case 8:
-      std::memcpy(&word, valid, 8);
-      return word == all;
-    case 16: {
-      uint64_t second;
-      std::memcpy(&word, valid, 8);
-      std::memcpy(&second, valid + 8, 8);
-      return (word == all) & (second == all);
-    }
+      return f(std::integral_constant<uint32_t, 8>{});
+    case 16:
+      return f(std::integral_constant<uint32_t, 16>{});
     default:
-      return std::all_of(valid, valid + bytes, [](uint8_t v) { return v == kWritten; });
+      return f(bytes);
+  }
+}
+
+// Bits of any of the valid bytes that differ from those of `expected`.
+template <class Size>
+uint64_t differing(const uint8_t* valid, uint8_t expected, Size bytes) {
+  if constexpr (std::is_same_v<Size, uint32_t>) {
+    uint8_t wrong = 0;
+    for (uint32_t b = 0; b < bytes; ++b) wrong |= valid[b] ^ expected;
+    return wrong;
+  } else {
+    const uint64_t all = expected * uint64_t{0x0101010101010101};
+    uint64_t first = 0, second = 0;
+    std::memcpy(&first, valid, std::min<size_t>(bytes, 8));
+    if (bytes == 16) std::memcpy(&second, valid + 8, 8), second ^= all;
+    return second | (first ^ (bytes < 8 ? all & ((uint64_t{1} << bytes * 8 % 64) - 1) : all));
   }
 }
 
@@ -45,7 +54,11 @@ void checkValid(Warp& w, const Insn& in, const Region& region, const Pattern& p,
     for (uint32_t i = 0; i < p.distinct * p.bytes; ++i) wrong |= v[i] ^ kWritten;
     fine = !wrong;
   } else {
-    for (uint32_t u = 0; u < p.distinct; ++u) fine &= written(region.valid + offset[p.lane[u]], p.bytes);
+    withSize(p.bytes, [&](auto bytes) {
+      uint64_t wrong = 0;
+      for (uint32_t u = 0; u < p.distinct; ++u) wrong |= differing(region.valid + offset[p.lane[u]], kWritten, bytes);
+      fine = !wrong;
+    });
   }
   if (!fine) eachLane(p.lanes, [&](int i) { w.badBytes(in, region, offset[i], p.bytes, i, false); });
 }
@@ -104,12 +117,13 @@ void checkRead(Warp& w, const Insn& in, const Region& region, const Pattern& p, 
   checkValid(w, in, region, p, offset);
   if (!region.writers) return;
   const Strength strength = strengthOf(in.sub, region);
-  const RaceView view(w, region, strength);
+  const RaceView view(w, region, strength, in.sub & kNonCoherent);
   const uint64_t each = granules(region, p.bytes);
-  if (in.sub & kNonCoherent) checkNonCoherent(w, in, region, offset, p.lanes, each);
-  const bool fine = p.together ? spanRead(view, region, offset[0] >> region.shift, p.distinct, std::countr_zero(each))
+  const uint64_t first = offset[std::countr_zero(p.lanes)] >> region.shift;
+  const bool fine = p.together ? spanRead(view, region, first, p.distinct, std::countr_zero(each))
                                : scatteredRead(view, region, p, offset, each);
   if (fine) return;
+  if (in.sub & kNonCoherent) checkNonCoherent(w, in, region, offset, p.lanes, each);
   eachLane(p.lanes, [&](int i) {
     for (uint64_t k = 0; k < each; ++k) {
       const uint64_t g = (offset[i] >> region.shift) + k;
@@ -125,7 +139,7 @@ void checkedWrite(Warp& w, const Insn& in, const Region& region, const Pattern& 
   if (strength != Strength::kWeak && w.block->launch->program.hasFences)
     passOn(w, region, offset, p.lanes, in.sub, true);
   const RaceView view(w, region, strength);
-  const uint64_t each = granules(region, p.bytes), first = offset[0] >> region.shift;
+  const uint64_t each = granules(region, p.bytes), first = offset[std::countr_zero(p.lanes)] >> region.shift;
   const int shift = std::countr_zero(each);
   const bool alone = p.distinct == static_cast<uint32_t>(std::popcount(p.lanes));
   const bool guarded = region.valid && !region.global;  // red zones and copies in flight
@@ -136,10 +150,12 @@ void checkedWrite(Warp& w, const Insn& in, const Region& region, const Pattern& 
     fine &= !blocked;
     if (fine && region.writers) fine = spanMayWrite(view, region, first, p.distinct, shift);
   } else if (fine) {
-    for (uint32_t u = 0; guarded && u < p.distinct; ++u) {
-      const uint8_t* v = region.valid + offset[p.lane[u]];
-      for (uint32_t i = 0; i < p.bytes; ++i) fine &= v[i] < kInFlight;
-    }
+    if (guarded)
+      withSize(p.bytes, [&](auto bytes) {
+        uint64_t bits = 0;
+        for (uint32_t u = 0; u < p.distinct; ++u) bits |= differing(region.valid + offset[p.lane[u]], 0, bytes);
+        fine = !(bits & 0x0202020202020202);
+      });
     if (fine && region.writers) fine = scatteredMayWrite(view, region, p, offset, each);
   }
   if (!fine) {
@@ -154,12 +170,13 @@ void checkedWrite(Warp& w, const Insn& in, const Region& region, const Pattern& 
     if (region.writers) spanWritten(view, region, first, p.distinct, shift);
     return;
   }
-  eachLane(p.lanes, [&](int i) {
-    copyPiece(region.data + offset[i], value + static_cast<uint32_t>(i) * p.bytes, p.bytes);
-    if (region.valid) markPiece(region.valid + offset[i], kWritten, p.bytes);
-    for (uint64_t k = 0; region.writers && k < each; ++k)
-      region.writers[(offset[i] >> region.shift) + k] = view.lane(static_cast<uint64_t>(i)) | view.strong;
+  withSize(p.bytes, [&](auto bytes) {
+    eachLane(p.lanes, [&](int i) {
+      std::memcpy(region.data + offset[i], value + static_cast<uint32_t>(i) * bytes, bytes);
+      if (region.valid) std::memset(region.valid + offset[i], kWritten, bytes);
+    });
   });
+  if (region.writers) scatteredWritten(view, region, p, offset, each);
 }
 
 }  // namespace CUDASIM_ISA

@@ -42,6 +42,15 @@ void rounded(Registry& r, const std::string& round) {
                      [](D a, D b) { return with<R>([](D x, D y, D) { return x * y; }, a, b); });
   }
   if (round.empty()) return;
+  if constexpr (R == kNearest) {
+    const auto fma = [](D a, D b, D c) { return std::fma(a, b, c); };
+    add<D, D, D, D>(r, "fma" + round + ".f64", fma);
+    add<D, D, D, D>(r, "mad" + round + ".f64", fma);
+    add<D, D, D>(r, "div" + round + ".f64", [](D a, D b) { return a / b; });
+    add<D, D>(r, "rcp" + round + ".f64", [](D a) { return 1.0 / a; });
+    add<D, D>(r, "sqrt" + round + ".f64", [](D a) { return std::sqrt(a); });
+    return;
+  }
   const auto fma = [](D a, D b, D c) { return with<R>([](D x, D y, D z) { return std::fma(x, y, z); }, a, b, c); };
   addEach<D, D, D, D>(r, "fma" + round + ".f64", fma);
   addEach<D, D, D, D>(r, "mad" + round + ".f64", fma);
@@ -51,12 +60,17 @@ void rounded(Registry& r, const std::string& round) {
   addEach<D, D>(r, "sqrt" + round + ".f64", [](D a) { return with<R>([](D x, D, D) { return std::sqrt(x); }, a); });
 }
 
+// -0 is less than +0, and a NaN loses: without branches, so that lanes run side by side.
 template <bool Less>
 double pick(double a, double b) {
-  if (a != a) return b;
-  if (b != b) return a;
-  if (a == b) return Less == std::signbit(a) ? a : b;  // zeros of different sign
-  return (a < b) == Less ? a : b;
+  const auto rank = [](double d) {
+    const auto bits = static_cast<int64_t>(asBits(d));
+    return bits ^ static_cast<int64_t>(static_cast<uint64_t>(bits >> 63) >> 1);
+  };
+  const bool first = Less ? rank(a) < rank(b) : rank(a) > rank(b);
+  double r = first ? a : b;
+  r = a != a ? b : r;
+  return b != b ? a : r;
 }
 
 // The hardware's fast reciprocals keep 20 bits of the fraction and take and give no denormals.
@@ -77,8 +91,8 @@ void registerDouble(Registry& r) {
   rounded<kUp>(r, ".rp");
   add<D, D>(r, "neg.f64", [](D a) { return asDouble(asBits(a) ^ uint64_t{1} << 63); });
   add<D, D>(r, "abs.f64", [](D a) { return asDouble(asBits(a) & ~(uint64_t{1} << 63)); });
-  addEach<D, D, D>(r, "min.f64", [](D a, D b) { return pick<true>(a, b); });
-  addEach<D, D, D>(r, "max.f64", [](D a, D b) { return pick<false>(a, b); });
+  add<D, D, D>(r, "min.f64", [](D a, D b) { return pick<true>(a, b); });
+  add<D, D, D>(r, "max.f64", [](D a, D b) { return pick<false>(a, b); });
   add<D, D, D>(r, "copysign.f64", [](D a, D b) {
     const uint64_t sign = uint64_t{1} << 63;
     return asDouble((asBits(a) & sign) | (asBits(b) & ~sign));

@@ -30,7 +30,10 @@ void fillRows(Warp& w, const Insn& in, uint32_t lanes, const uint8_t* data, Wher
     };
     if (E == 8 || wide) {
       uint64_t* d = w.row<uint64_t>(in.r[1 + k]);
-      eachLane(lanes, [&](int i) { d[i] = extended<E>(value(i), isSigned); });
+      if (lanes == ~0u && E == 8)
+        for (int i = 0; i < 32; ++i) d[i] = value(i);
+      else
+        eachLane(lanes, [&](int i) { d[i] = extended<E>(value(i), isSigned); });
     } else if (lanes == ~0u && E == 4) {
       uint32_t* d = w.row<uint32_t>(in.r[1 + k]);
       for (int i = 0; i < 32; ++i) d[i] = static_cast<uint32_t>(value(i));
@@ -55,7 +58,10 @@ void takeRows(const Warp& w, const Insn& in, uint32_t lanes, uint8_t (*out)[E * 
     };
     if (E == 8 || (in.sub & kWideRegister)) {
       const uint64_t* s = w.row<uint64_t>(in.r[1 + k]);
-      eachLane(lanes, [&](int i) { put(i, s[i]); });
+      if (lanes == ~0u)
+        for (int i = 0; i < 32; ++i) put(i, s[i]);
+      else
+        eachLane(lanes, [&](int i) { put(i, s[i]); });
     } else {
       const uint32_t* s = w.row<uint32_t>(in.r[1 + k]);
       if (lanes == ~0u)
@@ -145,6 +151,12 @@ void loadParam(Warp& w, const Insn& in, uint32_t exec, uint64_t* address) {
 
 template <int E, int N>
 void paramHandler(Warp& w, const Insn& in, uint32_t exec) {
+  if (in.r[0] & kConstantRow) {  // the usual case: one address for all lanes
+    const std::vector<uint8_t>& params = w.block->launch->params;
+    const uint64_t at = *w.row<uint64_t>(in.r[0]) + static_cast<uint64_t>(in.imm);
+    if (at % (E * N) == 0 && at <= params.size() && at + E * N <= params.size())
+      return fillRows<E, N>(w, in, exec, params.data() + at, [](int) { return uint64_t{0}; });
+  }
   uint64_t address[32];
   addresses(w, in, 0, in.sub & kAddress32, in.imm, address);
   loadParam<E, N>(w, in, exec, address);

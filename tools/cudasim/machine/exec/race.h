@@ -16,15 +16,17 @@ struct RaceView {
   uint64_t self;    // entry of lane 0 now
   uint64_t strong;  // kStrong for strong accesses
   uint64_t reach;   // entries that differ here are out of a strong access's scope
+  uint64_t limit;   // of writers that a read through the non-coherent path may meet: earlier launches
 
-  RaceView(const Warp& w, const Region& region, Strength strength)
+  RaceView(const Warp& w, const Region& region, Strength strength, bool nonCoherent = false)
       : base((region.global ? w.block->launch->firstRun : w.block->run) << kBlockShift),
         own(w.block->run << kBlockShift),
         cut(uint64_t{w.block->barrierTime} << kTimeShift),
         synced(w.block->launch->options.checkLanes ? uint64_t{w.syncTime} << kTimeShift : kTimeMask),
         self(w.key()),
         strong(strength == Strength::kWeak ? 0 : kStrong),
-        reach(strength == Strength::kBlock ? kBlockMask : 0) {}
+        reach(strength == Strength::kBlock ? kBlockMask : 0),
+        limit(nonCoherent ? base : ~uint64_t{0}) {}
 
   static constexpr uint64_t kSameThread = kBlockMask | kThreadMask, kSameWarp = kBlockMask | (kThreadMask & ~31);
 
@@ -69,7 +71,7 @@ inline bool spanRead(const RaceView& v, const Region& region, uint64_t first, ui
 #pragma GCC ivdep
   for (uint64_t g = 0; g < count << shift; ++g) {
     const uint64_t me = v.lane(g >> shift);
-    fine &= v.writerFine(writers[g], me);
+    fine &= v.writerFine(writers[g], me) & (writers[g] < v.limit);
     readers[g] = v.joined(readers[g], me);
   }
   return fine;
@@ -117,7 +119,7 @@ inline bool scatteredRead(const RaceView& v, const Region& region, const Pattern
       // What one of several lanes may read because it wrote it itself, the others may not.
       const uint64_t alone =
           (e.shared[u] == 0) | (((e.writer[u] ^ e.me[u]) & RaceView::kSameThread) != 0) | (e.writer[u] - v.own < v.cut);
-      fine &= v.writerFine(e.writer[u], e.me[u]) & alone;
+      fine &= v.writerFine(e.writer[u], e.me[u]) & alone & (e.writer[u] < v.limit);
       const uint64_t joined = v.joined(e.reader[u], e.me[u]), many = joined & kMany;
       e.reader[u] = (joined & ~kMany) | (many > e.shared[u] ? many : e.shared[u]);
     }
@@ -136,6 +138,13 @@ inline bool scatteredMayWrite(const RaceView& v, const Region& region, const Pat
       fine &= v.writerFine(e.writer[u], e.me[u]) & v.readerFine(e.reader[u], e.me[u]);
   }
   return fine;
+}
+
+inline void scatteredWritten(const RaceView& v, const Region& region, const Pattern& p, const uint64_t* offset,
+                             uint64_t each) {
+  for (uint32_t u = 0; u < p.distinct; ++u)
+    for (uint64_t k = 0; k < each; ++k)
+      region.writers[(offset[p.lane[u]] >> region.shift) + k] = v.lane(p.lane[u]) | v.strong;
 }
 
 }  // namespace CUDASIM_ISA

@@ -144,6 +144,7 @@ void Lowering::allocateRows() {
 void Lowering::finish(Kernel& kernel) {
   Program& p = *program_;
   std::map<std::string, uint32_t> opcodes;
+  const auto names = std::make_shared<std::vector<std::string>>();
   for (Draft& d : drafts_) {
     const bool table = d.branch && !d.refs.empty();  // brx reads its targets from a table
     if (table) d.more = d.targets;
@@ -154,11 +155,13 @@ void Lowering::finish(Kernel& kernel) {
     }
     if (d.branch && !table) d.insn.imm = d.targets[0];
     if (d.memory) d.insn.reconverge = p.sites++;
-    const auto [found, added] = opcodes.try_emplace(d.opcode, static_cast<uint32_t>(p.opcodes.size()));
-    if (added) p.opcodes.push_back(d.opcode);
+    const auto [found, added] = opcodes.try_emplace(d.opcode, static_cast<uint32_t>(names->size()));
+    if (added) names->push_back(d.opcode);
     p.code.push_back(d.insn);
     p.origins.push_back({d.line, d.hidden ? kHiddenOpcode : found->second});
   }
+  p.opcodes = names;
+  p.spareWorkers = makeSpareWorkers();
   p.constants = wide_;
   p.constants.insert(p.constants.end(), narrow_.begin(), narrow_.end());
   uint32_t staticShared = 0;

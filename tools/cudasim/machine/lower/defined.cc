@@ -8,11 +8,36 @@
 
 namespace cudasim::lower {
 
+namespace {
+
+class Set {
+ public:
+  Set(size_t count, bool value) : words_((count + 63) / 64, value ? ~uint64_t{0} : 0) {}
+  bool operator[](size_t i) const { return words_[i / 64] >> i % 64 & 1; }
+  void put(size_t i, bool value) {
+    const uint64_t bit = uint64_t{1} << i % 64;
+    words_[i / 64] = value ? words_[i / 64] | bit : words_[i / 64] & ~bit;
+  }
+  // Keeps what is in both; returns whether something went.
+  bool intersect(const Set& other) {
+    uint64_t gone = 0;
+    for (size_t w = 0; w < words_.size(); ++w) {
+      gone |= words_[w] & ~other.words_[w];
+      words_[w] &= other.words_[w];
+    }
+    return gone;
+  }
+
+ private:
+  std::vector<uint64_t> words_;
+};
+
+}  // namespace
+
 void Lowering::checkDefined() {
   const Flow f = flow();
   const uint32_t blocks = static_cast<uint32_t>(f.next.size());
   const size_t n = registerList_.size();
-  using Set = std::vector<bool>;
   const auto copySource = [](const Draft& d) -> const Draft::Ref* {
     if (!d.copies) return nullptr;
     for (const Draft::Ref& r : d.refs)
@@ -23,22 +48,24 @@ void Lowering::checkDefined() {
     const Draft::Ref* source = copySource(d);
     for (const Draft::Ref& r : d.refs)
       if (r.defines && d.guard == kNoRegister)
-        defined[r.reg] = source ? defined[source->reg] : true;
+        defined.put(r.reg, source ? defined[source->reg] : true);
       else if (r.defines && source && !defined[source->reg])
-        defined[r.reg] = false;
+        defined.put(r.reg, false);
   };
   Set entry(n, false);
-  for (const auto& [special, reg] : specials_) entry[reg] = true;
+  for (const auto& [special, reg] : specials_) entry.put(reg, true);
   std::vector<Set> in(blocks, Set(n, true));
   in[0] = entry;
+  std::vector<bool> stale(blocks, true);
   for (bool changed = true; changed;) {
     changed = false;
     for (uint32_t b = 0; b < blocks; ++b) {
+      if (!stale[b]) continue;
+      stale[b] = false;
       Set now = in[b];
       for (uint32_t i = f.begin[b]; i < f.begin[b + 1]; ++i) step(drafts_[i], now);
       for (const uint32_t s : f.next[b])
-        for (size_t r = 0; r < n; ++r)
-          if (in[s][r] && !now[r]) in[s][r] = false, changed = true;
+        if (in[s].intersect(now)) stale[s] = changed = true;
     }
   }
   // Uses to check, and with them, backwards through moves, the registers to track.
@@ -50,7 +77,7 @@ void Lowering::checkDefined() {
     for (uint32_t i = f.begin[b]; i < f.begin[b + 1]; ++i) {
       const Draft& d = drafts_[i];
       const auto check = [&](uint32_t reg) {
-        if (!now[reg]) tracked[reg] = true, checks[i].push_back(reg);
+        if (!now[reg]) tracked.put(reg, true), checks[i].push_back(reg);
       };
       if (const Draft::Ref* source = copySource(d)) {
         if (!now[source->reg])
@@ -67,7 +94,7 @@ void Lowering::checkDefined() {
   for (bool changed = true; changed;) {
     changed = false;
     for (const auto& [from, to] : moves)
-      if (tracked[to] && !tracked[from]) tracked[from] = true, changed = true;
+      if (tracked[to] && !tracked[from]) tracked.put(from, true), changed = true;
   }
   std::vector<uint32_t> slot(n, 0);
   for (size_t r = 0; r < n; ++r)

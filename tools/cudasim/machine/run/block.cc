@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 #include <numeric>
+#include <utility>
 
 #include "launch_state.h"
 
@@ -35,8 +36,10 @@ void Warp::start(Block& b, uint32_t number) {
   carry = 0;
   syncTime = 0;
   laneSync.clear();
-  blockFence.fill({});
-  deviceFence.fill({});
+  if (std::exchange(hasFenced, false)) {
+    blockFence.fill({});
+    deviceFence.fill({});
+  }
   copies.clear();
   commits.fill(0);
   groups.assign(1, {.state = Group::kReady, .lanes = existing});
@@ -92,10 +95,13 @@ void Block::start(LaunchState& l, Worker& w, uint64_t order) {
   sharedData.resize(l.sharedBytes + 64);
   sharedValid.resize(l.sharedBytes + 64);
   std::memcpy(sharedValid.data(), l.sharedTemplate.data(), l.sharedBytes);
-  if (!sharedShadow && l.options.checkRaces && l.sharedBytes)
-    sharedShadow = std::make_unique<RaceShadow>(l.sharedBytes, p.sharedShift);
   shared = {.data = sharedData.data(), .valid = sharedValid.data(), .size = l.sharedBytes, .shift = p.sharedShift};
-  if (sharedShadow) shared.writers = sharedShadow->writers, shared.readers = sharedShadow->readers;
+  if (l.options.checkRaces && l.sharedBytes) {
+    // Entries of other kernels, by other granules, are older than this block, too.
+    if (!sharedShadow || !sharedShadow->holds(l.sharedBytes, p.sharedShift))
+      sharedShadow = std::make_unique<RaceShadow>(l.sharedBytes, p.sharedShift);
+    shared.writers = sharedShadow->writers, shared.readers = sharedShadow->readers;
+  }
 }
 
 void Block::fillSpecials(Warp& warp) {

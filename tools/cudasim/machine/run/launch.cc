@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "../exec/registry.h"
+#include "crew.h"
 #include "launch_state.h"
 
 namespace cudasim {
@@ -112,12 +113,50 @@ void collect(LaunchState& s, const Worker& w, Counters& total) {
   for (size_t i = 0; i < w.counts.size(); ++i) {
     const uint32_t opcode = s.program.origins[i].opcode;
     if (opcode == kHiddenOpcode || !w.counts[i].warps) continue;
-    Counters::Count& c = total.opcodes[s.program.opcodes[opcode]];
+    Counters::Count& c = total.ofOpcodes[opcode];
     c.warps += w.counts[i].warps;
     c.threads += w.counts[i].threads;
     total.warpInstructions += w.counts[i].warps;
     total.threadInstructions += w.counts[i].threads;
   }
+}
+
+// What a launch used is kept for the next ones: a worker's tables for its kernel, blocks for any.
+std::unique_ptr<Worker> takeWorker(LaunchState& s, int number) {
+  SpareWorkers& spare = *s.program.spareWorkers;
+  std::unique_ptr<Worker> worker;
+  {
+    const std::lock_guard lock(spare.mutex);
+    if (!spare.workers.empty()) {
+      worker = std::move(spare.workers.back());
+      spare.workers.pop_back();
+    }
+  }
+  if (!worker) worker = std::make_unique<Worker>(s.program);
+  worker->start(s, number);
+  return worker;
+}
+
+void keepWorker(LaunchState& s, std::unique_ptr<Worker> worker) {
+  const std::lock_guard lock(s.program.spareWorkers->mutex);
+  s.program.spareWorkers->workers.push_back(std::move(worker));
+}
+
+constexpr size_t kSpareBlocks = 16;
+std::mutex spareMutex;
+std::vector<std::unique_ptr<Block>> spareBlocks;
+
+std::unique_ptr<Block> takeBlock() {
+  const std::lock_guard lock(spareMutex);
+  if (spareBlocks.empty()) return std::make_unique<Block>();
+  std::unique_ptr<Block> block = std::move(spareBlocks.back());
+  spareBlocks.pop_back();
+  return block;
+}
+
+void keepBlock(std::unique_ptr<Block> block) {
+  const std::lock_guard lock(spareMutex);
+  if (spareBlocks.size() < kSpareBlocks) spareBlocks.push_back(std::move(block));
 }
 
 // What %envreg1 and %envreg2 point cooperative_groups at: its size, and the word of the grid's barrier.
@@ -182,14 +221,23 @@ Dim3 LaunchState::blockIndex(uint64_t run) const {
           static_cast<uint32_t>(linear / g.x / g.y)};
 }
 
-Worker::Worker(LaunchState& l, int number) : launch(&l), counts(l.program.code.size()), sites(l.program.sites) {
+std::shared_ptr<SpareWorkers> makeSpareWorkers() { return std::make_shared<SpareWorkers>(); }
+
+Worker::Worker(const Program& program) : counts(program.code.size()), sites(program.sites) {}
+
+void Worker::start(LaunchState& l, int number) {
+  launch = &l;
+  std::fill(counts.begin(), counts.end(), Counters::Count{});
+  for (Site& site : sites) site.allocation = nullptr, site.shadow = nullptr;
+  counters = {};
+  ticks = 0;
   random.state = l.options.seed * 0x9e3779b97f4a7c15 + static_cast<uint64_t>(number);
 }
 
 bool Worker::startNext() {
   const uint64_t next = launch->nextBlock.fetch_add(1, std::memory_order_relaxed);
   if (next >= launch->blocks) return false;
-  if (spare.empty()) spare.push_back(std::make_unique<Block>());
+  if (spare.empty()) spare.push_back(takeBlock());
   resident.push_back(std::move(spare.back()));
   spare.pop_back();
   resident.back()->start(*launch, *this, next);
@@ -222,6 +270,10 @@ void Worker::run() {
     if (!launch->error) launch->error = std::current_exception();
     launch->abort = true;
   }
+  for (auto* list : {&resident, &spare}) {
+    for (auto& block : *list) keepBlock(std::move(block));
+    list->clear();
+  }
 }
 
 Counters launch(Device& device, const Launch& l, const Options& options) {
@@ -244,27 +296,57 @@ Counters launch(Device& device, const Launch& l, const Options& options) {
   }
   const uint64_t count = std::min<uint64_t>(static_cast<uint64_t>(threadCount(options)), s.blocks);
   std::vector<std::unique_ptr<Worker>> workers;
-  for (uint64_t i = 0; i < count; ++i) workers.push_back(std::make_unique<Worker>(s, static_cast<int>(i)));
-  {
-    std::vector<std::jthread> threads;
-    for (uint64_t i = 1; i < count; ++i) threads.emplace_back([&w = *workers[i]] { w.run(); });
-    workers[0]->run();
-  }
+  for (uint64_t i = 0; i < count; ++i) workers.push_back(takeWorker(s, static_cast<int>(i)));
+  runTogether(static_cast<int>(count), [&](int i) { workers[static_cast<size_t>(i)]->run(); });
   if (options.touched) {
     device.memory->collectTouched(s.firstRun, *options.touched);
     for (const Memory* peer : device.peers) peer->collectTouched(s.firstRun, *options.touched);
   }
-  if (s.error) std::rethrow_exception(s.error);
   Counters total{.launches = 1, .blocks = s.blocks, .threads = s.blocks * l.block.count()};
-  for (const auto& w : workers) collect(s, *w, total);
+  total.opcodes = s.program.opcodes;
+  total.ofOpcodes.resize(total.opcodes->size());
+  for (auto& w : workers) {
+    collect(s, *w, total);
+    keepWorker(s, std::move(w));
+  }
+  if (s.error) std::rethrow_exception(s.error);
   return total;
+}
+
+namespace {
+
+void addOpcodes(Counters& to, const Counters& from) {
+  if (!to.opcodes) to.opcodes = from.opcodes, to.ofOpcodes.resize(from.ofOpcodes.size());
+  const bool same = to.opcodes == from.opcodes || *to.opcodes == *from.opcodes;
+  if (!same) {  // kernels of one name from different texts
+    const auto both = std::make_shared<std::vector<std::string>>(*to.opcodes);
+    for (const std::string& name : *from.opcodes)
+      if (std::find(both->begin(), both->end(), name) == both->end()) both->push_back(name);
+    to.opcodes = both;
+    to.ofOpcodes.resize(both->size());
+  }
+  for (size_t i = 0; i < from.ofOpcodes.size(); ++i) {
+    const auto at = same ? to.opcodes->begin() + static_cast<ptrdiff_t>(i)
+                         : std::find(to.opcodes->begin(), to.opcodes->end(), (*from.opcodes)[i]);
+    Counters::Count& count = to.ofOpcodes[static_cast<size_t>(at - to.opcodes->begin())];
+    count.warps += from.ofOpcodes[i].warps;
+    count.threads += from.ofOpcodes[i].threads;
+  }
+}
+
+}  // namespace
+
+std::map<std::string, Counters::Count> Counters::byOpcode() const {
+  std::map<std::string, Count> result;
+  for (size_t i = 0; i < ofOpcodes.size(); ++i)
+    if (ofOpcodes[i].warps) result[(*opcodes)[i]] = ofOpcodes[i];
+  return result;
 }
 
 Counters& Counters::operator+=(const Counters& o) {
   launches += o.launches, blocks += o.blocks, threads += o.threads;
   warpInstructions += o.warpInstructions, threadInstructions += o.threadInstructions;
-  for (const auto& [name, count] : o.opcodes)
-    opcodes[name].warps += count.warps, opcodes[name].threads += count.threads;
+  if (o.opcodes) addOpcodes(*this, o);
   globalBytesLoaded += o.globalBytesLoaded, globalBytesStored += o.globalBytesStored;
   globalDistinctLoaded += o.globalDistinctLoaded, globalDistinctStored += o.globalDistinctStored;
   globalLoadRequests += o.globalLoadRequests, globalStoreRequests += o.globalStoreRequests;

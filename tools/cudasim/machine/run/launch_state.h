@@ -55,7 +55,7 @@ struct Pattern {
   std::array<bool, 32> many{};
 };
 
-struct Site {  // what is kept for an instruction
+struct Site {  // what is kept for an instruction: addresses for a launch, patterns for good
   Allocation* allocation = nullptr;
   RaceShadow* shadow = nullptr;  // of that allocation, with this launch's granule
   Pattern global, shared;
@@ -70,11 +70,17 @@ struct Worker {
   uint64_t ticks = 0;  // what %clock counts
   std::vector<std::unique_ptr<Block>> resident, spare;
 
-  Worker(LaunchState& launch, int number);
+  explicit Worker(const Program& program);
+  void start(LaunchState& launch, int number);
   void run();
 
  private:
   bool startNext();
+};
+
+struct SpareWorkers {
+  std::mutex mutex;
+  std::vector<std::unique_ptr<Worker>> workers;
 };
 
 }  // namespace cudasim

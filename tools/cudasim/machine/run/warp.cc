@@ -242,6 +242,7 @@ bool Warp::ordered(uint64_t entry, int lane) const {
 void Warp::fence(uint32_t lanes, bool device) {
   Fence fence{.time = block->time, .barrierTime = block->barrierTime, .warpTime = syncTime, .known = {}};
   block->tick();
+  hasFenced = true;
   if (!block->acquired.empty()) fence.known = std::make_shared<AcquiredList>(block->acquired);
   for (uint32_t m = lanes; m; m &= m - 1) {
     const int lane = std::countr_zero(m);

@@ -69,6 +69,7 @@ struct Warp {
   uint32_t syncTime = 0;
   std::vector<uint32_t> laneSync;                 // [lane][other]
   std::array<Fence, 32> blockFence, deviceFence;  // the last that reached the block, or beyond it
+  bool hasFenced = false;                         // otherwise both are empty
 
   std::vector<AsyncCopy> copies;
   std::array<uint32_t, 32> commits{};

@@ -148,7 +148,7 @@ void print(const Counters& c) {
             << "shared: " << c.sharedBytesLoaded << " bytes loaded in " << c.sharedLoadRequests << " requests of "
             << c.sharedLoadWavefronts << " wavefronts, " << c.sharedBytesStored << " stored in "
             << c.sharedStoreRequests << " of " << c.sharedStoreWavefronts << "\n";
-  for (const auto& [name, count] : c.opcodes) std::cout << "  " << name << " " << count.warps << "\n";
+  for (const auto& [name, count] : c.byOpcode()) std::cout << "  " << name << " " << count.warps << "\n";
 }
 
 int run(int count, char** words) {
