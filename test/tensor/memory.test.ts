@@ -1,17 +1,7 @@
 import { constants, PerformanceObserver } from 'node:perf_hooks'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { describe, expect, it } from 'vitest'
 import { amp, memory, nn, noGrad, ones, ops, zeros } from '../../lib/index'
-
-setFlagsFromString('--expose_gc')
-const gc = runInNewContext('gc') as () => void
-const collect = async (): Promise<void> => {
-  for (let i = 0; i < 3; i++) {
-    gc()
-    await new Promise((resolve) => setImmediate(resolve)) // finalizers run between turns
-  }
-}
+import { collect } from '../support/collect'
 
 describe('memory', () => {
   it('gives back what is no longer reachable', async () => {
