@@ -1,7 +1,7 @@
 // What products multiply under autocast: 16 bits on tensor cores, from operands of any dtype, each parameter cast once.
 import { beforeEach, describe, expect, it } from 'vitest'
-import { amp, autograd, cuda, noGrad, ops, type Tensor } from '../../lib/index'
-import { simulator } from './simulator'
+import { amp, autograd, noGrad, ops, type Tensor } from '../../lib/index'
+import { checkLaunches, countOf, restartCounts } from './launches'
 import { cuda as device, spread } from './support'
 
 const halves = ['float16', 'bfloat16'] as const
@@ -10,19 +10,9 @@ type Half = (typeof halves)[number]
 // Units of rounding: of the 16-bit dtypes, and of float32, in which sums are made.
 const unit = { float16: 2 ** -11, bfloat16: 2 ** -8, float32: 2 ** -24 } as const
 
-beforeEach(() => simulator.control('reset'))
+beforeEach(restartCounts)
 
 const elements = (x: Tensor): number[] => Array.from(x.dataSync(), Number)
-
-/** How often each kernel has been launched since the test began. */
-async function launches(): Promise<Map<string, number>> {
-  await cuda.synchronize()
-  const { kernels } = JSON.parse(simulator.counters()) as { kernels: Record<string, { launches: number }> }
-  return new Map(Object.entries(kernels).map(([name, { launches }]) => [name, launches]))
-}
-
-const count = (all: ReadonlyMap<string, number>, name: RegExp): number =>
-  [...all].reduce((sum, [each, n]) => (name.test(each) ? sum + n : sum), 0)
 
 /** A leaf on cuda, and what a product under autocast sees of it, in float64. */
 function operand(shape: number[], seed: number, half: Half): { x: Tensor; seen: Tensor } {
@@ -56,10 +46,11 @@ function expectProduct(out: Tensor, a: Tensor, b: Tensor, half: Half, seen: { a:
   expect([out.dtype, a.grad!.dtype, b.grad!.dtype]).toEqual([half, 'float32', 'float32'])
 }
 
-async function expectTensorCores(half: Half, products: number): Promise<void> {
-  const all = await launches()
-  expect(count(all, new RegExp(`^gradus_gemm_mma_\\w+_.._${half}$`))).toBe(products)
-  expect(count(all, /^gradus_gemm_(small|large)_/)).toBe(0)
+function expectTensorCores(half: Half, products: number): Promise<void> {
+  return checkLaunches((launches) => {
+    expect(countOf(launches, new RegExp(`^gradus_gemm_mma_\\w+_.._${half}$`))).toBe(products)
+    expect(countOf(launches, /^gradus_gemm_(small|large)_/)).toBe(0)
+  })
 }
 
 describe.each(halves)('autocast to %s', (half) => {
@@ -80,7 +71,7 @@ describe.each(halves)('autocast to %s', (half) => {
 
   it('computes a linear layer of float32 and of 16-bit activations', async () => {
     for (const kind of ['float32', half] as const) {
-      simulator.control('reset')
+      await restartCounts()
       const weight = operand([136, 72], 2, half)
       const bias = spread([136], 'float32', 3).to(device).requiresGrad_()
       const given = spread([3, 41, 72], kind, 1)
@@ -145,22 +136,23 @@ describe.each(halves)('autocast to %s', (half) => {
 })
 
 describe('casts of parameters', () => {
-  const copies = async (): Promise<number> => count(await launches(), /^gradus_pointwise_copy/)
+  const copies = /^gradus_pointwise_copy/
+  const expectCopies = (n: number): Promise<void> =>
+    checkLaunches((launches) => expect(countOf(launches, copies)).toBe(n))
   const autocast = <R>(fn: () => R): R => amp.autocast({ dtype: 'float16' }, fn)
   const activations = (): Tensor => spread([8, 32], 'float16', 1).to(device).requiresGrad_()
   const parameter = (): Tensor => spread([48, 32], 'float32', 2).to(device).requiresGrad_()
 
   it('are made once for a region, for all forward and backward products', async () => {
     const [x, weight] = [activations(), parameter()]
-    await cuda.synchronize()
-    simulator.control('reset')
+    await restartCounts()
     const out = autocast(() => [ops.linear(x, weight), autocast(() => ops.linear(x, weight))])
-    expect(await copies()).toBe(1)
+    await expectCopies(1)
     for (const each of out) each.backward(spread([8, 48], 'float16', 3).to(device))
-    expect(count(await launches(), /^gradus_gemm_mma_/)).toBe(6)
-    expect(await copies()).toBe(1)
+    await checkLaunches((launches) => expect(countOf(launches, /^gradus_gemm_mma_/)).toBe(6))
+    await expectCopies(1)
     autocast(() => ops.linear(x, weight))
-    expect(await copies()).toBe(2)
+    await expectCopies(2)
   })
 
   it('are made again when the parameter has changed', async () => {
@@ -188,9 +180,12 @@ describe('casts of parameters', () => {
       return [loss, x.grad!, weight.grad!]
     }
     const cached = step(true)
-    const fewer = await copies()
+    let fewer = 0
+    await checkLaunches((launches) => {
+      fewer = countOf(launches, copies)
+    })
     const plain = step(false)
-    expect(await copies()).toBe(2 * fewer + 1)
+    await checkLaunches((launches) => expect(countOf(launches, copies)).toBe(2 * fewer + 1))
     expect(plain.map(elements)).toEqual(cached.map(elements))
   })
 

@@ -3,10 +3,10 @@ import { spawnSync } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { layoutCheck, readDocuments } from '../../scripts/cudaReport/documents'
-import { entriesOf, readFamilies } from '../../scripts/cudaReport/ptx'
+import { layoutCheck, readDocuments } from '../../../scripts/cudaReport/documents'
+import { entriesOf, readFamilies } from '../../../scripts/cudaReport/ptx'
 
-const folder = join(__dirname, '../../native/cuda/kernels')
+const folder = join(__dirname, '../../../native/cuda/kernels')
 const headers = readdirSync(folder)
   .filter((name) => name.endsWith('.h'))
   .map((name) => join(folder, name))

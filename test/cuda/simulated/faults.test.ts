@@ -1,9 +1,9 @@
 // What is left of a training step when something goes wrong in it: a typed error, and everything as it was before.
 import { spawnSync } from 'node:child_process'
 import { afterEach, describe, expect, it } from 'vitest'
-import { cuda, OutOfMemoryError, random, zeros } from '../../lib/index'
+import { cuda, OutOfMemoryError, random, zeros } from '../../../lib/index'
+import { inUse, makeTraining, type StepOptions } from '../trainingStep'
 import { simulator } from './simulator'
-import { inUse, makeTraining, type StepOptions } from './trainingStep'
 
 afterEach(() => simulator.control('reset'))
 

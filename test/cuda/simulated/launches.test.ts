@@ -1,6 +1,17 @@
 // How many kernels a training step of GPT-2 small launches: a real model, on a driver that records and computes nothing.
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
-import { amp, cuda, type DType, getDefaultDevice, models, optim, setDefaultDevice, tidy, zeros } from '../../lib/index'
+import {
+  amp,
+  cuda,
+  type DType,
+  getDefaultDevice,
+  models,
+  optim,
+  setDefaultDevice,
+  tidy,
+  zeros,
+} from '../../../lib/index'
+import { checkLaunches } from '../launches'
 import { simulator } from './simulator'
 
 const before = getDefaultDevice()
@@ -41,6 +52,14 @@ async function launches(nLayer: number, dtype: DType, returnLogits: boolean): Pr
   for (const parameter of model.parameters()) parameter.dispose()
   return kernels
 }
+
+describe('checkLaunches', () => {
+  it('asks here, where kernels are counted', async () => {
+    const check = vi.fn()
+    await checkLaunches(check)
+    expect(check).toHaveBeenCalledOnce()
+  })
+})
 
 describe('a training step of gpt2s', () => {
   it.each(['float32', 'float16', 'bfloat16'] as const)(

@@ -1,7 +1,7 @@
 // examples/modelParallel.ts on two cards, which the simulator has when it is asked before it starts.
 import { describe, expect, it } from 'vitest'
-import { type Result, train } from '../../examples/modelParallel'
-import { cuda, memory } from '../../lib/index'
+import { type Result, train } from '../../../examples/modelParallel'
+import { cuda, memory } from '../../../lib/index'
 
 process.env.CUDASIM_DEVICES = '2'
 

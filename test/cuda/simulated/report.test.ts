@@ -1,13 +1,13 @@
 // docs/cuda-report.* is of this build, and no bar is missed.
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { encode } from '../../scripts/cudaReport/encode'
-import { measureAll } from '../../scripts/cudaReport/measure'
-import { render } from '../../scripts/cudaReport/page'
-import { entriesOf, readFamilies } from '../../scripts/cudaReport/ptx'
-import { hashesOf, pagePath, readReport, reportPath, shortcomings } from '../../scripts/cudaReport/report'
-import { findToolchain } from '../../scripts/cudaReport/toolchain'
-import { groups, isQuick } from '../../scripts/cudaReport/workloads'
+import { encode } from '../../../scripts/cudaReport/encode'
+import { measureAll } from '../../../scripts/cudaReport/measure'
+import { render } from '../../../scripts/cudaReport/page'
+import { entriesOf, readFamilies } from '../../../scripts/cudaReport/ptx'
+import { hashesOf, pagePath, readReport, reportPath, shortcomings } from '../../../scripts/cudaReport/report'
+import { findToolchain } from '../../../scripts/cudaReport/toolchain'
+import { groups, isQuick } from '../../../scripts/cudaReport/workloads'
 
 const report = readReport()
 const families = readFamilies()

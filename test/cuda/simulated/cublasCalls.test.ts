@@ -1,9 +1,9 @@
 // Which products cuBLASLt takes, and in how many calls: of the simulator's library, which counts them.
 import { afterAll, beforeEach, describe, expect, it } from 'vitest'
-import { amp, cuda, type DType, models, ops, randn, type Tensor, zeros } from '../../lib/index'
-import { native, type Output, run, runMany } from '../../lib/tensor/dispatch'
+import { amp, cuda, type DType, models, ops, randn, type Tensor, zeros } from '../../../lib/index'
+import { native, type Output, run, runMany } from '../../../lib/tensor/dispatch'
+import { code } from '../support'
 import { simulator } from './simulator'
-import { code } from './support'
 
 delete process.env.GRADUS_CUBLASLT // before anything looks for it
 
