@@ -92,59 +92,88 @@ inline void spanWritten(const RaceView& v, const Region& region, uint64_t first,
   for (uint64_t g = 0; g < count << shift; ++g) writers[g] = v.lane(g >> shift) | v.strong;
 }
 
-// Any addresses. Entries are gathered, checked side by side, and put back; each address is looked at once.
-struct Entries {
-  alignas(64) uint64_t writer[32], reader[32], me[32], shared[32];  // shared: kManyLanes when more lanes use it
-  uint64_t at[32];
-  uint32_t count;
+// Any addresses. Entries are gathered, checked side by side, and put back; each address is looked at once. The `each`
+// granules of one lane are neighbours: Each, or as many as it says where it is kAnyNumber.
+constexpr uint32_t kAnyNumber = 16;  // of the widest access, and the narrowest granule
 
-  Entries(const RaceView& v, const Region& region, const Pattern& p, const uint64_t* offset, uint64_t k)
-      : count(p.distinct) {
-    for (uint32_t u = 0; u < count; ++u) {
-      at[u] = (offset[p.lane[u]] >> region.shift) + k;
-      writer[u] = region.writers[at[u]];
-      reader[u] = region.readers[at[u]];
-      me[u] = v.lane(p.lane[u]);
-      shared[u] = p.many[u] ? kManyLanes : 0;
+template <uint32_t Each>
+struct Entries {
+  alignas(64) uint64_t writer[32 * Each], reader[32 * Each], me[32 * Each];
+  alignas(64) uint64_t shared[32 * Each];  // kManyLanes where more lanes use it
+
+  Entries(const RaceView& v, const Region& region, const Pattern& p, const uint64_t* offset, uint32_t each) {
+    for (uint32_t u = 0; u < p.distinct; ++u) {
+      const uint64_t at = offset[p.lane[u]] >> region.shift, lane = v.lane(p.lane[u]);
+      const uint64_t many = p.many[u] ? kManyLanes : 0;
+      for (uint32_t k = 0; k < each; ++k) {
+        writer[u * each + k] = region.writers[at + k];
+        reader[u * each + k] = region.readers[at + k];
+        me[u * each + k] = lane;
+        shared[u * each + k] = many;
+      }
     }
   }
 };
 
-inline bool scatteredRead(const RaceView& v, const Region& region, const Pattern& p, const uint64_t* offset,
-                          uint64_t each) {
+template <uint32_t Each>
+[[gnu::noinline]] bool scatteredRead(const RaceView& view, const Region& region, const Pattern& p,
+                                     const uint64_t* offset, uint64_t granulesEach) {
+  const uint32_t each = Each == kAnyNumber ? static_cast<uint32_t>(granulesEach) : Each, count = p.distinct * each;
+  const RaceView v = view;
+  Entries<Each> e(v, region, p, offset, each);
   uint64_t fine = 1;
-  for (uint64_t k = 0; k < each; ++k) {
-    Entries e(v, region, p, offset, k);
-    for (uint32_t u = 0; u < e.count; ++u) {
-      // What one of several lanes may read because it wrote it itself, the others may not.
-      const uint64_t alone =
-          (e.shared[u] == 0) | (((e.writer[u] ^ e.me[u]) & RaceView::kSameThread) != 0) | (e.writer[u] - v.own < v.cut);
-      fine &= v.writerFine(e.writer[u], e.me[u]) & alone & (e.writer[u] < v.limit);
-      const uint64_t joined = v.joined(e.reader[u], e.me[u]), many = joined & kMany;
-      e.reader[u] = (joined & ~kMany) | (many > e.shared[u] ? many : e.shared[u]);
-    }
-    for (uint32_t u = 0; u < e.count; ++u) region.readers[e.at[u]] = e.reader[u];
+  for (uint32_t i = 0; i < count; ++i) {
+    // What one of several lanes may read because it wrote it itself, the others may not.
+    const uint64_t alone =
+        (e.shared[i] == 0) | (((e.writer[i] ^ e.me[i]) & RaceView::kSameThread) != 0) | (e.writer[i] - v.own < v.cut);
+    fine &= v.writerFine(e.writer[i], e.me[i]) & alone & (e.writer[i] < v.limit);
+    const uint64_t joined = v.joined(e.reader[i], e.me[i]), many = joined & kMany;
+    e.reader[i] = (joined & ~kMany) | (many > e.shared[i] ? many : e.shared[i]);
   }
-  return fine;
+  for (uint32_t u = 0; u < p.distinct; ++u) {
+    uint64_t* readers = region.readers + (offset[p.lane[u]] >> region.shift);
+    for (uint32_t k = 0; k < each; ++k) readers[k] = e.reader[u * each + k];
+  }
+  return fine != 0;
 }
 
 // Only where each lane has an address of its own.
+template <uint32_t Each>
+[[gnu::noinline]] bool scatteredMayWrite(const RaceView& view, const Region& region, const Pattern& p,
+                                         const uint64_t* offset, uint64_t granulesEach) {
+  const uint32_t each = Each == kAnyNumber ? static_cast<uint32_t>(granulesEach) : Each, count = p.distinct * each;
+  const RaceView v = view;
+  const Entries<Each> e(v, region, p, offset, each);
+  uint64_t fine = 1;
+  for (uint32_t i = 0; i < count; ++i) fine &= v.writerFine(e.writer[i], e.me[i]) & v.readerFine(e.reader[i], e.me[i]);
+  return fine != 0;
+}
+
+// The version of a function for so many granules.
+#define CUDASIM_BY_GRANULES(function, each, ...)  \
+  ((each) == 1   ? function<1>(__VA_ARGS__, each) \
+   : (each) == 2 ? function<2>(__VA_ARGS__, each) \
+   : (each) == 4 ? function<4>(__VA_ARGS__, each) \
+   : (each) == 8 ? function<8>(__VA_ARGS__, each) \
+                 : function<kAnyNumber>(__VA_ARGS__, each))
+
+inline bool scatteredRead(const RaceView& v, const Region& region, const Pattern& p, const uint64_t* offset,
+                          uint64_t each) {
+  return CUDASIM_BY_GRANULES(scatteredRead, each, v, region, p, offset);
+}
+
 inline bool scatteredMayWrite(const RaceView& v, const Region& region, const Pattern& p, const uint64_t* offset,
                               uint64_t each) {
-  uint64_t fine = 1;
-  for (uint64_t k = 0; k < each; ++k) {
-    const Entries e(v, region, p, offset, k);
-    for (uint32_t u = 0; u < e.count; ++u)
-      fine &= v.writerFine(e.writer[u], e.me[u]) & v.readerFine(e.reader[u], e.me[u]);
-  }
-  return fine;
+  return CUDASIM_BY_GRANULES(scatteredMayWrite, each, v, region, p, offset);
 }
 
 inline void scatteredWritten(const RaceView& v, const Region& region, const Pattern& p, const uint64_t* offset,
                              uint64_t each) {
-  for (uint32_t u = 0; u < p.distinct; ++u)
-    for (uint64_t k = 0; k < each; ++k)
-      region.writers[(offset[p.lane[u]] >> region.shift) + k] = v.lane(p.lane[u]) | v.strong;
+  for (uint32_t u = 0; u < p.distinct; ++u) {
+    uint64_t* writers = region.writers + (offset[p.lane[u]] >> region.shift);
+    const uint64_t entry = v.lane(p.lane[u]) | v.strong;
+    for (uint64_t k = 0; k < each; ++k) writers[k] = entry;
+  }
 }
 
 }  // namespace CUDASIM_ISA
