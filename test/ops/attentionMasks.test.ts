@@ -225,16 +225,15 @@ describe('attention: masks', () => {
   })
 
   it('needs memory for the tokens, not for their pairs', async () => {
-    const place = getDefaultDevice()
     const peak = async (T: number): Promise<number> => {
       const [q, k, v] = [1, 2, 3].map((seed) => filled([1, 1, T, 16], seed, 'bfloat16').requiresGrad_())
       await collect() // tensors of earlier tests that went meanwhile would make up for what this needs
-      await place.synchronize()
+      await getDefaultDevice().synchronize()
       memory.resetPeak()
       const before = memory.allocated()
       attention(q!, k!, v!, { isCausal: true }).sum().backward()
       attentionStatistics(q!, k!, { isCausal: true })
-      await place.synchronize()
+      await getDefaultDevice().synchronize()
       return memory.maxAllocated() - before
     }
     const [short, long] = [await peak(4096), await peak(16384)]
