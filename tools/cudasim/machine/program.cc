@@ -103,7 +103,9 @@ class LoadedModule : public Module {
       if (!v.external && (v.space == ptx::Space::kGlobal || v.space == ptx::Space::kConst))
         symbols_[v.name] = {v.name, v.bytes, v.space == ptx::Space::kConst};
     for (const std::string& name : text_.order) {
-      kernels_[name] = lower::Lowering(text_, text_.functions.at(name), text).run();
+      auto entry = text_.functions.extract(name);
+      if (entry.empty()) ptx::refuse(Fault::kBadPtx, 0, "entry '" + name + "' is defined twice");
+      kernels_[name] = lower::Lowering(text_, std::move(entry.mapped()), text).run();
       order_.push_back(&kernels_[name]);
     }
   }

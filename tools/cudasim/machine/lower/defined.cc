@@ -104,6 +104,7 @@ void Lowering::checkDefined() {
   const Registry& registry = Registry::get();
   std::vector<Draft> result;
   std::vector<uint32_t> moved(drafts_.size());
+  result.reserve(drafts_.size() + drafts_.size() / 4);
   for (uint32_t i = 0; i < drafts_.size(); ++i) {
     moved[i] = static_cast<uint32_t>(result.size());
     Draft& d = drafts_[i];

@@ -53,7 +53,7 @@ struct Register {
 // One kernel on its way to a Program.
 class Lowering {
  public:
-  Lowering(const ptx::ModuleText& module, const ptx::Function& kernel, std::shared_ptr<const std::string> text);
+  Lowering(const ptx::ModuleText& module, ptx::Function kernel, std::shared_ptr<const std::string> text);
   Kernel run();
 
   // For the decoders (decode_*.cc).
@@ -117,7 +117,7 @@ class Lowering {
   }
 
   const ptx::ModuleText& module_;
-  ptx::Function kernel_;  // a copy: inlining changes it
+  ptx::Function kernel_;  // inlining changes it
   std::shared_ptr<Program> program_;
   std::unordered_map<std::string, uint32_t> registers_;
   std::vector<Register> registerList_;

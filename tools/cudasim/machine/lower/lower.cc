@@ -55,8 +55,8 @@ const std::map<std::string, Special>& specialNames() {
 
 }  // namespace
 
-Lowering::Lowering(const ptx::ModuleText& module, const ptx::Function& kernel, std::shared_ptr<const std::string> text)
-    : module_(module), kernel_(kernel), program_(std::make_shared<Program>()) {
+Lowering::Lowering(const ptx::ModuleText& module, ptx::Function kernel, std::shared_ptr<const std::string> text)
+    : module_(module), kernel_(std::move(kernel)), program_(std::make_shared<Program>()) {
   program_->text = std::move(text);
 }
 
@@ -144,6 +144,7 @@ bool Lowering::place(const std::string& name, Place* place) const {
 void Lowering::decodeAll() {
   std::unordered_map<std::string, uint32_t> labels;
   std::vector<std::pair<uint32_t, const Statement*>> jumps;
+  drafts_.reserve(kernel_.body.size() + kernel_.body.size() / 8);
   for (const Statement& s : kernel_.body) {
     if (!s.label.empty()) {
       labels[s.label] = static_cast<uint32_t>(drafts_.size());
