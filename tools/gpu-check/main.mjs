@@ -1,7 +1,7 @@
 // npm run gpu:check: see README.md.
 
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -38,9 +38,24 @@ function run(command, args, { log, env = {} }) {
   return status ?? 1
 }
 
+/** The JSON that a command ends with, kept in steps.json, too. */
+function lastLine(command, args, env = {}) {
+  const { status, stdout, stderr } = spawnSync(command, args, {
+    cwd: root,
+    encoding: 'utf8',
+    env: { ...process.env, ...env },
+  })
+  if (status !== 0) throw new Error(`${args.join(' ')}: ${stderr.trim().split('\n').at(-1)}`)
+  const line = stdout.trim().split('\n').at(-1)
+  appendFileSync(join(out, 'steps.json'), `${line}\n`)
+  return JSON.parse(line)
+}
+
 const isThere = (command, args = ['--version']) => spawnSync(command, args, { stdio: 'ignore' }).status === 0
 const outcome = (status) =>
   status === null ? 'skipped: not installed' : status === 0 ? 'passed' : `FAILED (${status})`
+const hasTorch = () => isThere('python3', ['-c', 'import torch; assert torch.cuda.is_available()'])
+const withoutTorch = 'skipped: not there, or without CUDA'
 const readJson = (name) => (existsSync(join(out, name)) ? JSON.parse(readFileSync(join(out, name), 'utf8')) : null)
 
 function buildSimulator() {
@@ -117,13 +132,32 @@ const stages = {
     const small = isSimulated ? ['--small'] : []
     const args = [...tsx, here('bench.ts'), ...small, join(out, 'bench.json')]
     const own = run(process.execPath, args, { log: 'bench.log', env: onDevice })
-    const hasTorch = isThere('python3', ['-c', 'import torch; assert torch.cuda.is_available()'])
-    const peer = hasTorch ? run('python3', [here('bench.py'), join(out, 'pytorch.json')], { log: 'bench.log' }) : null
+    const peer = hasTorch() ? run('python3', [here('bench.py'), join(out, 'pytorch.json')], { log: 'bench.log' }) : null
     const rows = readJson('bench.json') ?? []
     const torch = new Map((readJson('pytorch.json') ?? []).map(({ name, ms }) => [name, ms]))
     const lines = rows.map(({ name, ms }) => `| ${name} | ${ms} | ${torch.get(name) ?? ''} |`)
     writeFileSync(join(out, 'bench.md'), ['| | gradus, ms | PyTorch, ms |', '|---|---|---|', ...lines, ''].join('\n'))
-    return `${outcome(own)}: ${rows.length} measurements; PyTorch ${peer === null ? 'skipped: not there, or without CUDA' : outcome(peer)}`
+    return `${outcome(own)}: ${rows.length} measurements; PyTorch ${peer === null ? withoutTorch : outcome(peer)}`
+  },
+
+  // a training step of GPT-2 small, by operators and as a graph
+  steps() {
+    const size = isSimulated
+      ? ['--config', 'tiny', '--steps', '1', '--warmup', '1', '--seconds', '1']
+      : ['--config', 'gpt2s', '--batch', '8', '--context', '1024', '--steps', '20', '--seconds', '1']
+    const own = (...args) =>
+      lastLine(process.execPath, [...tsx, join(root, 'bench/step.ts'), '--device', 'cuda', ...size, ...args], onDevice)
+    const peer = (...args) => {
+      const script = join(root, 'bench/pytorch/train_step.py')
+      return hasTorch() ? lastLine('python3', [script, '--device', 'cuda', ...size.slice(0, -2), ...args]) : null
+    }
+    const lines = ['| | gradus, ms | as a graph | PyTorch, ms |', '|---|---|---|---|']
+    for (const dtype of ['fp32', 'fp16', 'bf16']) {
+      const all = [own('--dtype', dtype), own('--dtype', dtype, '--graph'), peer('--dtype', dtype)]
+      lines.push(`| ${[dtype, ...all.map((result) => result?.median_ms ?? '')].join(' | ')} |`)
+    }
+    writeFileSync(join(out, 'steps.md'), [...lines, ''].join('\n'))
+    return `written${hasTorch() ? '' : `; PyTorch ${withoutTorch}`}`
   },
 }
 
