@@ -162,7 +162,10 @@ async function main(options: Options): Promise<void> {
     JSON.stringify({
       config: name,
       dtype: options.dtype,
-      mode: 'eager',
+      mode: graph === null ? 'eager' : 'graph',
+      device: `${on}`,
+      batch: B,
+      context: T,
       checkpoint: options.checkpoint ?? false,
       dropout,
       optim: options.optim,

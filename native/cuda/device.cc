@@ -90,10 +90,10 @@ void CudaDevice::bind() {
 
 Ran CudaDevice::run(int op, const OpCall& call) {
   bind();
-  leavesTargets_ = false;
+  leavesTargets_ = addsUnseen_ = false;
   const unsigned before = failures_.last();
   kernels[op](call);
-  return {failures_.last() != before ? failures_.last() : 0, leavesTargets_};
+  return {failures_.last() != before ? failures_.last() : 0, leavesTargets_ && !addsUnseen_};
 }
 
 void CudaDevice::settle() {

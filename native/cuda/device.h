@@ -64,6 +64,8 @@ class CudaDevice final : public Sources, public Device {
   }
   // The same of kernels that have a failure slot.
   void looksFirst() { leavesTargets_ = true; }
+  // Of what adds to a target without looking, whatever else the operation does.
+  void addsUnseen() { addsUnseen_ = true; }
 
   // On the executor: the mark is reached when everything so far has run.
   void record(const std::shared_ptr<Mark>& mark);
@@ -99,7 +101,7 @@ class CudaDevice final : public Sources, public Device {
   FailureLog failures_;
   CudaStream side_ = nullptr;  // for copies beside the stream; made when it is first wanted
   Graph* capturing_ = nullptr;
-  bool leavesTargets_ = false;  // the operation that runs
+  bool leavesTargets_ = false, addsUnseen_ = false;  // the operation that runs
   std::vector<std::shared_ptr<Graph>> closing_;
   std::vector<std::unique_ptr<GraphPool>> graphPools_;
 };

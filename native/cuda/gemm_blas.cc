@@ -315,6 +315,7 @@ bool gemmByLibrary(const Gemm& g, const BlasOperand& a, const BlasOperand& b, DT
                      layouts[1].get(), beta, p.c.data, layouts[2].get(), const_cast<void*>(p.d.data), layouts[3].get(),
                      &plan.algorithm, workspace, plan.workspaceBytes, currentDevice().opened.queue),
       "cublasLtMatmul");
+  if (p.beta != 0) currentDevice().addsUnseen();
   if (g.activated != nullptr && !p.activates) activate(g, call);
   return true;
 }

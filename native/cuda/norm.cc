@@ -61,8 +61,7 @@ void forward(const OpCall& call, bool centered) {
   arguments.packed = isPacked(width, std::max(lanesOf(x.dtype), arguments.normalized ? lanesOf(normalized.dtype) : 0),
                               {x.data, arguments.y, arguments.normalized, arguments.weight.data, arguments.bias.data});
   arguments.threads = threadsHolding(width, x.dtype, arguments.packed);
-  const int64_t groups = kBlock / arguments.threads;
-  launchRounds((centered ? layer : rms).of(x.dtype), (rows + groups - 1) / groups, arguments);
+  launchRows((centered ? layer : rms).of(x.dtype), rows, arguments);
 }
 
 // Rows of a part: enough that adding the parts up costs little, and as many parts as fill a device.

@@ -34,9 +34,20 @@ inline int threadsFor(int64_t elements, int64_t each) {
   return threads;
 }
 
-// Threads whose registers hold a row, where the block's can (kHeldPacks of kernels/rows.cuh).
+// Threads whose registers hold a row, where the block's can (kHeldPacks of kernels/rows.cuh): a power of two. Beyond a
+// warp they are a block of their own, so that a multiprocessor has as many rows under way as it has threads for.
 inline int threadsHolding(int64_t size, DType dtype, bool packed) {
-  return threadsFor(size, packed ? 4 * (16 / static_cast<int64_t>(itemSize(dtype))) : 8);
+  const int64_t each = packed ? 4 * (16 / static_cast<int64_t>(itemSize(dtype))) : 8;
+  int threads = 1;
+  while (threads < static_cast<int>(kBlock) && threads * each < size) threads *= 2;
+  return threads;
+}
+
+// Rows that such groups of threads share.
+template <class Arguments>
+void launchRows(Kernel& kernel, int64_t rows, const Arguments& arguments) {
+  const int64_t threads = arguments.threads <= 32 ? kBlock : arguments.threads, groups = threads / arguments.threads;
+  launchRounds(kernel, (rows + groups - 1) / groups, arguments, static_cast<unsigned>(threads));
 }
 
 }  // namespace gradus::cuda

@@ -28,8 +28,7 @@ void run(const OpCall& call, Kernels& kernels) {
   arguments.packed =
       arguments.size * itemSize(in.dtype) % 16 == 0 && isWide(in.data) && isWide(out.data) && isWide(result.data);
   arguments.threads = threadsHolding(arguments.size, in.dtype, arguments.packed);
-  const int64_t groups = kBlock / arguments.threads;
-  launchRounds(kernels.rows.of(in.dtype), (arguments.outer + groups - 1) / groups, arguments);
+  launchRows(kernels.rows.of(in.dtype), arguments.outer, arguments);
 }
 
 }  // namespace

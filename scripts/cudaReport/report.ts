@@ -112,7 +112,7 @@ export const floors: readonly Floor[] = [
     what: 'products on tensor cores',
     kernels: /^gradus_gemm_mma_/,
     least: 1 / 8,
-    why: 'two warps a scheduler: with 64 x 64 sums in registers every fragment serves four products or more',
+    why: 'two warps a scheduler of 64 x 64 or 32 x 64 sums in registers, with the next fragments on their way to others',
   },
   {
     what: 'all others',

@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { cuda, models, type nn, ops, type Tensor, zeros } from '../../lib/index'
+import { cuda, models, nn, ops, type Tensor, tensor, zeros } from '../../lib/index'
 import { describeBlas } from '../../lib/tensor/cuda'
 import { native, type Output, run, runInto, runMany } from '../../lib/tensor/dispatch'
 import './matmul.test'
@@ -132,6 +132,22 @@ describe(`products where gradus has ${describeBlas()}`, () => {
       const sum = plus(scaled(product(exact(x), exact(y), dtype), 2), scaled(exact(old), 0.5), dtype)
       await expectWithin(target, rounded(sum, dtype), `${shape}`)
     }
+  })
+
+  it('spoil a gradient that they add to after a failure, also beside sums that would leave it', async () => {
+    const layer = new nn.Linear(16, 8).to('cuda')
+    const { weight } = layer
+    const step = (x: Tensor): void => layer.forward(x).sum().backward()
+    step(there(numbers([4, 16], 'float32', 1)))
+    await cuda.synchronize()
+    const table = zeros([4, 16], { device: 'cuda' })
+    step(ops.embedding(tensor([0, 9, 1, 2], { dtype: 'int64', device: 'cuda' }), table))
+    const text = 'embedding: index is out of range: got 9'
+    await expect(cuda.synchronize()).rejects.toThrow(text)
+    // by the library the sum holds what nobody should read; by our kernels it is as it was
+    const isOurs = /not found|turned off/.test(describeBlas())
+    const read = weight.grad!.data()
+    await (isOurs ? expect(read).resolves.toHaveLength(128) : expect(read).rejects.toThrow(text))
   })
 
   it.each(halves)('of 16 bits are float32 where that is wanted: %s', async (dtype) => {

@@ -102,20 +102,27 @@ describe('matmul', () => {
     }
   })
 
-  // As many products as the device has multiprocessors, so that each is left one tile: of 128 x 128, 64 x 128 (on
-  // tensor cores) or 64 x 64.
-  it.each(['float32', 'float16', 'bfloat16'] as const)('uses tiles of every size: %s', (dtype) => {
-    const [batch, k] = [100, 75]
+  // Of a batch that leaves each multiprocessor a tile: of 128 x 128, 64 x 128 (on tensor cores) or 64 x 64. Whole steps of
+  // the sum and a rest, from rows that begin on 16 bytes and others.
+  const tiles = [
+    [120, 120],
+    [56, 120],
+    [56, 56],
+    [125, 121],
+  ] as const
+  it.each(['float32', 'float16', 'bfloat16'] as const)('uses tiles of every size, to the same bits: %s', (dtype) => {
+    const batch = 100
     const stacked = (rows: number, cols: number, seed: number): Tensor => values([batch, rows, cols], dtype, seed)
-    for (const [m, n] of [
-      [125, 121],
-      [61, 120],
-      [60, 61],
-    ] as const) {
+    for (const [m, n] of tiles) {
+      const k = dtype === 'float32' ? 20 : m % 8 === 0 ? 104 : 43 // steps are of 8 or 16, on tensor cores of 32
       for (const a of [stacked(m, k, 1), stacked(k, m, 2).transpose(1, 2)]) {
         for (const b of [stacked(k, n, 3), stacked(n, k, 4).transpose(1, 2)]) {
           const wanted = a.to('float64').matmul(b.to('float64')).to(dtype)
-          expectAlike(cudaLike(a).matmul(cudaLike(b)), wanted, `${m} x ${n}`, 8 * tolerance[dtype]!)
+          const [x, y] = [cudaLike(a), cudaLike(b)]
+          const all = x.matmul(y)
+          expectAlike(all, wanted, `${m} x ${n} x ${k}`, 8 * tolerance[dtype]!)
+          // by itself a product has the smallest tiles
+          expect(x.select(0, 7).matmul(y.select(0, 7)).dataSync()).toEqual(all.select(0, 7).dataSync())
         }
       }
     }
@@ -207,7 +214,7 @@ function move(inputs: Tensor[]): Tensor[] {
 
 /** The same values on the device, rows or columns contiguous as they were. */
 function cudaLike(x: Tensor): Tensor {
-  return x._strides === null ? x.to('cuda') : x.transpose(0, 1).to('cuda').transpose(0, 1)
+  return x._strides === null ? x.to('cuda') : x.transpose(-2, -1).to('cuda').transpose(-2, -1)
 }
 
 describe('layers', () => {

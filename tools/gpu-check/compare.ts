@@ -11,6 +11,8 @@ async function main(): Promise<void> {
   const rows = Object.entries(mine).map(([name, x]) => {
     const y = theirs[name]
     if (y === undefined) return { name, equal: false, holds: false, problem: 'not in the other file' }
+    if (`${x.shape}` !== `${y.shape}`)
+      return { name, equal: false, holds: false, problem: `${x.shape}, not ${y.shape}` }
     const [a, b] = [x.dataSync(), y.dataSync()]
     let [difference, magnitude, different] = [0, 0, 0]
     for (let i = 0; i < b.length; i++) {
@@ -23,6 +25,9 @@ async function main(): Promise<void> {
     const holds = difference <= (bounds[x.dtype] ?? 0) * magnitude
     return { name, dtype: x.dtype, shape: x.shape, different, difference, magnitude, equal: different === 0, holds }
   })
+  for (const name of Object.keys(theirs)) {
+    if (!(name in mine)) rows.push({ name, equal: false, holds: false, problem: 'only in the other file' })
+  }
   writeFileSync(process.argv[4]!, `${JSON.stringify(rows, null, 1)}\n`)
   if (rows.some(({ holds }) => !holds)) process.exitCode = 1
 }

@@ -1,7 +1,7 @@
 // npm run gpu:check: see README.md.
 
 import { spawnSync } from 'node:child_process'
-import { appendFileSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -38,17 +38,15 @@ function run(command, args, { log, env = {} }) {
   return status ?? 1
 }
 
-/** The JSON that a command ends with, kept in steps.json, too. */
+/** The JSON that a command ends with; its last words where it fails. */
 function lastLine(command, args, env = {}) {
   const { status, stdout, stderr } = spawnSync(command, args, {
     cwd: root,
     encoding: 'utf8',
     env: { ...process.env, ...env },
   })
-  if (status !== 0) throw new Error(`${args.join(' ')}: ${stderr.trim().split('\n').at(-1)}`)
-  const line = stdout.trim().split('\n').at(-1)
-  appendFileSync(join(out, 'steps.json'), `${line}\n`)
-  return JSON.parse(line)
+  const last = (text) => text.trim().split('\n').at(-1)
+  return status === 0 ? JSON.parse(last(stdout)) : { failed: `${args.join(' ')}: ${last(stderr)}` }
 }
 
 const isThere = (command, args = ['--version']) => spawnSync(command, args, { stdio: 'ignore' }).status === 0
@@ -140,24 +138,33 @@ const stages = {
     return `${outcome(own)}: ${rows.length} measurements; PyTorch ${peer === null ? withoutTorch : outcome(peer)}`
   },
 
-  // a training step of GPT-2 small, by operators and as a graph
+  // a training step of GPT-2 small: with our products, with the library's, and as a graph
   steps() {
     const size = isSimulated
-      ? ['--config', 'tiny', '--steps', '1', '--warmup', '1', '--seconds', '1']
-      : ['--config', 'gpt2s', '--batch', '8', '--context', '1024', '--steps', '20', '--seconds', '1']
-    const own = (...args) =>
-      lastLine(process.execPath, [...tsx, join(root, 'bench/step.ts'), '--device', 'cuda', ...size, ...args], onDevice)
-    const peer = (...args) => {
-      const script = join(root, 'bench/pytorch/train_step.py')
-      return hasTorch() ? lastLine('python3', [script, '--device', 'cuda', ...size.slice(0, -2), ...args]) : null
+      ? ['--config', 'tiny', '--steps', '1', '--warmup', '1']
+      : ['--config', 'gpt2s', '--batch', '8', '--context', '1024', '--steps', '20']
+    const script = [...tsx, join(root, 'bench/step.ts'), '--device', 'cuda', '--seconds', '1', ...size]
+    const own = (args, env) => lastLine(process.execPath, [...script, ...args], { ...onDevice, ...env })
+    const peer = (args) =>
+      lastLine('python3', [join(root, 'bench/pytorch/train_step.py'), '--device', 'cuda', ...size, ...args])
+    const columns = {
+      'our products, ms': (dtype) => own(dtype, { GRADUS_CUBLASLT: '0' }),
+      'cuBLASLt, ms': (dtype) => own(dtype, {}),
+      'as a graph, ms': (dtype) => own([...dtype, '--graph'], {}),
+      ...(hasTorch() && { 'PyTorch, ms': peer }),
     }
-    const lines = ['| | gradus, ms | as a graph | PyTorch, ms |', '|---|---|---|---|']
+    const names = Object.keys(columns)
+    const table = [`| | ${names.join(' | ')} |`, `|---|${'---|'.repeat(names.length)}`]
+    const results = []
     for (const dtype of ['fp32', 'fp16', 'bf16']) {
-      const all = [own('--dtype', dtype), own('--dtype', dtype, '--graph'), peer('--dtype', dtype)]
-      lines.push(`| ${[dtype, ...all.map((result) => result?.median_ms ?? '')].join(' | ')} |`)
+      const row = names.map((name) => columns[name](['--dtype', dtype]))
+      results.push(...row.map((result, i) => ({ column: names[i], dtype, ...result })))
+      table.push(`| ${[dtype, ...row.map(({ median_ms }) => median_ms ?? 'failed')].join(' | ')} |`)
+      writeFileSync(join(out, 'steps.json'), `${JSON.stringify(results, null, 1)}\n`)
+      writeFileSync(join(out, 'steps.md'), [...table, ''].join('\n'))
     }
-    writeFileSync(join(out, 'steps.md'), [...lines, ''].join('\n'))
-    return `written${hasTorch() ? '' : `; PyTorch ${withoutTorch}`}`
+    const failed = results.filter(({ failed }) => failed !== undefined)
+    return `${outcome(failed.length)}: ${results.length} measurements${hasTorch() ? '' : `; PyTorch ${withoutTorch}`}`
   },
 }
 

@@ -53,7 +53,8 @@ constexpr int kAttentionFeatures = 128, kAttentionFeaturesDouble = 64;
 constexpr int kAttentionMmaThreads = 128, kAttentionMmaFeatures = 256;  // of heads with more, other kernels take care
 
 // Tiles on tensor cores, for heads padded to kDim features: as many rows as registers hold the sums of, and as many
-// rows of the operands that pass by as shared memory holds two stages of, so that two blocks share a multiprocessor.
+// rows of the operands that pass by as shared memory holds two stages of, so that two blocks share a multiprocessor (of
+// 100 KB, with up to 64 features).
 template <int kDim>
 struct AttentionForwardTiles {
   static constexpr int kQueries = kDim <= 64 ? 128 : 64, kKeys = kDim <= 64 ? 64 : 32;

@@ -69,7 +69,7 @@ __device__ C geluGate(C x, C square) {
 
 template <class C>
 __device__ C gelu(C x, bool byTanh) {
-  return x * (byTanh ? geluGate(x, x * x) : C(0.5) * erf(x * C(0.7071067811865476)) + C(0.5));
+  return x * (byTanh ? geluGate(x, x * x) : C(0.5) * erfc(x * C(-0.7071067811865476)));
 }
 
 template <class C>
@@ -79,7 +79,7 @@ __device__ C geluDerivative(C x, bool byTanh) {
     const C square = x * x, s = geluGate(x, square);
     return s * (x * (C(1) - s) * (square * (3 * c * C(0.044715)) + c) + C(1));
   }
-  const C cdf = C(0.5) * erf(x * C(0.7071067811865476)) + C(0.5);
+  const C cdf = C(0.5) * erfc(x * C(-0.7071067811865476));
   return x * (C(0.3989422804014327) * exp(C(-0.5) * x * x)) + cdf;
 }
 
@@ -116,12 +116,10 @@ struct Finished {
 template <class C>
 __device__ Finished<C> finished(const GemmArguments& g, const Ending<C>& ending, C sum, C bias, C old, C x) {
   C value = ending.alpha * sum + bias;
+  if (g.activation && g.gradientAt) value *= geluDerivative(x, g.activation == 1);
   if (ending.beta != 0) value += ending.beta * old;
-  if (!g.activation) return {value, value};
-  if (g.gradientAt) {
-    return {value * geluDerivative(x, g.activation == 1), g.activated ? gelu(x, g.activation == 1) : C(0)};
-  }
-  return {value, gelu(value, g.activation == 1)};
+  if (!g.activation || !g.activated) return {value, value};
+  return {value, gelu(g.gradientAt ? x : value, g.activation == 1)};
 }
 
 template <class C>

@@ -6,7 +6,7 @@
 //
 //   gradus_norm_<layer|rms>_<float32|float64|float16|bfloat16>(NormForward): `threads` threads a row
 //   gradus_norm_scaleShift_<f32|f64>(NormScaleShift): as above, in the type that is computed in
-//   blocks of 256 threads, which stride over rows by the grid
+//   blocks of 256 threads, or of `threads` where these are more than a warp; they stride over rows by the grid
 #include "norm.h"
 #include "rows.cuh"
 

@@ -4,7 +4,8 @@
 //
 //   gradus_softmax_<softmax|logSoftmax><|Backward>_<dtype>(SoftmaxRows): inner is 1; `threads` threads a row
 //   gradus_softmax_columns_<softmax|logSoftmax><|Backward>_<dtype>(SoftmaxRows): a thread a column
-//   blocks of 256 threads, which stride over rows or columns by the grid; dtype: float32, float64, float16, bfloat16
+//   blocks of 256 threads, or of `threads` where a row has more than a warp of them, which stride over rows or columns by
+//   the grid; dtype: float32, float64, float16, bfloat16
 #include "online.cuh"
 #include "softmax.h"
 
