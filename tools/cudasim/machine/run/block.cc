@@ -97,9 +97,11 @@ void Block::start(LaunchState& l, Worker& w, uint64_t order) {
   std::memcpy(sharedValid.data(), l.sharedTemplate.data(), l.sharedBytes);
   shared = {.data = sharedData.data(), .valid = sharedValid.data(), .size = l.sharedBytes, .shift = p.sharedShift};
   if (l.options.checkRaces && l.sharedBytes) {
-    // Entries of other kernels, by other granules, are older than this block, too.
-    if (!sharedShadow || !sharedShadow->holds(l.sharedBytes, p.sharedShift))
+    // Entries of other kernels, by other granules, are older than this block, too; but a host thread that was held up
+    // may get here with the number of a block that began before those of others, which have ended meanwhile.
+    if (!sharedShadow || newestInShadow > run || !sharedShadow->holds(l.sharedBytes, p.sharedShift))
       sharedShadow = std::make_unique<RaceShadow>(l.sharedBytes, p.sharedShift);
+    newestInShadow = run;
     shared.writers = sharedShadow->writers, shared.readers = sharedShadow->readers;
   }
 }
