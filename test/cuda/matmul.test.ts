@@ -110,23 +110,33 @@ describe('matmul', () => {
     [56, 56],
     [125, 121],
   ] as const
-  it.each(['float32', 'float16', 'bfloat16'] as const)('uses tiles of every size, to the same bits: %s', (dtype) => {
-    const batch = 100
-    const stacked = (rows: number, cols: number, seed: number): Tensor => values([batch, rows, cols], dtype, seed)
-    for (const [m, n] of tiles) {
-      const k = dtype === 'float32' ? 20 : m % 8 === 0 ? 104 : 43 // steps are of 8 or 16, on tensor cores of 32
-      for (const a of [stacked(m, k, 1), stacked(k, m, 2).transpose(1, 2)]) {
-        for (const b of [stacked(k, n, 3), stacked(n, k, 4).transpose(1, 2)]) {
-          const wanted = a.to('float64').matmul(b.to('float64')).to(dtype)
-          const [x, y] = [cudaLike(a), cudaLike(b)]
-          const all = x.matmul(y)
-          expectAlike(all, wanted, `${m} x ${n} x ${k}`, 8 * tolerance[dtype]!)
-          // by itself a product has the smallest tiles
-          expect(x.select(0, 7).matmul(y.select(0, 7)).dataSync()).toEqual(all.select(0, 7).dataSync())
+  it.each(['float32', 'float16', 'bfloat16'] as const)(
+    'uses tiles of every size, to the same bits: %s',
+    async (dtype) => {
+      const batch = 100
+      const stacked = (rows: number, cols: number, seed: number): Tensor =>
+        values([rows, cols], dtype, seed).mul(values([batch, 1, 1], dtype, seed + 4))
+      for (const [m, n] of tiles) {
+        const k = dtype === 'float32' ? 20 : m % 8 === 0 ? 104 : 43 // steps are of 8 or 16, on tensor cores of 32
+        for (const a of [stacked(m, k, 1), stacked(k, m, 2).transpose(1, 2)]) {
+          for (const b of [stacked(k, n, 3), stacked(n, k, 4).transpose(1, 2)]) {
+            const [x, y] = [cudaLike(a), cudaLike(b)]
+            const all = x.matmul(y)
+            await cuda.synchronize()
+            for (const entry of [0, 57, 99]) {
+              const [p, q] = [a, b].map((of) => of.select(0, entry).to('float64')) as [Tensor, Tensor]
+              const got = all.select(0, entry)
+              expectAlike(got, p.matmul(q).to(dtype), `${m} x ${n} x ${k}`, 8 * tolerance[dtype]!)
+              // by itself a product has the smallest tiles
+              const alone = x.select(0, entry).matmul(y.select(0, entry))
+              expect(alone.dataSync()).toEqual(got.dataSync())
+            }
+          }
         }
       }
-    }
-  })
+    },
+    180_000,
+  )
 
   it('accumulates, also into a transposed output', () => {
     for (const dtype of floats) {
