@@ -102,7 +102,7 @@ struct Approximate {
 
 // Exact results stay: zeros, infinities, NaN, and powers such as 2^3 that every implementation gets right.
 void perturb(Warp& w, uint32_t* cells, int ulp) {
-  Random& random = w.worker->random;
+  Random& random = w.block->random;
   for (int i = 0; i < 32; ++i) {
     const uint32_t magnitude = cells[i] & 0x7fffffff;
     if (magnitude == 0 || magnitude >= 0x7f000000 || magnitude < 0x01000000) continue;

@@ -89,6 +89,7 @@ void Block::start(LaunchState& l, Worker& w, uint64_t order) {
     warp.localValid = localValid + i * localBytes;
     fillSpecials(warp);
   }
+  random.state = l.options.seed * 0x9e3779b97f4a7c15 + order;
   order_.resize(count);
   std::iota(order_.begin(), order_.end(), 0);
 
@@ -211,8 +212,7 @@ void Block::tick() {
 
 bool Block::step() {
   if (launch->options.seed)
-    for (size_t i = order_.size(); i > 1; --i)
-      std::swap(order_[i - 1], order_[worker->random.below(static_cast<uint32_t>(i))]);
+    for (size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[random.below(static_cast<uint32_t>(i))]);
   bool ran = false, full = false, left = false;
   uint64_t instructions = 0;
   for (const uint32_t i : order_) {

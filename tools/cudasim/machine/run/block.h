@@ -53,6 +53,7 @@ struct Block {
   Region shared;
   std::vector<uint8_t> sharedData, sharedValid;
   std::unique_ptr<RaceShadow> sharedShadow;
+  Random random;                // of orders and perturbations: of the block's number, whichever host thread has it
   uint64_t newestInShadow = 0;  // whose entries the shadow has
 
   Block();

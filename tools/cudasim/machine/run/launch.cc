@@ -122,7 +122,7 @@ void collect(LaunchState& s, const Worker& w, Counters& total) {
 }
 
 // What a launch used is kept for the next ones: a worker's tables for its kernel, blocks for any.
-std::unique_ptr<Worker> takeWorker(LaunchState& s, int number) {
+std::unique_ptr<Worker> takeWorker(LaunchState& s) {
   SpareWorkers& spare = *s.program.spareWorkers;
   std::unique_ptr<Worker> worker;
   {
@@ -133,7 +133,7 @@ std::unique_ptr<Worker> takeWorker(LaunchState& s, int number) {
     }
   }
   if (!worker) worker = std::make_unique<Worker>(s.program);
-  worker->start(s, number);
+  worker->start(s);
   return worker;
 }
 
@@ -225,13 +225,12 @@ std::shared_ptr<SpareWorkers> makeSpareWorkers() { return std::make_shared<Spare
 
 Worker::Worker(const Program& program) : counts(program.code.size()), sites(program.sites) {}
 
-void Worker::start(LaunchState& l, int number) {
+void Worker::start(LaunchState& l) {
   launch = &l;
   std::fill(counts.begin(), counts.end(), Counters::Count{});
   for (Site& site : sites) site.allocation = nullptr, site.shadow = nullptr;
   counters = {};
   ticks = 0;
-  random.state = l.options.seed * 0x9e3779b97f4a7c15 + static_cast<uint64_t>(number);
 }
 
 bool Worker::startNext() {
@@ -296,7 +295,7 @@ Counters launch(Device& device, const Launch& l, const Options& options) {
   }
   const uint64_t count = std::min<uint64_t>(static_cast<uint64_t>(threadCount(options)), s.blocks);
   std::vector<std::unique_ptr<Worker>> workers;
-  for (uint64_t i = 0; i < count; ++i) workers.push_back(takeWorker(s, static_cast<int>(i)));
+  for (uint64_t i = 0; i < count; ++i) workers.push_back(takeWorker(s));
   runTogether(static_cast<int>(count), [&](int i) { workers[static_cast<size_t>(i)]->run(); });
   if (options.touched) {
     device.memory->collectTouched(s.firstRun, *options.touched);

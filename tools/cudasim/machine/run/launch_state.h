@@ -66,12 +66,11 @@ struct Worker {
   std::vector<Counters::Count> counts;  // by pc
   std::vector<Site> sites;              // by Insn::reconverge
   Counters counters;
-  Random random;
   uint64_t ticks = 0;  // what %clock counts
   std::vector<std::unique_ptr<Block>> resident, spare;
 
   explicit Worker(const Program& program);
-  void start(LaunchState& launch, int number);
+  void start(LaunchState& launch);
   void run();
 
  private:

@@ -63,7 +63,7 @@ void Warp::load(int group) {
 
 bool Warp::resume() {
   const size_t n = groups.size();
-  const size_t first = n > 1 ? worker->random.below(static_cast<uint32_t>(n)) : 0;
+  const size_t first = n > 1 ? block->random.below(static_cast<uint32_t>(n)) : 0;
   for (size_t i = 0; i < n; ++i) {
     const size_t g = (first + i) % n;
     if (groups[g].state == Group::kReady) {
@@ -146,7 +146,7 @@ void Warp::split(const uint32_t* lanes, const uint32_t* targets, int count, uint
                  .reconverge = meet,
                  .lanes = lanes[i]};
     ++groups[join].children;
-    if (ready < 0 || (worker->launch->options.seed && worker->random.below(2))) ready = g;
+    if (ready < 0 || (worker->launch->options.seed && block->random.below(2))) ready = g;
   }
   load(ready);
 }
