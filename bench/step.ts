@@ -74,6 +74,16 @@ async function load(file: string, model: Model, gatherLogits: boolean): Promise<
 const moved = (batch: Batch, on: Device): Batch =>
   Object.fromEntries(Object.entries(batch).map(([name, x]) => [name, x?.to(on) ?? null])) as unknown as Batch
 
+/** The step as one launch. */
+function replayOf<R>(step: () => R, on: Device): () => R {
+  const graph = new cuda.CUDAGraph(on)
+  const outputs = graph.capture(step)
+  return () => {
+    graph.replay()
+    return outputs
+  }
+}
+
 async function main(options: Options): Promise<void> {
   const { config: name, dropout, steps, warmup, threads } = options
   setNumThreads(threads)
@@ -125,12 +135,7 @@ async function main(options: Options): Promise<void> {
   }
   memory.resetPeak(on)
 
-  const graph = options.graph ? new cuda.CUDAGraph(on) : null
-  const outputs = graph?.capture(step)
-  const captured = (): [loss: Tensor, norm: Tensor] => {
-    graph!.replay()
-    return outputs!
-  }
+  const run = options.graph ? replayOf(step, on) : step
 
   const resolution = 2
   const delay = monitorEventLoopDelay({ resolution })
@@ -141,7 +146,7 @@ async function main(options: Options): Promise<void> {
   // `steps` steps, and more until the seconds are over: the event loop's delay is not worth a percentile before
   while (times.length < steps || performance.now() - begin < options.seconds * 1000) {
     const from = performance.now()
-    const [loss] = graph === null ? step() : captured()
+    const [loss] = run()
     const value = await loss.item()
     times.push(performance.now() - from)
     if (times.length <= steps) lossLast = value
@@ -162,7 +167,7 @@ async function main(options: Options): Promise<void> {
     JSON.stringify({
       config: name,
       dtype: options.dtype,
-      mode: graph === null ? 'eager' : 'graph',
+      mode: options.graph ? 'graph' : 'eager',
       device: `${on}`,
       batch: B,
       context: T,

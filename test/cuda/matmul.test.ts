@@ -102,42 +102,6 @@ describe('matmul', () => {
     }
   })
 
-  // Of a batch that leaves each multiprocessor a tile: of 128 x 128, 64 x 128 (on tensor cores) or 64 x 64. Whole steps of
-  // the sum and a rest, from rows that begin on 16 bytes and others.
-  const tiles = [
-    [120, 120],
-    [56, 120],
-    [56, 56],
-    [125, 121],
-  ] as const
-  it.each(['float32', 'float16', 'bfloat16'] as const)(
-    'uses tiles of every size, to the same bits: %s',
-    async (dtype) => {
-      const batch = 100
-      const stacked = (rows: number, cols: number, seed: number): Tensor =>
-        values([rows, cols], dtype, seed).mul(values([batch, 1, 1], dtype, seed + 4))
-      for (const [m, n] of tiles) {
-        const k = dtype === 'float32' ? 20 : m % 8 === 0 ? 104 : 43 // steps are of 8 or 16, on tensor cores of 32
-        for (const a of [stacked(m, k, 1), stacked(k, m, 2).transpose(1, 2)]) {
-          for (const b of [stacked(k, n, 3), stacked(n, k, 4).transpose(1, 2)]) {
-            const [x, y] = [cudaLike(a), cudaLike(b)]
-            const all = x.matmul(y)
-            await cuda.synchronize()
-            for (const entry of [0, 57, 99]) {
-              const [p, q] = [a, b].map((of) => of.select(0, entry).to('float64')) as [Tensor, Tensor]
-              const got = all.select(0, entry)
-              expectAlike(got, p.matmul(q).to(dtype), `${m} x ${n} x ${k}`, 8 * tolerance[dtype]!)
-              // by itself a product has the smallest tiles
-              const alone = x.select(0, entry).matmul(y.select(0, entry))
-              expect(alone.dataSync()).toEqual(got.dataSync())
-            }
-          }
-        }
-      }
-    },
-    180_000,
-  )
-
   it('accumulates, also into a transposed output', () => {
     for (const dtype of floats) {
       const [x, y] = [values([33, 20], dtype, 1), values([20, 9], dtype, 2)]
@@ -220,11 +184,6 @@ describe('matmul', () => {
 
 function move(inputs: Tensor[]): Tensor[] {
   return inputs.map((x) => x.to('cuda'))
-}
-
-/** The same values on the device, rows or columns contiguous as they were. */
-function cudaLike(x: Tensor): Tensor {
-  return x._strides === null ? x.to('cuda') : x.transpose(-2, -1).to('cuda').transpose(-2, -1)
 }
 
 describe('layers', () => {
