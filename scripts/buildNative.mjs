@@ -18,6 +18,7 @@ const system = new BuildSystem({
 })
 
 try {
+  await system.configure() // build() alone would keep the options of the last time
   await system.build()
   markFresh('native')
 } catch (error) {

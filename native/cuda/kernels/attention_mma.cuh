@@ -169,7 +169,12 @@ __device__ T* headOf(const AttentionOperand& x, int batch, int head, int positio
   return static_cast<T*>(x.data) + batch * x.batch + head * x.head + position * x.position;
 }
 
-// exp(x) for x of at most 0, as exact as 16-bit probabilities need.
-__device__ inline float probability(float x) { return __expf(x); }
+// exp(x) for x of at most 0, as exact as 16-bit probabilities need. Without denormal results, which __expf takes four
+// more instructions for.
+__device__ inline float probability(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.4426950408889634f));
+  return y;
+}
 
 }  // namespace gradus::cuda

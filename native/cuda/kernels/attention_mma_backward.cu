@@ -22,8 +22,9 @@ __device__ void queryGradient(const AttentionArguments& a) {
   constexpr int kKeys = AttentionBackwardTiles<kDim>::kKeys;
   T *const queries = reinterpret_cast<T*>(dynamicShared), *const grads = queries + kOwn * kDim;
   T* const stages = grads + kOwn * kDim;
-  AttentionPlace at;
-  if (!placeOf(a, false, a.heads, kOwn, at)) return;
+  const AttentionPlace* const place = sharedPlaceOf(a, false, a.heads, kOwn);
+  if (place == nullptr) return;
+  const AttentionPlace& at = *place;
   const Segment& s = at.segment;
   const int kvHead = at.head / (a.heads / a.kvHeads);
   const T *k = headOf<T>(a.k, s.batch, kvHead, s.firstKey), *v = headOf<T>(a.v, s.batch, kvHead, s.firstKey);
@@ -213,14 +214,14 @@ __device__ void keyGradient(const AttentionArguments& a, const AttentionPlace& a
 
 template <class T, int kDim>
 __device__ void keyGradient(const AttentionArguments& a) {
-  AttentionPlace at;
-  if (!placeOf(a, true, a.kvHeads, kOwn, at)) return;
+  const AttentionPlace* const at = sharedPlaceOf(a, true, a.kvHeads, kOwn);
+  if (at == nullptr) return;
   if constexpr (kDim <= 128) {
-    keyGradient<T, kDim, true, true>(a, at);
-  } else if (at.chunk == 0) {
-    keyGradient<T, kDim, true, false>(a, at);
+    keyGradient<T, kDim, true, true>(a, *at);
+  } else if (at->chunk == 0) {
+    keyGradient<T, kDim, true, false>(a, *at);
   } else {
-    keyGradient<T, kDim, false, true>(a, at);
+    keyGradient<T, kDim, false, true>(a, *at);
   }
 }
 

@@ -16,11 +16,11 @@ __device__ void forward(const AttentionArguments& a) {
   using Rows = HeadRows<T, kDim>;
   using Tiles = AttentionForwardTiles<kDim>;
   constexpr int kQueries = Tiles::kQueries, kKeys = Tiles::kKeys, kAtoms = kQueries / 64;
-  constexpr int kStep = 32;  // keys whose scores registers hold at a time
   T* const queries = reinterpret_cast<T*>(dynamicShared);
   T* const stages = queries + kQueries * kDim;
-  AttentionPlace at;
-  if (!placeOf(a, false, a.heads, kQueries, at)) return;
+  const AttentionPlace* const place = sharedPlaceOf(a, false, a.heads, kQueries);
+  if (place == nullptr) return;
+  const AttentionPlace& at = *place;
   const Segment& s = at.segment;
   const int kvHead = at.head / (a.heads / a.kvHeads);
   const T *q = headOf<T>(a.q, s.batch, at.head, s.firstQuery), *k = headOf<T>(a.k, s.batch, kvHead, s.firstKey),
@@ -57,51 +57,48 @@ __device__ void forward(const AttentionArguments& a) {
     if (next < range.end) fetch(stage ^ 1, next);
     commitCopies();
     const T *keys = stages + stage * 2 * kKeys * kDim, *values = keys + kKeys * kDim;
-#pragma unroll 1
-    for (int part = 0; part < kKeys; part += kStep) {
-      float scores[kAtoms][kStep / 8][4] = {};
-      Rows::template dots<kAtoms, kStep>(scores, queries, warpRow, keys + part * kDim, a.dim);
-      ScoreTile<true, kAtoms, kStep>{a, s, at.head, at.first + warpRow + lane / 4, key + part + lane % 4 * 2}.finish(
-          scores, kind, scale);
+    float scores[kAtoms][kKeys / 8][4] = {};
+    Rows::template dots<kAtoms, kKeys>(scores, queries, warpRow, keys, a.dim);
+    ScoreTile<true, kAtoms, kKeys>{a, s, at.head, at.first + warpRow + lane / 4, key + lane % 4 * 2}.finish(
+        scores, kind, scale);
+#pragma unroll
+    for (int i = 0; i < kAtoms; ++i) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float top = maximum[i][half];
+#pragma unroll
+        for (int j = 0; j < kKeys / 8; ++j) {
+          top = fmaxf(top, fmaxf(scores[i][j][half * 2], scores[i][j][half * 2 + 1]));
+        }
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+        const float factor = probability(maximum[i][half] - top);
+        maximum[i][half] = top;
+        float sum = 0;
+#pragma unroll
+        for (int j = 0; j < kKeys / 8; ++j) {
+          float* pair = scores[i][j] + half * 2;
+          pair[0] = probability(pair[0] - top);
+          pair[1] = probability(pair[1] - top);
+          sum += pair[0] + pair[1];
+        }
+        total[i][half] = total[i][half] * factor + sum;
+        if (!__any_sync(~0u, factor != 1)) continue;  // most maxima are found early
+#pragma unroll
+        for (int j = 0; j < kDim / 8; ++j) {
+          out[i][j][half * 2] *= factor;
+          out[i][j][half * 2 + 1] *= factor;
+        }
+      }
+    }
+    if (a.dropout) {
 #pragma unroll
       for (int i = 0; i < kAtoms; ++i) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          float top = maximum[i][half];
-#pragma unroll
-          for (int j = 0; j < kStep / 8; ++j) {
-            top = fmaxf(top, fmaxf(scores[i][j][half * 2], scores[i][j][half * 2 + 1]));
-          }
-          top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-          top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-          const float factor = probability(maximum[i][half] - top);
-          maximum[i][half] = top;
-          float sum = 0;
-#pragma unroll
-          for (int j = 0; j < kStep / 8; ++j) {
-            float* pair = scores[i][j] + half * 2;
-            pair[0] = probability(pair[0] - top);
-            pair[1] = probability(pair[1] - top);
-            sum += pair[0] + pair[1];
-          }
-          total[i][half] = total[i][half] * factor + sum;
-          if (!__any_sync(~0u, factor != 1)) continue;  // most maxima are found early
-#pragma unroll
-          for (int j = 0; j < kDim / 8; ++j) {
-            out[i][j][half * 2] *= factor;
-            out[i][j][half * 2 + 1] *= factor;
-          }
-        }
+        drop<kKeys>(scores[i],
+                    droppedOf<false, kKeys>(a, s, at.head, at.first + warpRow + i * 16 + lane / 4, key + lane % 4 * 2));
       }
-      if (a.dropout) {
-#pragma unroll
-        for (int i = 0; i < kAtoms; ++i) {
-          drop<kStep>(scores[i], droppedOf<false, kStep>(a, s, at.head, at.first + warpRow + i * 16 + lane / 4,
-                                                         key + part + lane % 4 * 2));
-        }
-      }
-      Rows::template addRows<kAtoms, kStep>(out, scores, values + part * kDim, a.valueDim);
     }
+    Rows::template addRows<kAtoms, kKeys>(out, scores, values, a.valueDim);
     key = next;
   }
   waitForCopies<0>();

@@ -97,6 +97,16 @@ __device__ inline bool placeOf(const AttentionArguments& a, bool byKey, int head
   return false;
 }
 
+// The same in shared memory, null where there is nothing to do: in registers it would make the largest kernels spill.
+__device__ inline const AttentionPlace* sharedPlaceOf(const AttentionArguments& a, bool byKey, int heads,
+                                                      int tileSize) {
+  __shared__ AttentionPlace at;
+  __shared__ bool isThere;
+  if (threadIdx.x == 0) isThere = placeOf(a, byKey, heads, tileSize, at);
+  __syncthreads();
+  return isThere ? &at : nullptr;
+}
+
 template <class C>
 __device__ C maskValue(const AttentionArguments& a, const Segment& s, int head, int query, int key) {
   const long long at =
