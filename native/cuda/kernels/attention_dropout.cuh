@@ -14,7 +14,7 @@ __device__ unsigned droppedEach(const AttentionArguments& a, const Segment& s, i
   for (int i = 0; i < 4; ++i) {
     const int row = i / 2 * 8, col = i % 2;
     const unsigned long long element = elementOf(a, s, head, query + (kByKey ? col : row), key + (kByKey ? row : col));
-    const uint4 words = dropWords(element / 4);
+    const PhiloxBlock words = dropWords(element / 4);
     if (wordOf(words, element % 4) < a.threshold) bits |= 1u << i;
   }
   return bits;
@@ -25,9 +25,10 @@ __device__ inline unsigned droppedByQuery(const AttentionArguments& a, const Seg
   if (a.keys % 4 != 0) return droppedEach<false>(a, s, head, query, key);
   // two neighbouring lanes have four keys of two rows: a row each
   const bool odd = threadIdx.x % 2;
-  const uint4 words = dropWords(elementOf(a, s, head, query + odd * 8, key) / 4);
+  const PhiloxBlock words = dropWords(elementOf(a, s, head, query + odd * 8, key) / 4);
   const auto drops = [&](unsigned word, unsigned bit) { return word < a.threshold ? bit : 0u; };
-  const unsigned row = drops(words.x, 1) | drops(words.y, 2) | drops(words.z, 4) | drops(words.w, 8);
+  const unsigned row =
+      drops(words.lane[0], 1) | drops(words.lane[1], 2) | drops(words.lane[2], 4) | drops(words.lane[3], 8);
   const unsigned other = __shfl_xor_sync(~0u, row, 1);
   return odd ? (other >> 2 & 3) | (row & 12) : (row & 3) | (other & 3) << 2;
 }
@@ -37,9 +38,10 @@ __device__ inline unsigned droppedByKey(const AttentionArguments& a, const Segme
   if (a.keys % 4 != 0) return droppedEach<true>(a, s, head, query, key);
   // four lanes have a key each of the same four, in four rows: a row each
   const unsigned own = threadIdx.x / 4 % 4, first = threadIdx.x % 32 - own * 4;
-  const uint4 words = dropWords(elementOf(a, s, head, query + own % 2, key + own / 2 * 8) / 4);
+  const PhiloxBlock words = dropWords(elementOf(a, s, head, query + own % 2, key + own / 2 * 8) / 4);
   const auto drops = [&](unsigned word, unsigned bit) { return word < a.threshold ? bit : 0u; };
-  const unsigned row = drops(words.x, 1) | drops(words.y, 2) | drops(words.z, 4) | drops(words.w, 8);
+  const unsigned row =
+      drops(words.lane[0], 1) | drops(words.lane[1], 2) | drops(words.lane[2], 4) | drops(words.lane[3], 8);
   unsigned bits = 0;
 #pragma unroll
   for (unsigned i = 0; i < 4; ++i) bits |= (__shfl_sync(~0u, row, first + i * 4) >> own & 1) << i;

@@ -4,6 +4,7 @@
 
 #include "attention.h"
 #include "element.cuh"
+#include "philox.cuh"
 
 namespace gradus::cuda {
 
@@ -114,10 +115,7 @@ __device__ C maskValue(const AttentionArguments& a, const Segment& s, int head, 
   if (static_cast<DType>(a.maskDType) == DType::kBool) {
     return static_cast<const unsigned char*>(a.mask)[at] ? C(0) : C(-INFINITY);
   }
-  const int shift = a.maskDType == static_cast<int>(DType::kFloat32)   ? 2
-                    : a.maskDType == static_cast<int>(DType::kFloat64) ? 3
-                                                                       : 1;
-  return load<C>(static_cast<const char*>(a.mask) + (at << shift), a.maskDType);
+  return load<C>(static_cast<const char*>(a.mask) + (at << itemShift(a.maskDType)), a.maskDType);
 }
 
 __device__ inline bool isVisible(const AttentionArguments& a, const Segment& s, int head, int query, int key) {
@@ -155,23 +153,6 @@ __device__ inline TileKind tileKind(const AttentionArguments& a, const Segment& 
   return whole ? TileKind::kWhole : TileKind::kMixed;
 }
 
-// philox4x32-10; the words are those of native/cpu/philox.h.
-__device__ inline uint4 philox(unsigned long long seed, unsigned long long counter) {
-  unsigned c0 = static_cast<unsigned>(counter), c1 = static_cast<unsigned>(counter >> 32), c2 = 0, c3 = 0;
-  unsigned k0 = static_cast<unsigned>(seed), k1 = static_cast<unsigned>(seed >> 32);
-#pragma unroll
-  for (int round = 0; round < 10; ++round) {
-    const unsigned long long p0 = 0xD2511F53ull * c0, p1 = 0xCD9E8D57ull * c2;
-    c0 = static_cast<unsigned>(p1 >> 32) ^ c1 ^ k0;
-    c1 = static_cast<unsigned>(p1);
-    c2 = static_cast<unsigned>(p0 >> 32) ^ c3 ^ k1;
-    c3 = static_cast<unsigned>(p0);
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  return make_uint4(c0, c1, c2, c3);
-}
-
 // The random numbers of the step that is under way, for a whole block: in registers they would make the largest kernels
 // spill.
 __device__ inline PhiloxCell& dropStream() {
@@ -191,9 +172,9 @@ __device__ inline void beginDropout(const AttentionArguments& a) {
 }
 
 // The words of dropout at a counter of the call.
-__device__ inline uint4 dropWords(unsigned long long counter) {
+__device__ inline PhiloxBlock dropWords(unsigned long long counter) {
   const PhiloxCell& stream = dropStream();
-  return philox(stream.key, stream.moved + counter);
+  return philoxWords(stream.key, stream.moved + counter);
 }
 
 // The number of a probability's element in [B, H, L, S]; four share a counter of philox.
@@ -203,8 +184,8 @@ __device__ inline unsigned long long elementOf(const AttentionArguments& a, cons
       (static_cast<unsigned long long>(s.batch) * a.heads + head) * a.queries + s.firstQuery + query;
   return row * a.keys + key;
 }
-__device__ inline unsigned wordOf(const uint4& words, unsigned lane) {
-  return lane & 2 ? lane & 1 ? words.w : words.z : lane & 1 ? words.y : words.x;
+__device__ inline unsigned wordOf(const PhiloxBlock& words, unsigned lane) {
+  return lane & 2 ? lane & 1 ? words.lane[3] : words.lane[2] : lane & 1 ? words.lane[1] : words.lane[0];
 }
 
 // What dropout multiplies a probability with.

@@ -37,6 +37,12 @@ __device__ inline Int64 toInteger(float x) { return x != x ? 0 : __float2ll_rz(x
 __device__ inline Int64 toInteger(double x) { return x != x ? 0 : __double2ll_rz(x); }
 __device__ inline Int64 toInteger(Int64 x) { return x; }
 
+// Bytes of an element of a floating dtype, as a shift.
+__device__ inline int itemShift(int dtype) {
+  const DType type = static_cast<DType>(dtype);
+  return type == DType::kFloat32 ? 2 : type == DType::kFloat64 ? 3 : 1;
+}
+
 template <class C>
 __device__ C load(const char* at, int dtype) {
   switch (static_cast<DType>(dtype)) {

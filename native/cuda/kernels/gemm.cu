@@ -4,19 +4,15 @@
 //   gradus_gemm_<large|small>_<a><b>_<float32|float64>(GemmArguments)      a, b: n is row-major, t column-major
 //   a block of 256 threads a tile of C (large: 128 x 128, float32 only; small: 64 x 64), batch entry and split, tiles
 //   first
-//   gradus_gemm_join_<float32|float64>(GemmJoin)                           a thread eight (float64: two) columns of a row
-//   gradus_gemm_whole_<int64|int32|uint8>(GemmIntegers)                    one result a thread, 256 a block; wraps
+//   gradus_gemm_join_<float32|float64>(GemmJoin)                           a thread eight (float64: two) columns of a
+//   row gradus_gemm_whole_<int64|int32|uint8>(GemmIntegers)                    one result a thread, 256 a block; wraps
 //   gradus_gemm_column_sums_<float32|float64>(ColumnSums)
 //   a block of 256 threads has 32 columns, or, `packed`, 16 (float64: 4); blocks of the next range of rows follow
 #include "gemm_epilogue.cuh"
+#include "packs.cuh"
 
 namespace gradus::cuda {
 namespace {
-
-template <class T, int kLanes>
-struct alignas(sizeof(T) * kLanes) Lanes {
-  T lanes[kLanes];
-};
 
 constexpr int kThreads = 256;
 
@@ -40,7 +36,7 @@ struct Carried {
       const int outerEnd = kAlong == Along::kSum ? end : depthEnd, innerEnd = kAlong == Along::kSum ? depthEnd : end;
       const T* from = data + outer * x.stride + inner;
       if (x.vectors && outer < outerEnd && inner + kLanes <= innerEnd) {
-        const auto loaded = *reinterpret_cast<const Lanes<T, kLanes>*>(from);
+        const auto loaded = *reinterpret_cast<const Pack<T, kLanes>*>(from);
 #pragma unroll
         for (int lane = 0; lane < kLanes; ++lane) values[i][lane] = loaded.lanes[lane];
       } else {

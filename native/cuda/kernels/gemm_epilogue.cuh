@@ -83,12 +83,6 @@ __device__ C geluDerivative(C x, bool byTanh) {
   return x * (C(0.3989422804014327) * exp(C(-0.5) * x * x)) + cdf;
 }
 
-// Of floating dtypes, the only ones here: as a shift.
-__device__ inline int itemShift(int dtype) {
-  const DType type = static_cast<DType>(dtype);
-  return type == DType::kFloat32 ? 2 : type == DType::kFloat64 ? 3 : 1;
-}
-
 template <class C>
 __device__ C loadAt(const void* data, int dtype, long long at) {
   return load<C>(static_cast<const char*>(data) + (at << itemShift(dtype)), dtype);

@@ -18,12 +18,6 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// Of floating dtypes.
-__device__ inline int itemShift(int dtype) {
-  const DType type = static_cast<DType>(dtype);
-  return type == DType::kFloat64 ? 3 : type == DType::kFloat32 ? 2 : 1;
-}
-
 __device__ inline long long targetOf(const LinearLoss& a, int row) {
   const DType dtype = static_cast<DType>(a.targetDType);
   const int bytes = dtype == DType::kInt64 ? 8 : dtype == DType::kInt32 ? 4 : 1;
@@ -86,19 +80,14 @@ struct Exponentials {
   }
 };
 
-template <class T, int kLanes>
-struct alignas(sizeof(T) * kLanes) Lanes {
-  T lanes[kLanes];
-};
-
 // Calls use(class, value) with the thread's share of a row of logits, and writes what it returns where `kWrite`.
 template <bool kWrite, class T, class Use>
 __device__ void visitRow(T* row, int classes, const Use& use) {
   constexpr int kLanes = 16 / sizeof(T);
   const int whole = classes / kLanes * kLanes;
   for (int c = threadIdx.x * kLanes; c < whole; c += kThreads * kLanes) {
-    auto& at = *reinterpret_cast<Lanes<T, kLanes>*>(row + c);
-    Lanes<T, kLanes> vector = at;
+    auto& at = *reinterpret_cast<Pack<T, kLanes>*>(row + c);
+    Pack<T, kLanes> vector = at;
 #pragma unroll
     for (int lane = 0; lane < kLanes; ++lane) {
       const auto result = use(c + lane, widen(vector.lanes[lane]));

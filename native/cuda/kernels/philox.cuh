@@ -16,10 +16,10 @@ __device__ inline PhiloxStream present(const PhiloxStream& stream) {
   return {stream.cell->key, stream.offset + stream.cell->moved, nullptr};
 }
 
-__device__ inline PhiloxBlock philoxBlock(const PhiloxStream& stream, unsigned long long i, unsigned high = 0) {
-  const unsigned long long low = stream.offset + i;
-  unsigned c0 = static_cast<unsigned>(low), c1 = static_cast<unsigned>(low >> 32), c2 = high, c3 = 0;
-  unsigned k0 = static_cast<unsigned>(stream.key), k1 = static_cast<unsigned>(stream.key >> 32);
+// The words of a counter, whose high half is `high`.
+__device__ inline PhiloxBlock philoxWords(unsigned long long key, unsigned long long counter, unsigned high = 0) {
+  unsigned c0 = static_cast<unsigned>(counter), c1 = static_cast<unsigned>(counter >> 32), c2 = high, c3 = 0;
+  unsigned k0 = static_cast<unsigned>(key), k1 = static_cast<unsigned>(key >> 32);
 #pragma unroll
   for (int round = 0; round < 10; ++round) {
     const unsigned long long p0 = 0xD2511F53ull * c0, p1 = 0xCD9E8D57ull * c2;
@@ -31,6 +31,10 @@ __device__ inline PhiloxBlock philoxBlock(const PhiloxStream& stream, unsigned l
     k1 += 0xBB67AE85;
   }
   return {{c0, c1, c2, c3}};
+}
+
+__device__ inline PhiloxBlock philoxBlock(const PhiloxStream& stream, unsigned long long i, unsigned high = 0) {
+  return philoxWords(stream.key, stream.offset + i, high);
 }
 
 // The four wide words of a counter.

@@ -5,21 +5,11 @@
 //   blocks of 256 threads; one vector a thread and round of a grid-stride loop; the last count mod lanes elements one
 //   a thread. Comparisons write bools.
 #include "formulas.cuh"
+#include "packs.cuh"
 #include "pointwise.h"
 
 namespace gradus::cuda {
 namespace {
-
-template <class T>
-struct alignas(16) Vector {
-  static constexpr int kLanes = 16 / sizeof(T);
-  T lanes[kLanes];
-};
-
-template <class T, int n>
-struct alignas(n * sizeof(T)) Group {
-  T lanes[n];
-};
 
 template <class T>
 __device__ T result(float y) {
@@ -33,7 +23,7 @@ __device__ bool result<bool>(float y) {
 // T: of the operands; R: of the result.
 template <class T, class R, class Formula, int kArity>
 __device__ void dense(const PointwiseDense& a) {
-  constexpr int kLanes = Vector<T>::kLanes;
+  constexpr int kLanes = kWide<T>;
   const auto apply = [&](float x, float y, float z) {
     if constexpr (kArity == 1) {
       return result<R>(Formula::of(x, a.p, a.q));
@@ -52,17 +42,17 @@ __device__ void dense(const PointwiseDense& a) {
 #pragma unroll
         for (int lane = 0; lane < kLanes; ++lane) x[k][lane] = a.numbers[k];
       } else {
-        const Vector<T> loaded = static_cast<const Vector<T>*>(a.in[k])[i];
+        const Pack<T, kLanes> loaded = static_cast<const Pack<T, kLanes>*>(a.in[k])[i];
 #pragma unroll
         for (int lane = 0; lane < kLanes; ++lane) x[k][lane] = widen(loaded.lanes[lane]);
       }
     }
-    Group<R, kLanes> y;
+    Pack<R, kLanes> y;
 #pragma unroll
     for (int lane = 0; lane < kLanes; ++lane) {
       y.lanes[lane] = apply(x[0][lane], kArity > 1 ? x[1][lane] : 0, kArity > 2 ? x[2][lane] : 0);
     }
-    static_cast<Group<R, kLanes>*>(a.out)[i] = y;
+    static_cast<Pack<R, kLanes>*>(a.out)[i] = y;
   }
   const unsigned long long at = vectors * kLanes + first;
   if (at < a.count) {
