@@ -48,8 +48,8 @@ Passes mmaPasses(DType dtype) {
     return std::string("gradus_attention_mma_") + what + "_" + std::to_string(kDim) + "_" + dtypeName(dtype);
   };
   const unsigned ofForward = attentionForwardBytes(kDim, Forward::kQueries, Forward::kKeys);
-  const unsigned ofQueries = attentionBackwardBytes(kDim, Backward::kKeys);
-  const unsigned ofKeys = attentionBackwardBytes(kDim, Backward::kQueries);
+  const unsigned ofQueries = attentionQueryGradientBytes(kDim, Backward::kKeys);
+  const unsigned ofKeys = attentionKeyGradientBytes(kDim, Backward::kQueries);
   return {
       {{"attention_mma_forward", name("forward"), ofForward}, kAttentionMmaThreads, Forward::kQueries, kDim},
       {{"attention_mma_backward", name("query_gradient"), ofQueries},

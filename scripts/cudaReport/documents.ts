@@ -108,8 +108,9 @@ function bytesOf(kernel: string): string {
     const tiles = `AttentionForwardTiles<${features}>`
     return `attentionForwardBytes(${features}, ${tiles}::kQueries, ${tiles}::kKeys)`
   }
-  const rows = pass === 'query_gradient' ? 'kKeys' : 'kQueries'
-  return `attentionBackwardBytes(${features}, AttentionBackwardTiles<${features}>::${rows})`
+  const [bytes, rows] =
+    pass === 'query_gradient' ? ['attentionQueryGradientBytes', 'kKeys'] : ['attentionKeyGradientBytes', 'kQueries']
+  return `${bytes}(${features}, AttentionBackwardTiles<${features}>::${rows})`
 }
 
 /** A condition on the C++ type T. */

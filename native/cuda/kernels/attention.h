@@ -67,8 +67,11 @@ struct AttentionBackwardTiles {
 
 // Bytes of dynamic shared memory: the block's own rows, two stages of two operands, and of dK and dV the terms of rows.
 constexpr int attentionForwardBytes(int dim, int queries, int keys) { return 2 * dim * (queries + 4 * keys); }
-constexpr int attentionBackwardBytes(int dim, int rows) {
-  return 2 * dim * (2 * kAttentionBackwardRows + 4 * rows) + 24 * rows;
+constexpr int attentionQueryGradientBytes(int dim, int keys) {
+  return 2 * dim * (2 * kAttentionBackwardRows + 4 * keys);
+}
+constexpr int attentionKeyGradientBytes(int dim, int queries) {
+  return 2 * dim * (2 * kAttentionBackwardRows + 4 * queries) + 24 * queries;
 }
 
 }  // namespace gradus::cuda

@@ -8,7 +8,8 @@
 //   gradus_attention_mma_key_gradient_<32|64|128|256>_<float16|bfloat16>(AttentionArguments)
 //   the number is that of features the head is padded to; a block of 128 threads a head (key_gradient: of K), tile of
 //   64 queries or keys and batch entry, heads first; with 256 features two blocks a tile of keys, one for dV and one
-//   for dK, because sums of both do not fit the registers; shared memory as attentionBackwardBytes() says
+//   for dK, because sums of both do not fit the registers; shared memory as attentionQueryGradientBytes() and
+//   attentionKeyGradientBytes() say
 #include "attention_mma.cuh"
 
 namespace gradus::cuda {
