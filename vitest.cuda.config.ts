@@ -6,7 +6,7 @@ const exclude = ['node_modules/**']
 // products are our own kernels'; test/cuda/cublas.test.ts turns the library on that was asked for
 const env = { ...base.test?.env, GRADUS_CUBLASLT: '0', GRADUS_TEST_CUBLASLT: process.env.GRADUS_CUBLASLT ?? '' }
 // The host's side, and what a library computes: run once, as it is no question of the order of blocks and warps.
-const devices = ['cublas', 'docs', 'driver', 'event', 'graph', 'graphFailures', 'nvtx', 'upload'].map(
+const devices = ['cublas', 'docs', 'driver', 'event', 'graph', 'graphFailures', 'nccl', 'nvtx', 'upload'].map(
   (name) => `test/cuda/${name}.test.ts`,
 )
 

@@ -16,6 +16,7 @@ export * as models from './models/index'
 export * as monitor from './monitor/index'
 export { getNumThreads, setNumThreads } from './native'
 export * as nn from './nn/index'
+export * as cuda from './ops/cuda'
 export type {
   AttentionOptions,
   AttentionStatisticsOptions,
@@ -54,7 +55,6 @@ export {
   zeros,
   zerosLike,
 } from './tensor/create'
-export * as cuda from './tensor/cuda'
 export type { NestedArray, TensorData } from './tensor/elements'
 export { memory } from './tensor/memoryAccount'
 export type { MemoryProfile, MemoryProfileOptions } from './tensor/memoryProfile'

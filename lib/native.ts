@@ -49,6 +49,8 @@ interface Binding {
   graphReplay(graph: object, seed: number, moved: number, rates: Float64Array): Failure | undefined
   graphReset(graph: object): Failure | undefined
   nvtx(device: number, what: number, message: string): Failure | undefined
+  collective(): Failure | undefined
+  ncclVersion(): number | Failure
   opTable(): OpRow[]
   memoryStats(device: number): Failure | undefined
   memoryControl(device: number, what: number, value: number): Failure | undefined
@@ -59,6 +61,7 @@ interface Binding {
   describe(): string | Failure
   describeCuda(): string | Failure
   describeBlas(): string | Failure
+  describeNccl(): string | Failure
   cudaImages(): Record<string, Uint8Array> | Failure
 }
 

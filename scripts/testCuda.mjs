@@ -6,8 +6,8 @@
 //                each instruction set that it was built for and this processor has
 //   --orders     the operators' tests of test/cuda, then again with blocks, warps and streams in other orders: to the
 //                same bits
-//   --devices    the rest of test/cuda: products by cuBLASLt, drivers, graphs, events; in test/cuda/simulated, what only the simulator can show:
-//                memory that runs out, drivers that fail, several devices, counts of launches
+//   --devices    the rest of test/cuda: products by cuBLASLt, collectives, drivers, graphs, events; in test/cuda/simulated, what
+//                only the simulator can show: memory that runs out, drivers that fail, several devices, counts of launches
 //   --on-cuda    the tests of operators, modules, optimizers and mixed precision, and the cases recorded from PyTorch,
 //                with all their tensors on cuda
 

@@ -65,7 +65,7 @@ async function addon(): Promise<Finding[]> {
   }
   try {
     const { describeBackend, getNumThreads } = await import('../native.js')
-    const { describeBlas, describeCuda } = await import('../tensor/cuda.js')
+    const { describeBlas, describeCuda, describeNccl } = await import('../tensor/cuda.js')
     const { simd, onednn, openmp } = describeBackend()
     const cuda = describeCuda()
     return [
@@ -76,7 +76,12 @@ async function addon(): Promise<Finding[]> {
       { part: 'OpenMP', found: String(openmp) },
       { part: 'threads', found: `${getNumThreads()} (GRADUS_NUM_THREADS, else the cores of the process)` },
       { part: 'CUDA', found: cudaLine(cuda) },
-      ...(cuda.devices.length > 0 ? [{ part: 'cuBLAS', found: describeBlas() }] : []),
+      ...(cuda.devices.length > 0
+        ? [
+            { part: 'cuBLAS', found: describeBlas() },
+            { part: 'NCCL', found: describeNccl() },
+          ]
+        : []),
     ]
   } catch (error) {
     const cause = (error as Error).cause ?? error

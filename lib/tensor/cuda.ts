@@ -32,6 +32,13 @@ export function describeBlas(): string {
   return text
 }
 
+/** @internal The same on the library for collectives. */
+export function describeNccl(): string {
+  const text = binding.describeNccl()
+  if (typeof text !== 'string') throw nativeError(text)
+  return text
+}
+
 /** @internal The kernels in this build as they are embedded, by file name: a PTX a family, and cubins if there are any. */
 export function cudaImages(): Record<string, Uint8Array> {
   const images = binding.cudaImages()

@@ -124,10 +124,13 @@ napi_value initialize(napi_env env, napi_value exports) {
       method("graphReplay", graphReplay),
       method("graphReset", graphReset),
       method("nvtx", nvtx),
+      method("collective", collective),
+      method("ncclVersion", ncclVersion),
       method("threads", threads),
       method("openDevice", openDevice),
       method("describeCuda", describeCuda),
       method("describeBlas", describeBlas),
+      method("describeNccl", describeNccl),
       method("cudaImages", cudaImages),
       method("describe", describe),
   };

@@ -95,6 +95,9 @@ napi_value graphEnd(napi_env env, napi_callback_info info);
 napi_value graphReplay(napi_env env, napi_callback_info info);
 napi_value graphReset(napi_env env, napi_callback_info info);
 napi_value nvtx(napi_env env, napi_callback_info info);
+// collective.cc
+napi_value collective(napi_env env, napi_callback_info info);
+napi_value ncclVersion(napi_env env, napi_callback_info info);
 // info.cc
 napi_value opTable(napi_env env, napi_callback_info info);
 napi_value memoryStats(napi_env env, napi_callback_info info);
@@ -104,6 +107,7 @@ napi_value memoryEvents(napi_env env, napi_callback_info info);
 napi_value threads(napi_env env, napi_callback_info info);
 napi_value describeCuda(napi_env env, napi_callback_info info);
 napi_value describeBlas(napi_env env, napi_callback_info info);
+napi_value describeNccl(napi_env env, napi_callback_info info);
 napi_value cudaImages(napi_env env, napi_callback_info info);
 napi_value openDevice(napi_env env, napi_callback_info info);
 napi_value describe(napi_env env, napi_callback_info info);

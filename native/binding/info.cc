@@ -168,6 +168,11 @@ napi_value describeBlas(napi_env env, napi_callback_info) {
   return guarded(env, [&]() -> napi_value { return text(env, cuda::describeBlas().c_str()); });
 }
 
+// The same of the library for collectives.
+napi_value describeNccl(napi_env env, napi_callback_info) {
+  return guarded(env, [&]() -> napi_value { return text(env, cuda::describeNccl().c_str()); });
+}
+
 // The images of the kernels in this build: bytes by the name of the file that the build made.
 napi_value cudaImages(napi_env env, napi_callback_info) {
   return guarded(env, [&]() -> napi_value {

@@ -1,6 +1,7 @@
 // Moving elements between JavaScript memory and tensors, and waiting.
 #include <cstring>
 
+#include "../core/meeting.h"
 #include "../core/parcel.h"
 #include "pending.h"
 
@@ -121,6 +122,7 @@ napi_value transfer(napi_env env, napi_callback_info info) {
     auto parcel = std::make_shared<Parcel>(device, view.bytes(), 0);
     napi_get_value_bool(env, args[0], &parcel->isAside);
     Tensor* tensor = addTensor(*environment, device, view);
+    const std::lock_guard lock(acrossDevices());
     source->device->stream.send(&environment->account, source, parcel);
     device.stream.receive(&environment->account, tensor, std::move(parcel));
     return nullptr;

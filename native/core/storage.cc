@@ -1,11 +1,24 @@
 #include "device.h"
 
 namespace gradus {
+namespace {
+
+// Where a tensor without memory lies: kernels compute addresses before they know that there is nothing to do, and from
+// a null pointer that is not allowed.
+alignas(64) char emptyMemory[64];
+
+}  // namespace
 
 void materialize(Storage& storage) {
   if (storage.memory.data == nullptr && storage.bytes > 0) {
     storage.memory = storage.device->arena().allocate(storage.bytes, storage.context);
   }
+}
+
+void fill(TensorView& view, const Tensor& tensor) {
+  view = tensor.view;
+  char* memory = tensor.storage->memory.data ? static_cast<char*>(tensor.storage->memory.data) : emptyMemory;
+  view.data = memory + tensor.offset * static_cast<int64_t>(itemSize(view.dtype));
 }
 
 void dropReference(Storage* storage) {

@@ -54,6 +54,8 @@ struct Tensor : Recycled<Tensor> {
 
 // Called by the executor only.
 void materialize(Storage& storage);
+// A tensor's view with data, as operations see it.
+void fill(TensorView& view, const Tensor& tensor);
 void dropReference(Storage* storage);
 void destroyTensor(Tensor* tensor);
 

@@ -7,6 +7,7 @@
 #include <optional>
 #include <thread>
 
+#include "meeting.h"
 #include "parcel.h"
 
 namespace gradus {
@@ -43,15 +44,7 @@ class CallWorkspace final : public Workspace {
   std::vector<Allocation> taken_;
 };
 
-// Where a tensor without memory lies: kernels compute addresses before they know that there is nothing to do, and from
-// a null pointer that is not allowed.
-alignas(64) char emptyMemory[64];
-
-void fill(TensorView& view, const Tensor& tensor) {
-  view = tensor.view;
-  char* memory = tensor.storage->memory.data ? static_cast<char*>(tensor.storage->memory.data) : emptyMemory;
-  view.data = memory + tensor.offset * static_cast<int64_t>(itemSize(view.dtype));
-}
+}  // namespace
 
 std::shared_ptr<const Failure> describeCurrentException(uint32_t context) {
   try {
@@ -66,8 +59,6 @@ std::shared_ptr<const Failure> describeCurrentException(uint32_t context) {
     return std::make_shared<Failure>(Failure{ErrorCode::kNative, "an unknown exception in a kernel", context});
   }
 }
-
-}  // namespace
 
 void Account::note(const Device& device, std::shared_ptr<const Failure> failure) {
   std::lock_guard lock(mutex_);
@@ -226,6 +217,10 @@ void Stream::receive(Account* account, Tensor* tensor, SharedParcel parcel) {
   queue(Kind::kReceive, account, 0, tensor, new SharedParcel(std::move(parcel)));
 }
 
+void Stream::meet(std::unique_ptr<SharedMeeting> meeting, size_t member) noexcept {
+  queue(Kind::kMeet, nullptr, static_cast<uint32_t>(member), meeting.release());
+}
+
 void Stream::note(Tensor* tensor, uint32_t what) { queue(Kind::kNote, nullptr, what, tensor); }
 
 void Stream::fence(Account* account, Completion* completion) { queue(Kind::kFence, account, 0, completion); }
@@ -327,17 +322,11 @@ void Stream::execute(const Header& header, const char* body) {
         return completion->done(first ? first : describeCurrentException(0));
       }
     }
-    case Kind::kPass: {
-      auto* completion = part(0, static_cast<Completion*>(nullptr));
-      const auto then = [this, completion, account = header.account](std::shared_ptr<const Failure> late) {
-        if (late) account->note(device_, std::move(late));
-        completion->done(nullptr);
-      };
-      try {
-        return device_.passed(then);
-      } catch (...) {
-        return then(describeCurrentException(0));
-      }
+    case Kind::kPass:
+      return executePass(header.account, part(0, static_cast<Completion*>(nullptr)));
+    case Kind::kMeet: {
+      const std::unique_ptr<SharedMeeting> meeting(part(0, static_cast<SharedMeeting*>(nullptr)));
+      return executeMeet(**meeting, header.context);
     }
   }
 }
@@ -359,8 +348,12 @@ bool Stream::isOverwritten(const Call& call, int i) {
   const bool isCopy = call.op == static_cast<int>(OpId::copy) && call.kinds[i] == Output::kExisting &&
                       call.in[0]->storage != call.out[i]->storage;
   if (!isCopy && call.op != static_cast<int>(OpId::fill)) return false;
-  const TensorView& view = call.out[i]->view;
-  return view.contiguous && view.bytes() == call.out[i]->storage->bytes;
+  return isWhole(*call.out[i]);
+}
+
+// Whether it has all elements of its storage.
+bool Stream::isWhole(const Tensor& tensor) {
+  return tensor.view.contiguous && tensor.view.bytes() == tensor.storage->bytes;
 }
 
 // Before an operation gets at the contents of a storage.
@@ -522,6 +515,19 @@ void Stream::executeReceive(Account* account, Tensor* tensor, const SharedParcel
   } catch (...) {
     tensor->storage->failure = describeCurrentException(0);
     account->note(device_, tensor->storage->failure);
+  }
+}
+
+// What fails late by now is noted; the completion, if there is one, hears of nothing.
+void Stream::executePass(Account* account, Completion* completion) {
+  const auto then = [this, completion, account](std::shared_ptr<const Failure> late) {
+    if (late) account->note(device_, std::move(late));
+    if (completion) completion->done(nullptr);
+  };
+  try {
+    device_.passed(then);
+  } catch (...) {
+    then(describeCurrentException(0));
   }
 }
 

@@ -22,6 +22,7 @@
 namespace gradus {
 
 class Device;
+class Meeting;
 class Parcel;
 struct Ran;
 
@@ -59,6 +60,9 @@ class Completion {
   ~Completion() = default;
 };
 
+// While an exception is handled: what it says.
+std::shared_ptr<const Failure> describeCurrentException(uint32_t context);
+
 // What an output of an operation is.
 enum class Output : uint8_t {
   kNew,
@@ -83,6 +87,8 @@ class Stream {
   void send(Account* account, Tensor* tensor, std::shared_ptr<Parcel> parcel);
   // Makes a parcel the contents of a new, contiguous tensor.
   void receive(Account* account, Tensor* tensor, std::shared_ptr<Parcel> parcel);
+  // One member of an operation of several devices.
+  void meet(std::unique_ptr<std::shared_ptr<Meeting>> meeting, size_t member) noexcept;
   // Writes to the allocator's log, when its time comes, what a tensor is (or, without one, what begins).
   void note(Tensor* tensor, uint32_t what);
   // Completes when everything queued before has run, with the first failure on this device that nobody has read.
@@ -93,7 +99,7 @@ class Stream {
   void call(std::function<void()> function);
 
  private:
-  enum class Kind : uint8_t { kPad, kRun, kRelease, kRead, kSend, kReceive, kNote, kFence, kPass, kPeek, kCall };
+  enum class Kind : uint8_t { kPad, kRun, kRelease, kRead, kSend, kReceive, kNote, kFence, kPass, kPeek, kCall, kMeet };
   struct Header {
     uint32_t bytes;
     Kind kind;
@@ -127,6 +133,7 @@ class Stream {
     std::vector<TensorView> in, out;
   };
   static bool isFill(const Call& call);
+  static bool isWhole(const Tensor& tensor);
   static bool isOverwritten(const Call& call, int i);
   void prepare(Storage& storage);
   Ran invoke(int op, const OpCall& call, bool onExecutor);
@@ -138,6 +145,8 @@ class Stream {
                std::function<void(std::shared_ptr<const Failure>)> then);
   void executeSend(const Header& header, Tensor* tensor, const std::shared_ptr<Parcel>& parcel);
   void executeReceive(Account* account, Tensor* tensor, const std::shared_ptr<Parcel>& parcel);
+  void executeMeet(Meeting& meeting, size_t member);
+  void executePass(Account* account, Completion* completion);
 
   Device& device_;
   static constexpr size_t kRing = 1 << 20;

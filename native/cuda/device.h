@@ -52,6 +52,8 @@ class CudaDevice final : public Sources, public Device {
   // On the executor. The launch is asynchronous; `arguments` are copied at once.
   void launch(Kernel& kernel, unsigned blocks, unsigned threads, unsigned sharedBytes, void* arguments);
   void copyWithin(void* to, const void* from, size_t bytes);
+  // The calling thread's device from here on; what the driver is asked for is asked of it.
+  void bind();
   // Where kernels report what they find in the data; for the operation that is running. What is given besides is for
   // its error, see failure.cc.
   FailureSlot failureSlot(const char* name, int64_t a = 0, int64_t b = 0, int64_t c = 0) {
@@ -86,7 +88,6 @@ class CudaDevice final : public Sources, public Device {
   void closePool(GraphPool* pool) noexcept;
 
  private:
-  void bind();
   void clearWord();
   void refuseInCapture() const;
   void readWord(uint32_t number, Then then);
@@ -112,7 +113,8 @@ CudaDevice& currentDevice();
 Device* openDevice(int index);
 // One JSON object for `gradus doctor` and cuda.deviceCount; opens no device, never throws for what is missing.
 std::string describe();
-// One line for `gradus doctor`: the library for products, or that there is none.
+// One line each for `gradus doctor`: the libraries for products and for collectives, or that there is none.
 std::string describeBlas();
+std::string describeNccl();
 
 }  // namespace gradus::cuda

@@ -10,11 +10,19 @@
 namespace gradus::cuda {
 namespace {
 
+Error failedElsewhere(const char* op, int device) {
+  return dataError(ErrorCode::kState,
+                   "%s: it takes what an operation on another device failed to make: got a failure on cuda:%d, "
+                   "expected none; the error of cuda:%d says which",
+                   op, device, device);
+}
+
 // Limits a, b and c of an operation, by what it may find:
 //   an index      a: of indices
 //   a target      a: classes, b: ignoreIndex
 //   a weight      a: weights of a row, b: samples
 //   a length      a: tokens of the queries, b: of the keys, c: sequences
+//   a failure on another device     a: kOfDevices, b: the devices by rank
 Error errorOf(const char* op, const int64_t (&limits)[3], const FailureWord& word) {
   const auto place = static_cast<int64_t>(~word.order);
   const auto [a, b, c] = limits;
@@ -22,6 +30,7 @@ Error errorOf(const char* op, const int64_t (&limits)[3], const FailureWord& wor
   const int64_t offset = place % (c + 2);
   const bool ofKeys = place >= c + 2;
   const char* offsets = ofKeys ? "cuSeqlensK" : "cuSeqlensQ";
+  if (a == kOfDevices) return failedElsewhere(op, static_cast<int>(b >> 4 * place & 15));
   switch (word.kind) {
     case kTargetOutOfRange:
       return targetOutOfRange(op, word.value, place, a, b);

@@ -17,6 +17,10 @@
 
 namespace gradus::cuda {
 
+// In place of the first number of a slot's: the operation fails with one on another device, whose rank is the place;
+// the second number has the devices' indices by rank, 4 bits each.
+constexpr int64_t kOfDevices = -1;
+
 // Numbers of the operations of a graph.
 struct FailureRange {
   unsigned first = 1, last = 0;

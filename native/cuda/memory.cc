@@ -12,6 +12,11 @@ void makeCurrent(Context context) {
   current = context;
 }
 
+std::mutex& launchesTogether() {
+  static auto* const mutex = new std::mutex;  // never freed: threads of devices outlive static objects
+  return *mutex;
+}
+
 DeviceMemory::DeviceMemory(Context context, CudaStream stream, uint64_t limit)
     : context_(context), stream_(stream), limit_(limit) {
   const char* plain = std::getenv("GRADUS_NO_CUDA_MEMORY_CACHING");
@@ -21,6 +26,7 @@ DeviceMemory::DeviceMemory(Context context, CudaStream stream, uint64_t limit)
 void* DeviceMemory::take(size_t bytes) {
   makeCurrent(context_);
   Address address = 0;
+  const std::lock_guard lock(launchesTogether());
   const Result result = driver().memAlloc(&address, bytes);
   if (result == kOutOfMemory) return nullptr;
   check(result, "cuMemAlloc");
@@ -51,6 +57,7 @@ void DeviceMemory::give(void* base, size_t) noexcept {
   try {
     makeCurrent(context_);
     driver().streamSynchronize(stream_);
+    const std::lock_guard lock(launchesTogether());
     driver().memFree(reinterpret_cast<Address>(base));
   } catch (const Error&) {
   }
@@ -59,6 +66,7 @@ void DeviceMemory::give(void* base, size_t) noexcept {
 void* PinnedMemory::take(size_t bytes) {
   makeCurrent(context_);
   void* address = nullptr;
+  const std::lock_guard lock(launchesTogether());
   const Result result = driver().memAllocHost(&address, bytes);
   if (result == kOutOfMemory) return nullptr;
   check(result, "cuMemAllocHost");
@@ -68,6 +76,7 @@ void* PinnedMemory::take(size_t bytes) {
 void PinnedMemory::give(void* base, size_t) noexcept {
   try {
     makeCurrent(context_);
+    const std::lock_guard lock(launchesTogether());
     driver().memFreeHost(base);
   } catch (const Error&) {
   }

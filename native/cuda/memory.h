@@ -46,6 +46,10 @@ class PinnedMemory final : public MemorySource {
   Context context_;
 };
 
+// Held for launches of kernels on several devices that wait for each other, and for calls that take or give memory: one
+// of those may wait for a device, and between two such launches what it waits for would never come.
+std::mutex& launchesTogether();
+
 // The calling thread's context from here on.
 void makeCurrent(Context context);
 

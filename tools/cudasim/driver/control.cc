@@ -29,6 +29,7 @@ int cudasimControl(const char* words) {
   if (words && std::strcmp(words, "reset") == 0) {
     auto& settings = driver.settings;
     settings.failAllocation = settings.failHostAllocation = settings.failLaunch = 0;
+    settings.failCollective = settings.breakCollective = 0;
     settings.failAllocations = 1;
     settings.lostDevice = -1;
     driver.report.clear();

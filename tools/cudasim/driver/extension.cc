@@ -122,6 +122,15 @@ CUresult submitTask(CUstream handle, const std::string& name, std::function<void
   });
 }
 
+CollectiveFault nextCollectiveFault() {
+  Driver& driver = Driver::get();
+  const std::lock_guard lock(driver.mutex);
+  Settings& settings = driver.settings;
+  const bool refused = settings.failCollective && --settings.failCollective == 0;
+  const bool broken = settings.breakCollective && --settings.breakCollective == 0;
+  return refused ? CollectiveFault::kRefused : broken ? CollectiveFault::kBroken : CollectiveFault::kNone;
+}
+
 void reportFinding(const char* kind, const std::string& text) { Driver::get().report.finding(kind, text); }
 
 struct Meeting::State {

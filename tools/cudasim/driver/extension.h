@@ -50,6 +50,9 @@ CUDASIM_EXPORT abi::CUcontext swapContext(abi::CUcontext context);
 CUDASIM_EXPORT int deviceOfStream(int device, abi::CUstream stream);
 CUDASIM_EXPORT bool isHealthy(int device);
 CUDASIM_EXPORT int stuckCollectiveSeconds();
+// What becomes of the next call of a rank to a collective, by the settings failCollective and breakCollective.
+enum class CollectiveFault { kNone, kRefused, kBroken };
+CUDASIM_EXPORT CollectiveFault nextCollectiveFault();
 CUDASIM_EXPORT void reportFinding(const char* kind, const std::string& text);
 
 // Work in which several streams meet: every member's stream waits until all have come and `run` has been carried out

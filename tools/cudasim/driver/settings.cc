@@ -77,6 +77,8 @@ const std::map<std::string_view, Setter>& setters() {
       {"failAllocations", [](Settings& s, std::string_view v) { s.failAllocations = number(v); }},
       {"failHostAllocation", [](Settings& s, std::string_view v) { s.failHostAllocation = number(v); }},
       {"failLaunch", [](Settings& s, std::string_view v) { s.failLaunch = number(v); }},
+      {"failCollective", [](Settings& s, std::string_view v) { s.failCollective = number(v); }},
+      {"breakCollective", [](Settings& s, std::string_view v) { s.breakCollective = number(v); }},
       {"lostDevice", [](Settings& s, std::string_view v) { s.lostDevice = integer(v); }},
       {"stuckCollective", [](Settings& s, std::string_view v) { s.stuckCollective = integer(v); }},
       {"seed", [](Settings& s, std::string_view v) { s.seed = number(v); }},

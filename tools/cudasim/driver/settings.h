@@ -23,6 +23,8 @@ struct Settings {
   uint64_t failHostAllocation = 0;  // the same for pinned host memory
   uint64_t failAllocations = 1;     // so many in a row of either, for programs that try again
   uint64_t failLaunch = 0;          // the n-th kernel fails when it runs, and its context with it
+  uint64_t failCollective = 0;      // the n-th call of a rank to a collective is refused with a system error
+  uint64_t breakCollective = 0;     // the n-th is taken, and its ranks hear of a remote error afterwards
   int lostDevice = -1;              // this device answers nothing from now on
   int stuckCollective = 10;         // seconds that a collective waits for ranks that have not called it
 

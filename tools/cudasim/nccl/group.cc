@@ -41,10 +41,19 @@ class CurrentDevice {  // a group may hold calls of several devices, made under 
 
 // All streams arrive before any waits: a send and a receive of one group need each other's other half.
 ncclResult_t queue(const std::vector<Pending>& calls) {
+  using driver::extension::CollectiveFault;
   std::vector<std::pair<Entered, int>> entered;
+  std::vector<std::shared_ptr<Team>> broken;
   for (const Pending& pending : calls) {
     Entered place;
+    const CollectiveFault fault = driver::extension::nextCollectiveFault();
     const std::lock_guard held(lock());
+    if (fault == CollectiveFault::kRefused) {
+      failTeam(*pending.comm->team, "");  // the ranks that have come go on, as if there had been no call
+      pending.comm->team->lastError = "setting failCollective";
+      return ncclSystemError;
+    }
+    if (fault == CollectiveFault::kBroken) broken.push_back(pending.comm->team);
     if (const ncclResult_t result = enter(*pending.comm, pending.call, pending.peer, place); result != ncclSuccess)
       return result;
     const CurrentDevice device(pending.comm->device);
@@ -55,6 +64,12 @@ ncclResult_t queue(const std::vector<Pending>& calls) {
   for (const auto& [place, ordinal] : entered) {
     const CurrentDevice device(ordinal);
     if (place.collective->meeting->leave(place.stream) != abi::CUDA_SUCCESS) return ncclUnhandledCudaError;
+  }
+  const std::lock_guard held(lock());
+  for (const auto& team : broken) {
+    team->lastError = "setting breakCollective";
+    for (Communicator* member : team->members)
+      if (member) member->error = ncclRemoteError;
   }
   return ncclSuccess;
 }

@@ -229,6 +229,35 @@ DRIVER_TEST("nccl: an abort lets streams go on, and tells the others", "CUDASIM_
   EXPECT_OK(nccl.ncclCommAbort(nccl.comms[0]));
 }
 
+DRIVER_TEST("nccl: a call can be refused, or break what it belongs to", "CUDASIM_DEVICES=2") {
+  Nccl nccl(cu, 2);
+  const auto buffers = nccl.buffers(16);
+  const auto sum = [&] {
+    EXPECT_OK(nccl.ncclGroupStart());
+    for (int r = 0; r < 2; ++r) {
+      cu.use(r);
+      EXPECT_OK(nccl.ncclAllReduce(pointer(buffers[r]), pointer(buffers[r]), 16, ncclFloat32, ncclSum, nccl.comms[r],
+                                   nccl.streams[r]));
+    }
+    return nccl.ncclGroupEnd();
+  };
+  EXPECT_EQ(cu.control("failCollective=2"), 0);
+  EXPECT_STATUS(sum(), ncclSystemError);
+  EXPECT_EQ(std::string(nccl.ncclGetLastError(nccl.comms[0])), "setting failCollective");
+  EXPECT_EQ(nccl.read(0, buffers[0], 16)[3], 3.0f);  // nothing was done, and nothing hangs
+  for (int r = 0; r < 2; ++r) EXPECT_OK(nccl.ncclCommAbort(nccl.comms[r]));
+  EXPECT_OK(nccl.ncclCommInitAll(nccl.comms.data(), 2, nullptr));
+  EXPECT_EQ(cu.control("breakCollective=1"), 0);
+  EXPECT_OK(sum());
+  EXPECT_EQ(nccl.read(1, buffers[1], 16)[3], 106.0f);
+  for (int r = 0; r < 2; ++r) {
+    ncclResult_t error = ncclSuccess;
+    EXPECT_OK(nccl.ncclCommGetAsyncError(nccl.comms[r], &error));
+    EXPECT_STATUS(error, ncclRemoteError);
+  }
+  EXPECT_CLEAN();
+}
+
 DRIVER_TEST("nccl: unwritten buffers and streams of another device are found", "CUDASIM_DEVICES=2") {
   Nccl nccl(cu, 2);
   std::vector<CUdeviceptr> buffers(2);
