@@ -1,5 +1,6 @@
 // Collectives between the devices of this machine against float64; the simulator has three. Where there is no NCCL only
 // what is said of that is tested.
+import './severalDevices'
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'

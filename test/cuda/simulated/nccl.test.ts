@@ -1,11 +1,12 @@
 // What is left of collectives between several devices when something goes wrong on one of them.
+import '../severalDevices'
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { afterEach, describe, expect, it } from 'vitest'
 import { cuda, memory, NativeError, OutOfMemoryError, ops, optim, type Tensor, tensor, zeros } from '../../../lib/index'
 import { binding, scratch } from '../../../lib/native'
-import { numbersOf } from '../collectives'
+import { numbersOf, worlds } from '../collectives'
 import { simulator } from './simulator'
 
 const { nccl } = cuda
@@ -18,6 +19,10 @@ const failed = (index: number, device: (typeof devices)[number]): Tensor =>
   ops.embedding(tensor([1, index], { dtype: 'int64', device }), zeros([4, 2], { device }))
 
 afterEach(() => simulator.control('reset'))
+
+it('has the devices for what nccl.test.ts says of several', () => {
+  expect(worlds).toEqual([1, 2, 3])
+})
 
 describe('a failure that a kernel finds on one device', () => {
   const elsewhere =
