@@ -315,8 +315,10 @@ void Stream::execute(const Header& header, const char* body) {
       auto* completion = part(0, static_cast<Completion*>(nullptr));
       auto first = header.account->take(device_);
       try {
-        return device_.passed([completion, first](std::shared_ptr<const Failure> late) {
-          completion->done(first ? first : std::move(late));
+        return device_.passed([this, completion, first, account = header.account](std::shared_ptr<const Failure> late) {
+          auto failure = first ? first : std::move(late);
+          if (!failure) failure = account->take(device_);  // noted since by what was queued before
+          completion->done(std::move(failure));
         });
       } catch (...) {
         return completion->done(first ? first : describeCurrentException(0));

@@ -33,7 +33,7 @@ describe('a failure that a kernel finds on one device', () => {
     const optimizers = weights.map((weight) => new optim.AdamW([weight], { lr: 0.1 }))
     const step = (gradients: Tensor[]): void => {
       for (const [rank, weight] of weights.entries()) weight.grad = gradients[rank]!
-      nccl.allReduce(gradients)
+      nccl.allReduce([gradients[2]!, gradients[0]!, gradients[1]!])
       for (const optimizer of optimizers) optimizer.step()
     }
     const fine = (device: (typeof devices)[number]): Tensor => zeros([2, 2], { device }).add(1)
@@ -52,17 +52,22 @@ describe('a failure that a kernel finds on one device', () => {
     for (const weight of weights) expect(numbersOf(weight)).toEqual(moved)
   })
 
-  it('is told to whoever waits for another device, and then forgotten', async () => {
-    const given = [zeros([2, 2], { device: 'cuda:0' }), failed(-3, 'cuda:1')]
-    nccl.allReduce(given)
-    const heard = await given[0]!.data().then(
-      () => 'nothing',
-      (error: Error) => error.message,
-    )
-    expect(heard).toMatch(
-      /it takes what an operation on another device failed to make|embedding: index is out of range/,
-    )
-    await Promise.allSettled([cuda.synchronize('cuda:0'), cuda.synchronize('cuda:1')])
+  it('is told to whoever waits for whatever device, and then forgotten', async () => {
+    nccl.allReduce([zeros([2, 2], { device: 'cuda:0' }), failed(-3, 'cuda:1')])
+    const hear = async (): Promise<string> => {
+      const plain = zeros([1], { device: 'cuda:2' })
+      return plain.data().then(
+        () => 'nothing',
+        (error: Error) => error.message,
+      )
+    }
+    const heard = new Set<string>() // each device's own, as soon as it knows of it
+    await expect.poll(async () => heard.add(await hear()).size, { timeout: 10_000 }).toBe(3)
+    expect([...heard].sort()).toEqual([
+      expect.stringContaining('embedding: index is out of range: got -3 at position 1'),
+      expect.stringContaining('nccl.allReduce: it takes what an operation on another device failed to make'),
+      'nothing',
+    ])
     const next = ranked(2)
     nccl.allReduce(next)
     for (const each of next) expect(numbersOf(each)).toEqual([3, 3, 3, 3])
@@ -246,6 +251,21 @@ describe('collectives of several threads', () => {
     ])
     for (const each of mine) expect(numbersOf(each)[0]).toBeCloseTo(2, 5)
   })
+
+  it('are queued on their devices in one order, as copies between them are', async () => {
+    const together = (list: number[]): string => `
+      const x = on(${JSON.stringify(list)}, 0).map((each) => each.narrow(0, 0, 0))
+      for (let i = 0; i < 4000; i++) cuda.nccl.broadcast(x)
+      for (const each of x) each.device.synchronizeSync()
+      parentPort.postMessage('done')`
+    const copies = `
+      const [x] = on([0], 0).map((each) => each.narrow(0, 0, 0))
+      for (let i = 0; i < 4000; i++) x.to('cuda:1').dispose()
+      await cuda.synchronize('cuda:1')
+      parentPort.postMessage('done')`
+    const threads = [together([0, 1]), together([1, 0]), copies].map(worker)
+    expect(await Promise.all(threads.map(answer))).toEqual(['done', 'done', 'done'])
+  }, 30_000)
 
   it('leave nothing behind when a thread is terminated in mid-step', async () => {
     for (let round = 0; round < 5; round++) {
