@@ -204,7 +204,7 @@ const fromParts: Workload[] = (['float64', 'int64'] as const).map((dtype): Workl
   const count = 1 << 18
   return {
     name: `sum of [${count}] ${dtype} over all`,
-    kernels: { [`gradus_reduce_finish_${dtype === 'float64' ? 'f64' : 'i64'}`]: { loaded: 8 * 16, stored: 8 } },
+    kernels: { [`gradus_reduce_finish_${dtype === 'float64' ? 'f64' : 'i64'}`]: { loaded: 8 * 32, stored: 8 } },
     run: () => {
       data([count], dtype).sum()
     },
@@ -269,10 +269,85 @@ const found: Workload = {
   },
 }
 
+/** What looks for failures before anything is written, and what runs once an operator: some numbers each. */
+const once: Workload[] = [
+  {
+    name: `floorDivide of [${n}] int64, its look for zeros`,
+    kernels: { gradus_pointwise_find_zero: { loaded: 8 * n, stored: 0 } },
+    run: () => {
+      ops.floorDivide(data([n], 'int64'), full([n], 3, { dtype: 'int64', device: 'cuda' }))
+    },
+  },
+  {
+    name: `cross entropy of [${of / 64}, 16] float32 and its gradient over the logits, beside the rows`,
+    kernels: {
+      gradus_loss_total: { loaded: (2 * 8 * of) / 64, stored: 2 * 4 },
+      gradus_loss_check: { loaded: (8 * of) / 64, stored: 0 },
+    },
+    run: () => {
+      const count = of / 64
+      const [logits, target] = [data([count, 16], 'float32'), full([count], 5, { dtype: 'int64', device: 'cuda' })]
+      const outputs: Output[] = [
+        [[], 0],
+        [[count], 0],
+        [[], 0],
+      ]
+      const attributes = 'ignoreIndex,labelSmoothing,reduction'
+      const [loss, logsumexp, divisor] = runMany(
+        native('crossEntropy', attributes),
+        [logits, target],
+        outputs,
+        [-100, 0, 1],
+      )
+      const operands = [loss!, logits, target, logsumexp!, divisor!]
+      runMany(native('crossEntropyBackward', attributes), operands, [logits], [-100, 0, 1])
+    },
+  },
+  {
+    name: 'attention of 256 entries of [1, 4, 32] float32 and up to 40 keys, its look at the lengths',
+    kernels: { gradus_attention_check: { loaded: 8 * 256, stored: 0 } },
+    run: () => {
+      const [q, k, v] = [4, 40, 40].map((T, i) => data([256, 1, T, 32], 'float32', i + 1))
+      const outputs: Output[] = [
+        [[256, 4, 1, 32], 0],
+        [[256, 1, 4], 0],
+      ]
+      const attributes = 'scale,causal,seed,offset,p,left,right,blockQueries,blockKeys'
+      const operands = [q!, k!, v!, null, null, data([256], 'int64')]
+      runMany(native('attention', attributes), operands, outputs, [1, 0, 0, 0, 0, -1, -1, 0, 0])
+    },
+  },
+  {
+    name: 'sgd of 50 parameters whose steps the device counts',
+    kernels: { gradus_optim_count: { loaded: 4 * 50 + 4, stored: 4 * 50 } }, // counts, and the word of failures
+    run: () => {
+      const numbers = (): Tensor[] => Array.from({ length: 50 }, () => zeros([8], { device: 'cuda' }))
+      const counts = Array.from({ length: 50 }, () => zeros([], { device: 'cuda' }))
+      const [params, grads] = [numbers(), numbers()]
+      const attributes = 'count,counted,maxNorm,lr,momentum,dampening,weightDecay,nesterov,maximize,first'
+      const operands = [...params, ...grads, ...counts, null, null, null]
+      runMany(native('sgd', attributes), operands, [...params, ...counts], [50, 1, 0, 0.1, 0, 0, 0, 0, 0, 1])
+    },
+  },
+  {
+    name: 'the scale of a loss after 64 optimizers without overflow',
+    // flags of all, the scale, its count and the word of failures; the status, too, is written
+    kernels: { gradus_multi_tensor_scaler: { loaded: 4 * 64 + 3 * 4, stored: 5 * 4 } },
+    run: () => {
+      const zero = (dtype: DType): Tensor => zeros([], { dtype, device: 'cuda' })
+      const pairs = Array.from({ length: 64 }, () => [zero('float32'), zero('int32')]).flat()
+      const results = [full([], 2, { device: 'cuda' }), zero('int32'), zeros([3], { device: 'cuda' })]
+      const attributes = 'growthFactor,backoffFactor,growthInterval'
+      runMany(native('scalerUpdate', attributes), pairs, results, [2, 0.5, 2000])
+    },
+  },
+]
+
 export const inSteps: Workload[][] = [
   byIndex,
   [...added, ...tables],
   [columnSums('float16', 'float32'), columnSums('float64', 'float64'), ...totals],
   [normParts('float32'), normParts('float64'), ...fromPieces, ...fromChunks, ...fromParts, places, keys],
   [...drawn, found],
+  once,
 ]
