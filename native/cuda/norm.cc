@@ -124,7 +124,10 @@ void backward(const OpCall& call, bool centered) {
                                                                   : kernels.one;
   launchRounds(*kernel[static_cast<int>(g.dtype)], parts, arguments, threads);
   if (adding.parameters == 0) return;
-  launchRounds(addParts.of(g.dtype), (adding.parameters * width + kBlock - 1) / kBlock, adding);
+  const int64_t run = 16 / static_cast<int64_t>(item);
+  adding.packed = isPacked(width, run, {adding.out[0], adding.out[1]});
+  const int64_t columns = adding.parameters * width / (adding.packed ? run : 1);
+  launchRounds(addParts.of(g.dtype), (columns + 31) / 32, adding, 32);
 }
 
 }  // namespace

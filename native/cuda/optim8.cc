@@ -11,7 +11,7 @@ void convert(const OpCall& call, Kernel& kernel, const TensorView& values, const
   if (values.numel == 0) return;
   const QuantizedBlocks arguments{values.as<float>(), codes.as<unsigned char>(), magnitudes.as<float>(),
                                   static_cast<uint64_t>(values.numel), call.flag(0)};
-  launch(currentDevice(), kernel, static_cast<uint64_t>(quantizedBlocks(values.numel)) * 32, arguments);
+  launch(currentDevice(), kernel, (static_cast<uint64_t>(quantizedBlocks(values.numel)) + 1) / 2 * 32, arguments);
 }
 
 }  // namespace

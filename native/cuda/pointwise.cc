@@ -50,6 +50,7 @@ PointwiseNumber numberOf(Kind kind, double value) {
 // A call with its operands at their places, and the loop over them.
 struct Strided {
   PointwiseStrided arguments{};
+  Kind kind;
   Loop loop;
   size_t itemSizes[kMaxOperands];
 };
@@ -58,6 +59,7 @@ Strided stridedOf(const TensorView& out, const Operand* operands, int count, Kin
   const TensorView* views[kMaxOperands] = {&out};
   for (int i = 0; i < count; ++i) views[i + 1] = operands[i].view;
   Strided call;
+  call.kind = kind;
   call.loop = makeLoop(views, count + 1);
   for (int k = 0; k <= count; ++k) {
     PointwiseStrided::Operand& operand = call.arguments.operands[k];
@@ -71,6 +73,24 @@ Strided stridedOf(const TensorView& out, const Operand* operands, int count, Kin
     }
   }
   return call;
+}
+
+// Elements of a unit: see PointwiseStrided.
+int lanesOf(const Strided& call, int count) {
+  const Loop& loop = call.loop;
+  const int lanes = kPointwiseBytes / (call.kind == Kind::kFloat ? 4 : 8);
+  if (loop.inner() < lanes || loop.innerStride(0) != 1) return 1;
+  for (int k = 0; k <= count; ++k) {
+    const char* data = call.arguments.operands[k].data;
+    if (data == nullptr || loop.innerStride(k) == 0) continue;
+    if (loop.innerStride(k) != 1) return 1;
+    auto place = reinterpret_cast<uintptr_t>(data);
+    for (int d = 0; d + 1 < loop.rank; ++d) {
+      place |= static_cast<uintptr_t>(loop.strides[k][d] * static_cast<int64_t>(call.itemSizes[k]));
+    }
+    if (place % std::min<size_t>(16, lanes * call.itemSizes[k]) != 0) return 1;
+  }
+  return lanes;
 }
 
 // Launches over the loop, in halves where it has too many elements for one.
@@ -93,13 +113,18 @@ void launchStrided(Kernel& kernel, const Strided& call, int count) {
     return launchStrided(kernel, half, count);
   }
   PointwiseStrided arguments = call.arguments;
-  arguments.count = static_cast<unsigned>(loop.numel);
+  const int64_t lanes = lanesOf(call, count), units = (loop.inner() + lanes - 1) / lanes;
+  arguments.lanes = static_cast<int>(lanes);
+  arguments.inner = static_cast<unsigned>(loop.inner());
+  arguments.count = static_cast<unsigned>(loop.numel / loop.inner() * units);
   arguments.rank = loop.rank;
   for (int d = 0; d < loop.rank; ++d) {
-    arguments.sizes[d] = dividerOf(static_cast<unsigned>(loop.sizes[d]));
+    const bool isInner = d == loop.rank - 1;
+    arguments.sizes[d] = dividerOf(static_cast<unsigned>(isInner ? units : loop.sizes[d]));
     for (int k = 0; k <= count; ++k) {
       if (arguments.operands[k].data == nullptr) continue;
-      arguments.operands[k].strides[d] = loop.strides[k][d] * static_cast<int64_t>(call.itemSizes[k]);
+      const int64_t stride = loop.strides[k][d] * static_cast<int64_t>(call.itemSizes[k]);
+      arguments.operands[k].strides[d] = isInner ? stride * lanes : stride;
     }
   }
   launch(currentDevice(), kernel, arguments.count, arguments);

@@ -6,6 +6,7 @@
 
 #include "../core/geometry.h"
 #include "launch.h"
+#include "views.h"
 
 namespace gradus::cuda {
 namespace {
@@ -14,6 +15,7 @@ constexpr int64_t kMost = int64_t{1} << 31;    // outputs, and elements behind e
 constexpr unsigned kShortRow = 1024;           // a warp is enough
 constexpr uint64_t kEnoughThreads = 64 << 10;  // a device of 32 multiprocessors is full; the same on every device,
                                                // so that results are the same, too
+constexpr unsigned kColumnThreads = 64;        // of a block: packed columns are few, and are to reach all of a device
 constexpr unsigned kLeastOfPart = 256;         // elements a thread's worth of merging is small against
 
 enum Form { kRows, kWarps, kColumns };
@@ -59,11 +61,34 @@ bool isPacked(const Geometry& geometry, const TensorView& in) {
   return reinterpret_cast<uintptr_t>(in.data) % (static_cast<uintptr_t>(boundary) * itemSize(in.dtype)) == 0;
 }
 
+// Whether outputs are packs of neighbours, each on a boundary of its length, and so is what is folded into them.
+bool hasPackedColumns(const Geometry& geometry, const TensorView& in, const TensorView& out) {
+  const Loop &kept = geometry.kept, &reduced = geometry.reduced;
+  const auto size = static_cast<int64_t>(itemSize(in.dtype));
+  const int64_t lanes = reduceLanes(static_cast<int>(size));
+  if (kept.inner() % lanes != 0 || !isWide(out.data)) return false;
+  for (int d = 0; d + 1 < kept.rank; ++d) {
+    if (kept.strides[1][d] % lanes != 0) return false;
+  }
+  for (int d = 0; d < reduced.rank; ++d) {
+    if (reduced.strides[1][d] % lanes != 0) return false;
+  }
+  return reinterpret_cast<uintptr_t>(in.data) % static_cast<uintptr_t>(lanes * size) == 0;
+}
+
 void launchPass(const ReducePass& pass, Form form, int type) {
   CudaDevice& device = currentDevice();
   const uint64_t jobs = static_cast<uint64_t>(pass.outputs) * pass.parts;
-  const uint64_t threads = form == kRows ? jobs * kBlock : form == kWarps ? jobs * 32 : jobs;
-  launchBlocks(device, kernelOf(form, type), (threads + kBlock - 1) / kBlock, pass);
+  if (form == kColumns) {
+    const auto lanes = static_cast<uint64_t>(
+        pass.packed ? reduceLanes(static_cast<int>(itemSize(static_cast<DType>(pass.dtype)))) : 1);
+    ReducePass copy = pass;
+    const uint64_t blocks = (jobs / lanes + kColumnThreads - 1) / kColumnThreads;
+    device.launch(kernelOf(form, type), static_cast<unsigned>(blocks), kColumnThreads, 0, &copy);
+  } else {
+    const uint64_t threads = form == kRows ? jobs * kBlock : jobs * 32;
+    launchBlocks(device, kernelOf(form, type), (threads + kBlock - 1) / kBlock, pass);
+  }
   if (pass.partial) launchBlocks(device, finishKernel(type), (pass.outputs + kBlock - 1) / kBlock, pass);
 }
 
@@ -91,9 +116,8 @@ void reduce(const OpCall& call, const Recipe& recipe) {
   setDims(geometry.kept, itemSize(in.dtype), pass.keptRank, pass.kept, pass.keptStrides);
   setDims(geometry.reduced, itemSize(in.dtype), pass.reducedRank, pass.reduced, pass.reducedStrides);
 
-  pass.packed = isPacked(geometry, in);
-
   const Form form = geometry.byColumns() ? kColumns : pass.count <= kShortRow ? kWarps : kRows;
+  pass.packed = form == kColumns ? hasPackedColumns(geometry, in, out) : isPacked(geometry, in);
   const uint64_t threads = static_cast<uint64_t>(pass.outputs) * (form == kRows ? kBlock : form == kWarps ? 32 : 1);
   const unsigned lanes = form == kRows ? kBlock : form == kWarps ? 32 : 1;
   pass.parts = 1;

@@ -2,7 +2,7 @@
 
 import { architectures, cards } from './architectures'
 import type { Measured } from './measure'
-import { floors, type OnArchitecture, type Report, unmeasured } from './report'
+import { exceptions, floors, type OnArchitecture, type Report, unmeasured } from './report'
 
 const percent = (share: number): string => `${Number((100 * share).toFixed(1))}`
 const ratio = (got: number, wanted: number): string =>
@@ -114,12 +114,17 @@ nvcc and ptxas ${report.toolchain}; ${
   states.
 - Kernels on tensor cores have HMMA, LDSM and LDGSTS; at most 1.1 wavefronts of shared memory for each that a request needs;
   at most 1.1 x the bytes of their algorithm.
-- Pointwise operators, copies, random tensors, norms, softmax, cross entropy and optimizers: at least 90 % of the bytes move
-  in accesses of 128 bits, at most 1.05 x the ideal.
+- Pointwise operators, copies, random tensors, norms, softmax, cross entropy, reductions and optimizers: at least 90 % of
+  the bytes move in accesses of 128 bits, at most 1.05 x the ideal. Bytes of masks and of bools, and single numbers of rows,
+  are left out of it; operands that do not begin on 16 bytes, or whose neighbours lie apart, are read element by element.
 
 | occupancy of | at least % | because |
 |---|---|---|
 ${floors.map(({ what, least, why }) => `| ${what} | ${percent(least)} | ${why} |`).join('\n')}
+
+| not held to 128 bits | because |
+|---|---|
+${exceptions.map(({ names, why }) => `| ${names} | ${why} |`).join('\n')}
 
 ## Resources
 

@@ -46,6 +46,19 @@ describe('8-bit blocks', () => {
     })
   }
 
+  it('that begin beside a boundary', () => {
+    const take = (x: Tensor): Tensor => (x.dtype === 'uint8' || x.numel > 2 ? x.slice(0, 3) : x)
+    const outputs = [[[300], code('uint8')] as const, [[2], code('float32')] as const]
+    const call = { attributes: 'signed', attrs: [1], take }
+    const [codes, magnitudes] = expectSame(
+      { ...call, op: 'quantizeBlocks', inputs: [spread([303])], outputs },
+      { ulps: 0 },
+    )
+    const inputs = [full([303], 9, { dtype: 'uint8' }), magnitudes!]
+    expectSame({ ...call, op: 'dequantizeBlocks', inputs, outputs: [[[300], code('float32')]] }, { ulps: 0 })
+    expect(codes!.numel).toBe(300)
+  })
+
   it('of nothing but zeros', () => {
     const outputs = [[[300], code('uint8')] as const, [[2], code('float32')] as const]
     const [codes] = expectSame({

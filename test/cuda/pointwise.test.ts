@@ -87,6 +87,36 @@ describe('pointwise operators', () => {
     expectAlike(nine(a.to('cuda')), nine(a), 'eight dims')
   })
 
+  it.each(all)('of %s read and write runs of 128 bits, whatever lies around them', (dtype) => {
+    // rows of 16 of which as many are taken as make whole runs, or leave a rest, or begin beside a boundary
+    const make = (seed: number): Tensor => values(6 * 16, dtype, seed, true).view(6, 16)
+    const [a, b, other] = [make(1), make(2), values(16, 'int32', 3).view(1, 16)]
+    const plus = (x: Tensor, y: Tensor): Tensor => (dtype === 'bool' ? x.ne(y) : x.add(y))
+    const forms: ((cut: (x: Tensor) => Tensor, x: Tensor, y: Tensor, z: Tensor) => Tensor)[] = [
+      (cut, x, y) => plus(cut(x), cut(y).slice(0, 2, 3)),
+      (cut, x, y) => plus(cut(x), y.slice(1, 5, 6)),
+      (cut, x, _, z) => cut(x).eq(cut(z)),
+      (cut, x, y) => ops.where(cut(x).ne(cut(y)), cut(x), cut(y).slice(0, 1, 2)),
+      (cut, x) => cut(x).logicalNot(),
+      (cut, x, y) => {
+        const to = x.clone()
+        if (dtype !== 'bool') cut(to).add_(cut(y))
+        return to
+      },
+    ]
+    const [x, y, z] = [a, b, other].map((t) => t.to('cuda')) as [Tensor, Tensor, Tensor]
+    for (const [from, to] of [
+      [0, 16],
+      [0, 8],
+      [0, 11],
+      [1, 13],
+      [3, 4],
+    ] as const) {
+      const cut = (t: Tensor): Tensor => t.slice(1, from, to)
+      for (const form of forms) expectAlike(form(cut, x, y, z), form(cut, a, b, other), `${form}, ${from} to ${to}`)
+    }
+  })
+
   it('choose by a condition', () => {
     const [mask, x, y] = [values(12, 'bool'), values(12, 'float16', 2), values(12, 'float16', 3)]
     expectAlike(ops.where(mask.to('cuda'), x.to('cuda'), y.to('cuda')), ops.where(mask, x, y), 'where')
@@ -161,6 +191,26 @@ describe('copies', () => {
 })
 
 describe('failures on the device', () => {
+  it('of integers divided by zero are found wherever they stand', () => {
+    for (const dtype of whole) {
+      for (const [n, at] of [
+        [8, 7],
+        [9, 8],
+        [33, 32],
+        [64, 1],
+      ] as const) {
+        const divisor = Array.from({ length: n }, (_, i) => (i === at ? 0 : 2))
+        for (const first of [0, 1]) {
+          const x = tensor([1, ...divisor], { dtype, device: 'cuda' }).slice(0, 1 - first)
+          x.floorDivide(x)
+          expect(() => cuda.synchronizeSync(), `${dtype} ${n} ${at}`).toThrow('division of integers by zero')
+          x.floorDivide(x.add(5))
+          cuda.synchronizeSync()
+        }
+      }
+    }
+  })
+
   it('of integers divided by zero are thrown at the next wait, once', async () => {
     const x = tensor([4, 6], { dtype: 'int64', device: 'cuda' })
     const zero = tensor([2, 0], { dtype: 'int64', device: 'cuda' })

@@ -63,6 +63,26 @@ describe('reductions', () => {
     }
   })
 
+  it.each([...floats, ...whole])('of %s fold columns in packs of neighbours', (dtype) => {
+    const x = values(37 * 3 * 16, dtype, 11, true)
+      .add(5)
+      .view(37, 3, 16)
+    const forms = isFloatingPoint(dtype) ? { ...floating, ...everywhere } : everywhere
+    for (const [name, f] of Object.entries(forms)) {
+      if (name === 'prod') continue
+      check(name, f, dtype, x, [0, 1, [0, 1]])
+      // a rest of columns, columns that begin beside a boundary
+      for (const [from, to] of [
+        [0, 8],
+        [0, 12],
+        [0, 11],
+        [1, 9],
+      ] as const) {
+        check(name, f, dtype, x.slice(2, from, to), [0, [0, 1]])
+      }
+    }
+  })
+
   it('read strides', () => {
     const x = values(4 * 6 * 8, 'float32', 5, true).view(4, 6, 8)
     for (const f of [everywhere.sum!, everywhere.amax!, floating.variance!]) {
@@ -81,6 +101,8 @@ describe('reductions', () => {
     expectAlike(y.sum(), x.sum(), 'all', 64)
     expectAlike(y.view(2, 20_000).sum(1), x.view(2, 20_000).sum(1), 'rows', 64)
     expectAlike(y.view(20_000, 2).mean(0), x.view(20_000, 2).mean(0), 'columns', 64)
+    expectAlike(y.view(10_000, 4).mean(0), x.view(10_000, 4).mean(0), 'packed columns', 64)
+    expectAlike(y.view(10_000, 4).var(0), x.view(10_000, 4).var(0), 'variance of packed columns', 64)
     expect(y.sum().itemSync()).toBe(y.sum().itemSync())
   })
 

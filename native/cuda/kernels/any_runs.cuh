@@ -5,16 +5,47 @@
 
 namespace gradus::cuda {
 
-// All of a run of integers.
-template <class T, int kWidth>
-__device__ void loadIntegers(const char* data, Int64 (&to)[kWidth]) {
+template <class T, class C, int kWidth>
+__device__ void loadConverted(const char* from, C (&to)[kWidth]) {
   constexpr int kStep = kStepOf<T, kWidth>;
 #pragma unroll
   for (int i = 0; i < kWidth; i += kStep) {
     Pack<T, kStep> part;
-    part.from(reinterpret_cast<const T*>(data) + i);
+    part.from(reinterpret_cast<const T*>(from) + i);
 #pragma unroll
-    for (int k = 0; k < kStep; ++k) to[i + k] = part.lanes[k];
+    for (int k = 0; k < kStep; ++k) {
+      if constexpr (sizeof(T) == 2)
+        to[i + k] = static_cast<C>(widen(part.lanes[k]));
+      else
+        to[i + k] = static_cast<C>(part.lanes[k]);
+    }
+  }
+}
+
+// All of a run of any dtype, with the values of `load`, from a boundary of 16 bytes or of the run's length.
+template <class C, int kWidth>
+__device__ void loadAny(const char* data, int dtype, C (&to)[kWidth]) {
+  switch (static_cast<DType>(dtype)) {
+    case DType::kFloat64:
+      return loadConverted<double>(data, to);
+    case DType::kFloat16:
+      return loadConverted<__half>(data, to);
+    case DType::kBFloat16:
+      return loadConverted<__nv_bfloat16>(data, to);
+    case DType::kInt64:
+      return loadConverted<Int64>(data, to);
+    case DType::kInt32:
+      return loadConverted<int>(data, to);
+    case DType::kUint8:
+      return loadConverted<unsigned char>(data, to);
+    case DType::kBool: {
+      loadConverted<unsigned char>(data, to);
+#pragma unroll
+      for (int k = 0; k < kWidth; ++k) to[k] = to[k] != 0 ? C(1) : C(0);
+      return;
+    }
+    default:
+      return loadConverted<float>(data, to);
   }
 }
 
@@ -26,11 +57,11 @@ __device__ void loadComputed(const char* data, int dtype, C (&to)[kWidth]) {
   } else {
     switch (static_cast<DType>(dtype)) {
       case DType::kInt64:
-        return loadIntegers<Int64>(data, to);
+        return loadConverted<Int64>(data, to);
       case DType::kInt32:
-        return loadIntegers<int>(data, to);
+        return loadConverted<int>(data, to);
       default:
-        loadIntegers<unsigned char>(data, to);
+        loadConverted<unsigned char>(data, to);
     }
     if (static_cast<DType>(dtype) != DType::kBool) return;
 #pragma unroll

@@ -43,6 +43,7 @@ struct NormParts {
   void* out[2];
   int dtypes[2];
   int parameters;
+  int packed;  // the width is whole runs of 128 bits of the parts, and results begin on 16 bytes
   long long count, width;
 };
 

@@ -8,7 +8,10 @@
 //   gradus_norm_backward_<layer|rms>_<dtype>_<packs>(NormBackward): a block of 32 to 256 threads a part; `packs` of a
 //     row, 1 or 4, are in each thread's registers. dtype: float32, float64, float16, bfloat16
 //   gradus_norm_backward_<layer|rms>_<dtype>_any(NormBackward): the same for rows of any length and alignment
-//   gradus_norm_backward_parts_<f32|f64>(NormParts): a thread a column of a parameter, blocks of 256
+//   gradus_norm_backward_parts_<f32|f64>(NormParts): a thread a column of a parameter, or 128 bits of neighbouring
+//   ones;
+//     blocks of 32, so that few columns reach many multiprocessors
+#include "any_runs.cuh"
 #include "norm.h"
 #include "rows.cuh"
 
@@ -153,32 +156,45 @@ __device__ void backwardAny(const NormBackward& a) {
     backwardOf<kCentered, T, 1, 0>(a);
 }
 
+template <class C, int kWidth>
+__device__ void addRuns(const NormParts& a) {
+  const long long runs = a.width / kWidth;
+  for (long long i = blockIdx.x * 32ll + threadIdx.x; i < a.parameters * runs; i += gridDim.x * 32ll) {
+    const bool second = i >= runs;  // no index: the arguments are read at fixed places
+    const long long c = (second ? i - runs : i) * kWidth;
+    const C* parts = static_cast<const C*>(second ? a.parts[1] : a.parts[0]) + c;
+    C sums[kWidth] = {};
+#pragma unroll 8
+    for (long long p = 0; p < a.count; ++p) {
+      C x[kWidth];
+      loadRun(parts + p * a.width, x);
+#pragma unroll
+      for (int k = 0; k < kWidth; ++k) sums[k] += x[k];
+    }
+    const int dtype = second ? a.dtypes[1] : a.dtypes[0];
+    storeAny(static_cast<char*>(second ? a.out[1] : a.out[0]) + (c << itemShift(dtype)), dtype, sums);
+  }
+}
+
 template <class C>
 __device__ void addParts(const NormParts& a) {
-  for (long long i = blockIdx.x * 256ll + threadIdx.x; i < a.parameters * a.width; i += gridDim.x * 256ll) {
-    const bool second = i >= a.width;  // no index: the arguments are read at fixed places
-    const long long c = second ? i - a.width : i;
-    const C* parts = static_cast<const C*>(second ? a.parts[1] : a.parts[0]);
-    const int dtype = second ? a.dtypes[1] : a.dtypes[0];
-    const int itemSize = dtype == int(DType::kFloat64) ? 8 : dtype == int(DType::kFloat32) ? 4 : 2;
-    C sum = 0;
-#pragma unroll 8
-    for (long long p = 0; p < a.count; ++p) sum += parts[p * a.width + c];
-    store(static_cast<char*>(second ? a.out[1] : a.out[0]) + c * itemSize, dtype, sum);
-  }
+  if (a.packed)
+    addRuns<C, kWide<C>>(a);
+  else
+    addRuns<C, 1>(a);
 }
 
 }  // namespace
 
-#define GRADUS_NORM(name, body, Arguments)                               \
-  extern "C" __global__ void __launch_bounds__(256, 1)                   \
+#define GRADUS_NORM(name, threads, body, Arguments)                      \
+  extern "C" __global__ void __launch_bounds__(threads, 1)               \
       gradus_norm_backward_##name(const __grid_constant__ Arguments a) { \
     body(a);                                                             \
   }
-#define GRADUS_NORM_BACKWARD(form, isCentered, dtype, T)                                  \
-  GRADUS_NORM(form##_##dtype##_1, (backwardOf<isCentered, T, kWide<T>, 1>), NormBackward) \
-  GRADUS_NORM(form##_##dtype##_4, (backwardOf<isCentered, T, kWide<T>, 4>), NormBackward) \
-  GRADUS_NORM(form##_##dtype##_any, (backwardAny<isCentered, T>), NormBackward)
+#define GRADUS_NORM_BACKWARD(form, isCentered, dtype, T)                                       \
+  GRADUS_NORM(form##_##dtype##_1, 256, (backwardOf<isCentered, T, kWide<T>, 1>), NormBackward) \
+  GRADUS_NORM(form##_##dtype##_4, 256, (backwardOf<isCentered, T, kWide<T>, 4>), NormBackward) \
+  GRADUS_NORM(form##_##dtype##_any, 256, (backwardAny<isCentered, T>), NormBackward)
 #define GRADUS_NORM_BOTH(dtype, T)            \
   GRADUS_NORM_BACKWARD(layer, true, dtype, T) \
   GRADUS_NORM_BACKWARD(rms, false, dtype, T)
@@ -187,7 +203,7 @@ GRADUS_NORM_BOTH(float32, float)
 GRADUS_NORM_BOTH(float64, double)
 GRADUS_NORM_BOTH(float16, __half)
 GRADUS_NORM_BOTH(bfloat16, __nv_bfloat16)
-GRADUS_NORM(parts_f32, addParts<float>, NormParts)
-GRADUS_NORM(parts_f64, addParts<double>, NormParts)
+GRADUS_NORM(parts_f32, 32, addParts<float>, NormParts)
+GRADUS_NORM(parts_f64, 32, addParts<double>, NormParts)
 
 }  // namespace gradus::cuda

@@ -1,12 +1,11 @@
-// AdamW with both averages in 8 bits, and conversions to and from 8 bits. A warp has a block of 256 values, eight
-// neighbours a lane: it widens the averages, updates them, finds the largest magnitudes and narrows them again in
-// registers; the parameter is updated from the exact ones.
+// AdamW with both averages in 8 bits, and conversions to and from 8 bits. Half a warp has a block of 256 values,
+// sixteen neighbours a lane, whose codes are 128 bits: it widens the averages, updates them, finds the largest
+// magnitudes and narrows them again in registers; the parameter is updated from the exact ones.
 //
 //   gradus_optim8_adamw(OptimStep): states are codes, codes, magnitudes, magnitudes; blocks of 256 threads, one chunk
-//   of
-//     a tensor a block and round
-//   gradus_optim8_quantize(QuantizedBlocks), gradus_optim8_dequantize(QuantizedBlocks): blocks of 256 threads, a warp a
-//     block of values and round
+//     of a tensor a block and round
+//   gradus_optim8_quantize(QuantizedBlocks), gradus_optim8_dequantize(QuantizedBlocks): blocks of 256 threads, a warp
+//     two blocks of values and round
 #include "../../core/blocks.h"
 #include "dynamic_map.cuh"
 #include "optim_rules.cuh"
@@ -15,8 +14,12 @@
 namespace gradus::cuda {
 namespace {
 
-constexpr int kLaneValues = kQuantizedBlock / 32;
-static_assert(kLaneValues == kListLanes && kListChunk % kQuantizedBlock == 0);
+constexpr int kBlockLanes = 16, kLaneValues = kQuantizedBlock / kBlockLanes;
+static_assert(kLaneValues == 16 && kListChunk % (2 * kQuantizedBlock) == 0);
+
+// Of the two blocks of a warp, the lane's own, and its first value there.
+__device__ int ownBlock() { return threadIdx.x / kBlockLanes % 2; }
+__device__ int ownValue() { return threadIdx.x % kBlockLanes * kLaneValues; }
 
 __device__ void fillTables(MapTables (&tables)[2]) {
   constexpr int kWords = sizeof(tables) / sizeof(float);
@@ -26,12 +29,13 @@ __device__ void fillTables(MapTables (&tables)[2]) {
   __syncthreads();
 }
 
-// The codes of a lane, which has the first `count` of its eight. A block begins on 8 bytes when its tensor does.
+// The codes of a lane, which has the first `count` of its sixteen. A block begins on 16 bytes when its tensor does.
 __device__ void loadCodes(const unsigned char* from, int count, bool whole, unsigned (&codes)[kLaneValues]) {
   if (whole) {
-    const uint2 packed = *reinterpret_cast<const uint2*>(from);
+    const uint4 packed = *reinterpret_cast<const uint4*>(from);
+    const unsigned words[] = {packed.x, packed.y, packed.z, packed.w};
 #pragma unroll
-    for (int k = 0; k < kLaneValues; ++k) codes[k] = (k < 4 ? packed.x : packed.y) >> (8 * (k % 4)) & 255;
+    for (int k = 0; k < kLaneValues; ++k) codes[k] = words[k / 4] >> (8 * (k % 4)) & 255;
   } else {
 #pragma unroll
     for (int k = 0; k < kLaneValues; ++k) codes[k] = k < count ? from[k] : 0;
@@ -40,10 +44,10 @@ __device__ void loadCodes(const unsigned char* from, int count, bool whole, unsi
 
 __device__ void storeCodes(unsigned char* to, int count, bool whole, const unsigned (&codes)[kLaneValues]) {
   if (whole) {
-    uint2 packed{0, 0};
+    unsigned words[4] = {};
 #pragma unroll
-    for (int k = 0; k < kLaneValues; ++k) (k < 4 ? packed.x : packed.y) |= codes[k] << (8 * (k % 4));
-    *reinterpret_cast<uint2*>(to) = packed;
+    for (int k = 0; k < kLaneValues; ++k) words[k / 4] |= codes[k] << (8 * (k % 4));
+    *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
   } else {
 #pragma unroll
     for (int k = 0; k < kLaneValues; ++k) {
@@ -62,7 +66,8 @@ __device__ void widenCodes(const MapTables* tables, const unsigned char* from, f
   for (int k = 0; k < kLaneValues; ++k) values[k] = k < count ? map.value(codes[k], magnitude) : 0.0f;
 }
 
-// Writes the warp's block: the codes of each lane, and the largest magnitude.
+// Writes the block of half a warp: the codes of each lane, and the largest magnitude; nothing where `count` is 0, as in
+// all lanes of a block that is not there.
 template <bool isSigned>
 __device__ void narrowBlock(const MapTables* tables, const float (&values)[kLaneValues], int count, bool whole,
                             unsigned char* to, float* magnitude) {
@@ -72,13 +77,15 @@ __device__ void narrowBlock(const MapTables* tables, const float (&values)[kLane
   for (int k = 0; k < kLaneValues; ++k) {
     if (k < count && fabsf(values[k]) > most) most = fabsf(values[k]);
   }
-  for (int offset = 16; offset > 0; offset /= 2) most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, offset));
+  for (int offset = kBlockLanes / 2; offset > 0; offset /= 2)
+    most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, offset));
   const float inverse = inverseOf(most);
   unsigned codes[kLaneValues];
 #pragma unroll
   for (int k = 0; k < kLaneValues; ++k) codes[k] = map.code(values[k], inverse);
-  if (count > 0) storeCodes(to, count, whole, codes);
-  if (threadIdx.x % 32 == 0) *magnitude = most;
+  if (count == 0) return;
+  storeCodes(to, count, whole, codes);
+  if (threadIdx.x % kBlockLanes == 0) *magnitude = most;
 }
 
 __device__ int restOf(unsigned long long count, unsigned long long at) {
@@ -87,7 +94,7 @@ __device__ int restOf(unsigned long long count, unsigned long long at) {
 
 __device__ void updateBlock(const MapTables* tables, const OptimTensor& tensor, const AdamRule<float, false>& rule,
                             const Incoming<float>& incoming, unsigned long long block, bool wide) {
-  const unsigned long long at = block * kQuantizedBlock + threadIdx.x % 32 * kLaneValues;
+  const unsigned long long at = block * kQuantizedBlock + ownValue();
   const int count = restOf(tensor.numel, at);
   const bool whole = wide && count == kLaneValues;
   auto* const* codes = reinterpret_cast<unsigned char* const*>(tensor.states);
@@ -95,8 +102,9 @@ __device__ void updateBlock(const MapTables* tables, const OptimTensor& tensor, 
   float p[kLaneValues], g[kLaneValues], m[kLaneValues], v[kLaneValues];
   read(tensor.param, tensor.paramDtype, at, count, whole, p);
   read(const_cast<void*>(tensor.grad), tensor.gradDtype, at, count, whole, g);
-  widenCodes<true>(tables, codes[0] + at, magnitudes[0][block], count, whole, m);
-  widenCodes<false>(tables, codes[1] + at, magnitudes[1][block], count, whole, v);
+  const bool exists = block * kQuantizedBlock < tensor.numel;
+  widenCodes<true>(tables, codes[0] + at, exists ? magnitudes[0][block] : 0, count, whole, m);
+  widenCodes<false>(tables, codes[1] + at, exists ? magnitudes[1][block] : 0, count, whole, v);
 #pragma unroll
   for (int k = 0; k < kLaneValues; ++k) {
     float states[3] = {m[k], v[k]};
@@ -125,20 +133,21 @@ __device__ void adamw(const OptimStep& a) {
     __syncthreads();
     const bool wide = areWide(tensor.param, tensor.grad) && areWide(tensor.states[0], tensor.states[1]);
     const AdamRule<float, false> own = rule;
-    for (int block = threadIdx.x / 32; block * kQuantizedBlock < n; block += blockDim.x / 32) {
-      updateBlock(tables, tensor, own, incoming, from / kQuantizedBlock + block, wide);
+    for (int block = threadIdx.x / 32 * 2; block * kQuantizedBlock < n; block += blockDim.x / 32 * 2) {
+      updateBlock(tables, tensor, own, incoming, from / kQuantizedBlock + block + ownBlock(), wide);
     }
   });
 }
 
-// body(block, its first value of the lane, how many there are) for the blocks of each warp.
+// body(block, its first value of the lane, how many there are) for the blocks of each warp, two at a time: the second
+// may not be there.
 template <class Body>
 __device__ void overBlocks(const QuantizedBlocks& a, const Body& body) {
-  const unsigned long long blocks = (a.count + kQuantizedBlock - 1) / kQuantizedBlock;
-  const unsigned long long step = gridDim.x * static_cast<unsigned long long>(blockDim.x / 32);
-  for (unsigned long long b = blockIdx.x * (blockDim.x / 32ull) + threadIdx.x / 32; b < blocks; b += step) {
-    const unsigned long long at = b * kQuantizedBlock + threadIdx.x % 32 * kLaneValues;
-    body(b, at, restOf(a.count, at));
+  const unsigned long long step = 2ull * gridDim.x * (blockDim.x / 32);
+  for (auto b = 2ull * (blockIdx.x * (blockDim.x / 32ull) + threadIdx.x / 32); b * kQuantizedBlock < a.count;
+       b += step) {
+    const unsigned long long own = b + ownBlock(), at = own * kQuantizedBlock + ownValue();
+    body(own, at, restOf(a.count, at));
   }
 }
 
@@ -167,10 +176,11 @@ __device__ void dequantize(const QuantizedBlocks& a) {
   overBlocks(a, [&](unsigned long long b, unsigned long long at, int count) {
     const bool whole = wide && count == kLaneValues;
     float x[kLaneValues];
+    const float magnitude = b * kQuantizedBlock < a.count ? a.magnitudes[b] : 0;
     if (a.isSigned)
-      widenCodes<true>(tables, a.codes + at, a.magnitudes[b], count, whole, x);
+      widenCodes<true>(tables, a.codes + at, magnitude, count, whole, x);
     else
-      widenCodes<false>(tables, a.codes + at, a.magnitudes[b], count, whole, x);
+      widenCodes<false>(tables, a.codes + at, magnitude, count, whole, x);
     if (whole)
       storeRun(a.values + at, x);
     else

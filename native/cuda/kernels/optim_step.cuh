@@ -31,8 +31,8 @@ struct Incoming {
   }
 };
 
-template <class C>
-__device__ void read(void* data, int dtype, unsigned long long at, int count, bool whole, C (&x)[kListLanes]) {
+template <class C, int kWidth>
+__device__ void read(void* data, int dtype, unsigned long long at, int count, bool whole, C (&x)[kWidth]) {
   visitType<C>(data, dtype, at, [&](auto* from) {
     if (whole)
       loadRun(from, x);
@@ -41,8 +41,8 @@ __device__ void read(void* data, int dtype, unsigned long long at, int count, bo
   });
 }
 
-template <class C>
-__device__ void write(void* data, int dtype, unsigned long long at, int count, bool whole, const C (&x)[kListLanes]) {
+template <class C, int kWidth>
+__device__ void write(void* data, int dtype, unsigned long long at, int count, bool whole, const C (&x)[kWidth]) {
   visitType<C>(data, dtype, at, [&](auto* to) {
     if (whole)
       storeRun(to, x);

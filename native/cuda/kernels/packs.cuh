@@ -37,6 +37,14 @@ struct alignas(kCount * sizeof(T)) Pack {
 
   __device__ void from(const T* at) { *this = *reinterpret_cast<const Pack*>(at); }
   __device__ void to(T* at) const { *reinterpret_cast<Pack*>(at) = *this; }
+  // The same, of 128 bits in global memory, where the compiler would take the store apart.
+  __device__ void wholeTo(T* at) const {
+    static_assert(sizeof(Pack) == 16);
+    const uint4& words = reinterpret_cast<const uint4&>(*this);
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(at)), "r"(words.x),
+                 "r"(words.y), "r"(words.z), "r"(words.w)
+                 : "memory");
+  }
 };
 
 template <class T, int kWidth>
@@ -63,8 +71,27 @@ __device__ void storeRun(T* to, const C (&from)[kWidth]) {
     Pack<T, kStep> part;
 #pragma unroll
     for (int k = 0; k < kStep; ++k) part.lanes[k] = narrowFrom<T>(from[i + k]);
-    part.to(to + i);
+    if constexpr (kWidth > 8 && kStep == kWide<T>)
+      part.wholeTo(to + i);
+    else
+      part.to(to + i);
   }
+}
+
+// Element `lane` of a run, and a new one in its place. Chosen and not indexed: runs stay in registers, also in a loop
+// over lanes that is not unrolled, because its body is long.
+template <int kWidth, class C>
+__device__ C laneOf(const C (&run)[kWidth], int lane) {
+  C value = run[0];
+#pragma unroll
+  for (int k = 1; k < kWidth; ++k) value = lane == k ? run[k] : value;
+  return value;
+}
+
+template <int kWidth, class C>
+__device__ void setLane(C (&run)[kWidth], int lane, C value) {
+#pragma unroll
+  for (int k = 0; k < kWidth; ++k) run[k] = lane == k ? value : run[k];
 }
 
 // The first `count` of a run that may stand anywhere.
@@ -76,9 +103,14 @@ __device__ void loadSome(const T* from, int count, C (&to)[kWidth]) {
 
 template <class T, int kWidth, class C>
 __device__ void storeSome(T* to, int count, const C (&from)[kWidth]) {
+  if constexpr (kWidth > 8) {  // many stores that are rarely made
+#pragma unroll 1
+    for (int i = 0; i < count; ++i) to[i] = narrowFrom<T>(laneOf(from, i));
+  } else {
 #pragma unroll
-  for (int i = 0; i < kWidth; ++i) {
-    if (i < count) to[i] = narrowFrom<T>(from[i]);
+    for (int i = 0; i < kWidth; ++i) {
+      if (i < count) to[i] = narrowFrom<T>(from[i]);
+    }
   }
 }
 

@@ -22,6 +22,8 @@ union PointwiseNumber {
   long long i64;
 };
 
+constexpr int kPointwiseBytes = 16;  // of a unit's elements, in the type that is computed in
+
 // Any strides and dtypes. Fewer than 2^31 elements: the host cuts larger ones.
 struct PointwiseStrided {
   struct Operand {
@@ -30,7 +32,7 @@ struct PointwiseStrided {
     int dtype;
     long long strides[kPointwiseRank];  // in bytes
   };
-  unsigned count;
+  unsigned count;  // units
   int rank;
   int op;                         // Unary or Binary; kIdentity: the operand itself
   Divider sizes[kPointwiseRank];  // outermost first
@@ -38,6 +40,11 @@ struct PointwiseStrided {
   PointwiseNumber p, q;
   FailureSlot failure;  // word null: the operator cannot fail
   int inPlace;          // the output is an operand, too: after a failure it stays as it was
+  // Elements of a unit, neighbours in the innermost dim: 1; or those of kPointwiseBytes, where that dim is contiguous
+  // or broadcasts in every operand, and units begin on 16 bytes or on a boundary of their length. The dim's size is
+  // then one in units, and so are strides; `inner` are its elements, of which the last unit may have fewer.
+  int lanes;
+  unsigned inner;
 };
 
 // Operands that lie like the output, in one dtype, and numbers.

@@ -5,8 +5,9 @@
 //     an output and part; blockIdx.x = output + part * outputs. A thread reads packs of 8 elements where rows are
 //     contiguous and begin on a boundary.
 //   gradus_reduce_warps_<...>(ReducePass): the same for short rows, a warp an output and part, 8 to a block.
-//   gradus_reduce_columns_<...>(ReducePass): where they go into neighbouring outputs. A thread an output and part,
-//     blocks of 256 threads over outputs * parts.
+//   gradus_reduce_columns_<...>(ReducePass): where they go into neighbouring outputs. A thread an output and part, or,
+//     packed, 16 bytes of neighbours, for each of which it folds the same in the same order; blocks of 64 threads, so
+//     that fewer of them still reach all multiprocessors.
 //   gradus_reduce_finish_<f64|i64>(ReducePass): folds the parts, a thread an output, blocks of 256.
 #include <type_traits>
 
@@ -119,11 +120,14 @@ __device__ double finished(int finish, double folded, double param, double count
   }
 }
 
+__device__ double finishedOf(const ReducePass& a, unsigned output, double folded) {
+  return finished(a.finish, folded, a.params != nullptr ? a.params[output] : a.scalar, a.count, a.attribute);
+}
+
 template <class A>
 __device__ void finish(const ReducePass& a, unsigned output, A folded) {
   if constexpr (!kInteger<A>) {
-    const double param = a.params != nullptr ? a.params[output] : a.scalar;
-    folded = finished(a.finish, folded, param, a.count, a.attribute);
+    folded = finishedOf(a, output, folded);
     if (a.results != nullptr) {
       a.results[output] = folded;
       return;
@@ -175,20 +179,13 @@ __device__ C foldStrided(const ReducePass& a, unsigned output, unsigned part, un
   return folded;
 }
 
-// A pack of elements; which fold it is is asked once for all of them.
-template <class C>
-__device__ C foldPack(int fold, C folded, const C (&x)[kReducePack], C param) {
-  const auto each = [&](Fold kind) {
-#pragma unroll
-    for (int k = 0; k < kReducePack; ++k) {
-      folded = combine(static_cast<int>(kind), folded, mapped(static_cast<int>(kind), x[k], param));
-    }
-    return folded;
-  };
+// body(the fold): which it is is asked once for a pack of elements.
+template <class Body>
+__device__ void forFold(int fold, const Body& body) {
   switch (static_cast<Fold>(fold)) {
 #define GRADUS_FOLD(kind) \
   case Fold::kind:        \
-    return each(Fold::kind);
+    return body(Fold::kind);
     GRADUS_FOLD(kSquares)
     GRADUS_FOLD(kCenteredSquares)
     GRADUS_FOLD(kExponential)
@@ -204,7 +201,30 @@ __device__ C foldPack(int fold, C folded, const C (&x)[kReducePack], C param) {
     GRADUS_FOLD(kAll)
 #undef GRADUS_FOLD
     default:
-      return each(Fold::kSum);
+      return body(Fold::kSum);
+  }
+}
+
+// The same as foldStrided for neighbouring outputs from `output` on, whose elements lie side by side.
+template <class C, int kLanes>
+__device__ void foldColumns(const ReducePass& a, unsigned output, unsigned part, C (&folded)[kLanes]) {
+  const char* in = a.in + offsetOf(output, a.keptRank, a.kept, a.keptStrides);
+  C params[kLanes];
+#pragma unroll
+  for (int k = 0; k < kLanes; ++k) {
+    params[k] = static_cast<C>(a.params != nullptr ? a.params[output + k] : a.scalar);
+    folded[k] = identityOf<C>(a.fold);
+  }
+  const Range range = rangeOf(a, part, a.count);
+  for (unsigned i = range.begin; i < range.end; ++i) {
+    C x[kLanes];
+    loadComputed(in + offsetOf(i, a.reducedRank, a.reduced, a.reducedStrides), a.dtype, x);
+    forFold(a.fold, [&](Fold kind) {
+#pragma unroll
+      for (int k = 0; k < kLanes; ++k) {
+        folded[k] = combine(static_cast<int>(kind), folded[k], mapped(static_cast<int>(kind), x[k], params[k]));
+      }
+    });
   }
 }
 
@@ -219,7 +239,12 @@ __device__ C foldPacked(const ReducePass& a, unsigned output, unsigned part, uns
   for (unsigned i = range.begin + first; i < range.end; i += step) {
     C x[kReducePack];
     loadComputed(in + i * bytes, a.dtype, x);
-    folded = foldPack(a.fold, folded, x, param);
+    forFold(a.fold, [&](Fold kind) {
+#pragma unroll
+      for (int k = 0; k < kReducePack; ++k) {
+        folded = combine(static_cast<int>(kind), folded, mapped(static_cast<int>(kind), x[k], param));
+      }
+    });
   }
   return folded;
 }
@@ -252,15 +277,16 @@ __device__ void rows(const ReducePass& a) {
   deliver(a, output, part, folded);
 }
 
-// The output and part of a job; neighbours have neighbouring outputs.
+// The outputs, `lanes` from `output` on, and the part of a job; neighbours have neighbouring outputs.
 struct Job {
   unsigned output, part;
   bool exists;
 };
-__device__ Job jobOf(const ReducePass& a, unsigned threads) {
-  const unsigned long long at = (static_cast<unsigned long long>(blockIdx.x) * kThreads + threadIdx.x) / threads;
-  return {static_cast<unsigned>(at % a.outputs), static_cast<unsigned>(at / a.outputs),
-          at < static_cast<unsigned long long>(a.outputs) * a.parts};
+__device__ Job jobOf(const ReducePass& a, unsigned threads, unsigned lanes = 1) {
+  const unsigned long long at = (static_cast<unsigned long long>(blockIdx.x) * blockDim.x + threadIdx.x) / threads;
+  const unsigned groups = a.outputs / lanes;
+  return {static_cast<unsigned>(at % groups) * lanes, static_cast<unsigned>(at / groups),
+          at < static_cast<unsigned long long>(groups) * a.parts};
 }
 
 template <class C>
@@ -272,9 +298,46 @@ __device__ void warps(const ReducePass& a) {
   if (threadIdx.x % kWarp == 0) deliver(a, job.output, job.part, folded);
 }
 
+template <class C, int kLanes>
+__device__ void packedColumns(const ReducePass& a) {
+  using A = typename AccumulatorOf<C>::Type;
+  const Job job = jobOf(a, 1, kLanes);
+  if (!job.exists) return;
+  C own[kLanes];
+  foldColumns(a, job.output, job.part, own);
+  A folded[kLanes];
+#pragma unroll
+  for (int k = 0; k < kLanes; ++k) folded[k] = static_cast<A>(own[k]);
+  if (a.partial != nullptr) {
+    storeRun(static_cast<A*>(a.partial) + static_cast<unsigned long long>(job.part) * a.outputs + job.output, folded);
+    return;
+  }
+  if constexpr (!kInteger<A>) {
+#pragma unroll 1
+    for (int k = 0; k < kLanes; ++k) setLane(folded, k, finishedOf(a, job.output + k, laneOf(folded, k)));
+    if (a.results != nullptr) {
+      storeRun(a.results + job.output, folded);
+      return;
+    }
+  }
+  storeAny(a.out + job.output * a.outSize, a.outDType, folded);
+}
+
 template <class C>
 __device__ void columns(const ReducePass& a) {
   using A = typename AccumulatorOf<C>::Type;
+  if (a.packed) {
+    const int size = itemSizeOf(a.dtype);  // lanes: reduceLanes(size)
+    if constexpr (sizeof(C) == 4) {
+      return size == 4 ? packedColumns<C, 4>(a) : packedColumns<C, 8>(a);
+    } else {
+      if constexpr (kInteger<C>) {
+        if (size == 1) return packedColumns<C, 8>(a);
+        if (size == 4) return packedColumns<C, 4>(a);
+      }
+      return packedColumns<C, 2>(a);
+    }
+  }
   const Job job = jobOf(a, 1);
   if (job.exists) deliver(a, job.output, job.part, static_cast<A>(foldStrided<C>(a, job.output, job.part, 0, 1)));
 }
@@ -294,18 +357,18 @@ __device__ void finishAll(const ReducePass& a) {
 
 }  // namespace
 
-#define GRADUS_REDUCE(form, type, C) \
-  extern "C" __global__ void __launch_bounds__(256, 1) gradus_reduce_##form##_##type(const ReducePass a) { form<C>(a); }
+#define GRADUS_REDUCE(form, threads, type, C)                                                                  \
+  extern "C" __global__ void __launch_bounds__(threads, 1) gradus_reduce_##form##_##type(const ReducePass a) { \
+    form<C>(a);                                                                                                \
+  }
+#define GRADUS_TYPES(form, threads)         \
+  GRADUS_REDUCE(form, threads, f32, float)  \
+  GRADUS_REDUCE(form, threads, f64, double) \
+  GRADUS_REDUCE(form, threads, i64, Int64)
 
-GRADUS_REDUCE(rows, f32, float)
-GRADUS_REDUCE(rows, f64, double)
-GRADUS_REDUCE(rows, i64, Int64)
-GRADUS_REDUCE(warps, f32, float)
-GRADUS_REDUCE(warps, f64, double)
-GRADUS_REDUCE(warps, i64, Int64)
-GRADUS_REDUCE(columns, f32, float)
-GRADUS_REDUCE(columns, f64, double)
-GRADUS_REDUCE(columns, i64, Int64)
+GRADUS_TYPES(rows, 256)
+GRADUS_TYPES(warps, 256)
+GRADUS_TYPES(columns, 64)
 
 extern "C" __global__ void __launch_bounds__(256) gradus_reduce_finish_f64(const ReducePass a) { finishAll<double>(a); }
 extern "C" __global__ void __launch_bounds__(256) gradus_reduce_finish_i64(const ReducePass a) { finishAll<Int64>(a); }

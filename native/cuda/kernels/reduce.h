@@ -8,6 +8,10 @@ namespace gradus::cuda {
 
 constexpr int kReducePack = 8;  // elements; on a boundary of 16 bytes, or of the pack's length where that is less
 
+// Neighbouring outputs of a thread of `columns`, for elements of so many bytes: their packs are 16 bytes, and of
+// bytes 8.
+constexpr int reduceLanes(int itemSize) { return itemSize == 1 ? 8 : 16 / itemSize; }
+
 // One pass of a reduction. Fewer than 2^31 outputs, and as many elements behind each.
 struct ReducePass {
   const char* in;
@@ -25,7 +29,9 @@ struct ReducePass {
   int outDType;
   long long outSize;          // of an element
   int keptRank, reducedRank;  // outermost first
-  int packed;                 // what is folded is contiguous, and made of whole packs on their boundaries
+  // What is folded is contiguous, and made of whole packs on their boundaries; of columns: outputs are, and so are the
+  // elements that are folded into each pack of them.
+  int packed;
   Divider kept[kPointwiseRank], reduced[kPointwiseRank];
   long long keptStrides[kPointwiseRank], reducedStrides[kPointwiseRank];  // of `in`, in bytes
 };

@@ -56,6 +56,7 @@ const inEightBits: Workload = {
     gradus_optim8_adamw: {
       loaded: 2 * 4 * n + 2 * n + 2 * 4 * blocks,
       stored: 4 * n + 2 * n + 2 * 4 * blocks,
+      bar: 'stream',
     },
   },
   run: () => {
@@ -74,8 +75,8 @@ const inEightBits: Workload = {
 const conversions: Workload = {
   name: `to 8 bits and back: [${n}] float32`,
   kernels: {
-    gradus_optim8_quantize: { loaded: 4 * n, stored: n + 4 * blocks },
-    gradus_optim8_dequantize: { loaded: n + 4 * blocks, stored: 4 * n },
+    gradus_optim8_quantize: { loaded: 4 * n, stored: n + 4 * blocks, bar: 'stream' },
+    gradus_optim8_dequantize: { loaded: n + 4 * blocks, stored: 4 * n, bar: 'stream' },
   },
   run: () => {
     const kinds = [

@@ -81,22 +81,30 @@ const strided: Workload[] = Object.entries(types).flatMap(([type, dtype]): Workl
   const bytes = side * side * sizeOf(dtype)
   return [
     {
-      name: `copy of a transposed [${side}, ${side}] ${dtype}`,
-      kernels: { [`gradus_pointwise_unary_${type}`]: { loaded: bytes, stored: bytes } },
+      // of float32, neg has a kernel of its own
+      name: `${dtype === 'float32' ? 'floor' : 'neg'} of [${side}, ${side}] ${dtype}`,
+      kernels: { [`gradus_pointwise_unary_${type}`]: { loaded: bytes, stored: bytes, bar: 'stream' } },
       run: () => {
-        data([side, side], dtype).transpose(0, 1).contiguous()
+        run(native(dtype === 'float32' ? 'floor' : 'neg'), [data([side, side], dtype)], [side, side], code(dtype))
       },
     },
     {
       name: `[${side}, ${side}] + [${side}] of ${dtype}`,
-      kernels: { [`gradus_pointwise_binary_${type}`]: { loaded: 2 * bytes, stored: bytes } },
+      kernels: { [`gradus_pointwise_binary_${type}`]: { loaded: 2 * bytes, stored: bytes, bar: 'stream' } },
       run: () => {
         data([side, side], dtype).add(data([side], dtype, 2))
       },
     },
     {
       name: `where over [${side}, ${side}] ${dtype}`,
-      kernels: { [`gradus_pointwise_ternary_${type}`]: { loaded: 2 * bytes + side * side, stored: bytes } },
+      kernels: {
+        [`gradus_pointwise_ternary_${type}`]: {
+          loaded: 2 * bytes + side * side,
+          stored: bytes,
+          bar: 'stream',
+          narrowLoads: side * side, // the mask
+        },
+      },
       run: () => {
         const operands = [data([side, side], 'bool'), data([side, side], dtype), data([side, side], dtype, 2)]
         run(native('where'), operands, [side, side], code(dtype))
@@ -106,7 +114,9 @@ const strided: Workload[] = Object.entries(types).flatMap(([type, dtype]): Workl
 })
 const ranges: Workload[] = (['float64', 'int64'] as const).map((dtype) => ({
   name: `arange [${n}] ${dtype}`,
-  kernels: { [`gradus_pointwise_arange_${dtype === 'int64' ? 'i64' : 'f64'}`]: { loaded: 0, stored: 8 * n } },
+  kernels: {
+    [`gradus_pointwise_arange_${dtype === 'int64' ? 'i64' : 'f64'}`]: { loaded: 0, stored: 8 * n, bar: 'stream' },
+  },
   run: () => {
     make(native('arange', 'start,step'), [n], code(dtype), device('cuda'), [0, 1])
   },

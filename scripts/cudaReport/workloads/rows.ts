@@ -130,7 +130,14 @@ const reductions: Workload[] = Object.entries(types).flatMap(([type, dtype]): Wo
   const size = sizeOf(dtype)
   const sum = (shape: number[], dim: number, kernel: string, outputs: number): Workload => ({
     name: `sum of [${shape.join(', ')}] ${dtype} over dim ${dim}`,
-    kernels: { [`gradus_reduce_${kernel}_${type}`]: { loaded: shape[0]! * shape[1]! * size, stored: outputs * size } },
+    kernels: {
+      [`gradus_reduce_${kernel}_${type}`]: {
+        loaded: shape[0]! * shape[1]! * size,
+        stored: outputs * size,
+        bar: 'stream',
+        narrowStores: kernel !== 'columns', // a number a row
+      },
+    },
     run: () => {
       data(shape, dtype).sum(dim)
     },

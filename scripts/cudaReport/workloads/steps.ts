@@ -143,6 +143,7 @@ const normParts = (dtype: 'float32' | 'float64'): Workload => {
       [`gradus_norm_backward_parts_${dtype === 'float64' ? 'f64' : 'f32'}`]: {
         loaded: 2 * (n / 8) * wide * size,
         stored: 2 * wide * size,
+        bar: 'stream',
       },
     },
     run: () => {
@@ -273,7 +274,7 @@ const found: Workload = {
 const once: Workload[] = [
   {
     name: `floorDivide of [${n}] int64, its look for zeros`,
-    kernels: { gradus_pointwise_find_zero: { loaded: 8 * n, stored: 0 } },
+    kernels: { gradus_pointwise_find_zero: { loaded: 8 * n, stored: 0, bar: 'stream' } },
     run: () => {
       ops.floorDivide(data([n], 'int64'), full([n], 3, { dtype: 'int64', device: 'cuda' }))
     },

@@ -17,6 +17,8 @@ export interface Ideal {
   bar?: 'stream' | 'tensor'
   /** Stores of a byte an element, or of single numbers, which cannot fill 128 bits where loads do. */
   narrowStores?: boolean
+  /** Bytes of the loaded ones that are a byte an element, and cannot fill 128 bits where the others do. */
+  narrowLoads?: number
 }
 
 export interface Workload {

@@ -30,6 +30,9 @@ describe('docs/cuda-report', () => {
     expect(change(({ measured }) => Object.assign(measured[adam]!, { wideLoads: 0.5 }))).toContain(
       '50 % of what it loads',
     )
+    expect(change(({ measured }) => delete measured.gradus_optim8_adamw)).toContain(
+      'optim8_adamw: no bar on its accesses',
+    )
     expect(change(({ measured }) => Object.assign(measured[gemm]!, { loaded: 1e9 }))).toContain('x the ideal bytes')
     expect(change(({ measured }) => Object.assign(measured[gemm]!, { wavefronts: 1e9 }))).toContain(
       'wavefronts for one',
