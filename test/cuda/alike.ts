@@ -3,10 +3,12 @@ import { Tensor } from '../../lib/index'
 import { native, type Output, runMany } from '../../lib/tensor/dispatch'
 import { expectAlike } from './support'
 
-/** How far a result may be off: `ulps` units of its dtype's precision, of its own size or of `scale`. */
+/** How far a result may be off: `ulps` units of its dtype's precision, of its own size or of `scale`; and each element
+ *  by what `beside` has for it. */
 export interface Tolerance {
   ulps?: number
   scale?: number
+  beside?: ArrayLike<number>
 }
 
 export interface Call {
@@ -21,7 +23,7 @@ export interface Call {
 }
 
 /** Results of the call on cpu, after those on cuda were found to be alike. */
-export function expectSame(call: Call, { ulps = 4, scale }: Tolerance = {}): Tensor[] {
+export function expectSame(call: Call, { ulps = 4, scale, beside }: Tolerance = {}): Tensor[] {
   const { op, attributes, attrs, inputs, outputs, take = (x: Tensor) => x } = call
   const on = (name: string): Tensor[] => {
     const operands = inputs.map((x) => (x === null ? null : take(x.to(name as 'cpu'))))
@@ -31,7 +33,7 @@ export function expectSame(call: Call, { ulps = 4, scale }: Tolerance = {}): Ten
   const [there, here] = [on('cuda'), on('cpu')]
   const shapes = inputs.map((x) => (x === null ? '-' : `${x.dtype} [${x.shape}]`)).join(', ')
   for (const [i, wanted] of here.entries()) {
-    expectAlike(there[i]!, wanted, `${op}(${shapes}) ${attrs.join()} output ${i}`, ulps, scale)
+    expectAlike(there[i]!, wanted, `${op}(${shapes}) ${attrs.join()} output ${i}`, ulps, scale, beside)
   }
   return here
 }

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import { device, zeros } from '../../lib/index'
 import { make, native, run } from '../../lib/tensor/dispatch'
-import { code, expectAlike, expectEqual, floats, spread, whole } from './support'
+import { code, computedUnit, expectAlike, expectEqual, floats, leastNormal, spread, whole } from './support'
 
 const [here, there] = [device('cpu'), device('cuda')]
 const stream = [2 ** 52 + 11, 2 ** 41 + 3]
@@ -26,9 +26,22 @@ describe('random tensors', () => {
     it(`normal of ${dtype}`, () => {
       const op = native('normal', 'seed,offset,mean,std')
       for (const shape of shapes) {
-        const draw = (on: typeof here) => make(op, shape, code(dtype), on, [...stream, 1, 2])
-        // of the size of the radius: where the cosine is near 0, what its angle rounded stays
-        expectAlike(draw(there), draw(here), `${shape}`, 8, 4)
+        const draw = (on: typeof here, of = shape, as = dtype) => make(op, of, code(as), on, [...stream, 1, 2])
+        const numbers = draw(here)
+        // Mean + r cos and mean + r sin of pairs, r = 2 sqrt(-2 ln u): 6 units of r cos, of which ln has 3 that the root
+        // halves, root and product 1 each, and cosine or sine 2.5. In float64 the cpu's angle, up to 2 pi, is rounded, and
+        // so is 2 pi: 6 units of r, however small the cosine.
+        const wide = draw(
+          here,
+          [numbers.numel + (numbers.numel % 2)],
+          dtype === 'float64' ? dtype : 'float32',
+        ).dataSync()
+        const beside = Array.from({ length: numbers.numel }, (_, i) => {
+          const [own, other] = [Number(wide[i]) - 1, Number(wide[i ^ 1]) - 1]
+          const units = 6 * Math.abs(own) + (dtype === 'float64' ? 6 * Math.hypot(own, other) : 0)
+          return computedUnit(dtype) * Math.min(units, 28) // no number has them all
+        })
+        expectAlike(draw(there), numbers, `${shape}`, 1, leastNormal(dtype), beside)
       }
     })
 

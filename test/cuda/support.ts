@@ -17,15 +17,39 @@ const precision: Partial<Record<DType, number>> = {
   bfloat16: 2 ** -7,
 }
 
-/** Expects the same shape, dtype and values, but for some units of the dtype's precision, of numbers of at least `scale`. */
-export function expectAlike(got: Tensor, wanted: Tensor, what: string, ulps = 8, scale = 2 ** -10): void {
+/** Below it numbers of a dtype are no longer as precise as others. */
+export const leastNormal = (dtype: DType): number =>
+  dtype === 'float64' ? 2 ** -1022 : dtype === 'float16' ? 2 ** -14 : 2 ** -126
+
+/** The unit of a floating dtype. */
+export const unitOf = (dtype: DType): number => precision[dtype]!
+
+/** The unit of what a floating dtype is computed in: sums and functions of float16 and bfloat16 are of float32. */
+export const computedUnit = (dtype: DType): number => precision[dtype === 'float64' ? dtype : 'float32']!
+
+/** Units of the computed precision, and of the sum of all magnitudes, that two sums of n terms in different orders are
+ *  apart at most. Of the n roundings of each, half a unit of a partial sum each; but since roundings scatter as they
+ *  like, no more than 4 sqrt(n) of them add up (Higham & Mary 2019, theorem 2.4: with a probability of 0.9993). */
+export const sumUnits = (n: number): number => Math.min(n, 4 * Math.sqrt(n))
+
+/** Expects the same shape, dtype and values, but for some units of the dtype's precision, of numbers of at least `scale`,
+ *  and for what stands `beside` them: of each element, how much further it may be off. */
+export function expectAlike(
+  got: Tensor,
+  wanted: Tensor,
+  what: string,
+  ulps = 8,
+  scale = 2 ** -10,
+  beside?: ArrayLike<number>,
+): void {
   expect(got.device, what).toBe(cuda)
   expect([got.shape, got.dtype], what).toEqual([wanted.shape, wanted.dtype])
   const [a, b] = [got.dataSync(), wanted.dataSync()]
   const eps = ulps * (precision[got.dtype] ?? 0)
   for (let i = 0; i < b.length; i++) {
     const [x, y] = [Number(a[i]), Number(b[i])]
-    if (Object.is(x, y) || x === y || Math.abs(x - y) <= eps * Math.max(Math.abs(y), scale)) continue
+    const allowed = eps * Math.max(Math.abs(y), scale) + (beside?.[i] ?? 0)
+    if (Object.is(x, y) || x === y || Math.abs(x - y) <= allowed) continue
     expect.fail(`${what}: element ${i} is ${x}, on cpu ${y}`)
   }
 }
