@@ -61,7 +61,7 @@ describe('docs/cuda-report', () => {
       .filter((_, i) => isQuick(i))
       .flatMap((group) => group.flatMap(({ kernels }) => Object.keys(kernels)))
     expect(Object.keys(again).sort()).toEqual(names.sort())
-    expect(shortcomings({ ...report, measured: again })).toEqual([])
+    expect(shortcomings({ ...report, measured: { ...report.measured, ...again } })).toEqual([])
     if (!isSameCompiler) return
     for (const [name, measured] of Object.entries(again)) {
       expect(measured, `${name}: npm run cuda:report makes it again`).toEqual(report.measured[name])
