@@ -213,13 +213,13 @@ describe('a collective', () => {
 })
 
 describe('collectives of several threads', () => {
-  const worker = (body: string): Worker =>
+  const worker = (body: string, workerData: unknown = null): Worker =>
     new Worker(
-      `const { parentPort } = require('node:worker_threads')
+      `const { parentPort, workerData } = require('node:worker_threads')
        const { cuda, zeros } = require(${JSON.stringify(join(__dirname, '../../../dist'))})
        const on = (list, value) => list.map((at) => zeros([64], { device: 'cuda:' + at }).add(value))
        ;(async () => { ${body} })()`,
-      { eval: true },
+      { eval: true, workerData },
     )
   const answer = (thread: Worker): Promise<unknown> =>
     new Promise((resolve, reject) => {
@@ -255,16 +255,26 @@ describe('collectives of several threads', () => {
   it('are queued on their devices in one order, as copies between them are', async () => {
     const together = (list: number[]): string => `
       const x = on(${JSON.stringify(list)}, 0).map((each) => each.narrow(0, 0, 0))
-      for (let i = 0; i < 4000; i++) cuda.nccl.broadcast(x)
+      start()
+      for (let i = 0; i < 10000; i++) cuda.nccl.broadcast(x)
       for (const each of x) each.device.synchronizeSync()
       parentPort.postMessage('done')`
     const copies = `
       const [x] = on([0], 0).map((each) => each.narrow(0, 0, 0))
-      for (let i = 0; i < 4000; i++) x.to('cuda:1').dispose()
+      start()
+      for (let i = 0; i < 10000; i++) x.to('cuda:1').dispose()
       await cuda.synchronize('cuda:1')
       parentPort.postMessage('done')`
-    const threads = [together([0, 1]), together([1, 0]), copies].map(worker)
-    expect(await Promise.all(threads.map(answer))).toEqual(['done', 'done', 'done'])
+    // two threads at a time, which begin together
+    for (const pair of [
+      [together([0, 1]), together([1, 0])],
+      [together([0, 1]), copies],
+    ]) {
+      const here = new Int32Array(new SharedArrayBuffer(4))
+      const start = 'const start = () => { for (Atomics.add(workerData, 0, 1); Atomics.load(workerData, 0) < 2; ); };'
+      const threads = pair.map((body) => worker(start + body, here))
+      expect(await Promise.all(threads.map(answer))).toEqual(['done', 'done'])
+    }
   }, 30_000)
 
   it('leave nothing behind when a thread is terminated in mid-step', async () => {
