@@ -6,9 +6,18 @@ const exclude = ['node_modules/**']
 // products are our own kernels'; test/cuda/cublas.test.ts turns the library on that was asked for
 const env = { ...base.test?.env, GRADUS_CUBLASLT: '0', GRADUS_TEST_CUBLASLT: process.env.GRADUS_CUBLASLT ?? '' }
 // The host's side, and what a library computes: run once, as it is no question of the order of blocks and warps.
-const devices = ['cublas', 'docs', 'driver', 'event', 'graph', 'graphFailures', 'nccl', 'nvtx', 'upload'].map(
-  (name) => `test/cuda/${name}.test.ts`,
-)
+const devices = [
+  'cublas',
+  'docs',
+  'driver',
+  'event',
+  'graph',
+  'graphFailures',
+  'nccl',
+  'ncclCalls',
+  'nvtx',
+  'upload',
+].map((name) => `test/cuda/${name}.test.ts`)
 
 // Simulated, these take as long as all others together: first, so that workers end at about the same time.
 const long = ['attentionMasks', 'attentionBlocks', 'parity', 'training', 'attention', 'matmul', 'linearCrossEntropy']

@@ -15,7 +15,7 @@ const AsyncFunction = Object.getPrototypeOf(async () => {}).constructor as new (
 describe('docs/cuda.md', () => {
   it('has examples', () => expect(blocks.length).toBeGreaterThan(2))
 
-  // a card need not have NCCL, of which there is more in nccl.test.ts
+  // a card need not have NCCL, see ncclCalls.test.ts
   const runs = blocks.filter((code) => !code.includes('nccl') || gradus.cuda.nccl.isAvailable([]))
   it.each(runs.map((code) => [code.split('\n', 1)[0]!, code]))('runs: %s', async (_, code) => {
     const log = vi.spyOn(console, 'log').mockImplementation(() => {})
