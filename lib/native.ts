@@ -29,6 +29,7 @@ type Failure = [number, string, number]
 
 interface Binding {
   setScratch(scratch: Float64Array): Failure | undefined
+  leave(skips: boolean): Failure | undefined
   dispatch(): Failure | undefined
   view(): Failure | undefined
   release(): Failure | undefined
@@ -91,6 +92,10 @@ function load(): Binding {
 
 /** @internal */
 export const binding: Binding = load()
+
+// The process ends when nothing is at work any more. What is queued by then is computed only if somebody who listens,
+// too, may read it.
+process.once('exit', () => void binding.leave(process.listenerCount('exit') === 0))
 
 /** @internal Operands and results of every call; native/binding/dispatch.cc describes the layout. */
 export const scratch = new Float64Array(32768)

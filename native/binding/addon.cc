@@ -47,19 +47,38 @@ class Drained final : public Completion {
   bool done_ = false;
 };
 
-// The environment is going (a worker ended, process.exit): skip what it queued, drop its tensors, and wait until the
-// executors have passed both, so that nothing refers to this environment afterwards.
+// Waits until the executors have passed everything that this environment queued.
+void passAll(Environment* environment) {
+  forEachDevice([&](Device& device) {
+    Drained drained;
+    device.stream.fence(&environment->account, &drained);
+    drained.wait();
+  });
+}
+
+// leave(skips): the process is about to end. Node ends it by exit() without the hook below, and executors that were at
+// work in a library would then meet what its destructors left. Waits for them; `skips`: they leave out what is queued.
+napi_value leave(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  Environment* environment = environmentOf(env, info, 1, args);
+  return guarded(env, [&]() -> napi_value {
+    bool skips = false;
+    napi_get_value_bool(env, args[0], &skips);
+    if (skips) environment->account.cancelled = true;
+    passAll(environment);
+    return nullptr;
+  });
+}
+
+// The environment is going (a worker ended, or there was nothing left to do): skip what it queued, drop its tensors,
+// and wait until the executors have passed both, so that nothing refers to this environment afterwards.
 void cleanUp(void* data) {
   auto environment = static_cast<Environment*>(data);
   environment->account.cancelled = true;
   environment->endLog();
   const std::vector<Tensor*> all = environment->handles.takeAll();
   releaseAll(all);
-  forEachDevice([&](Device& device) {
-    Drained drained;
-    device.stream.fence(&environment->account, &drained);
-    drained.wait();
-  });
+  passAll(environment);
   abandonPending(environment);
   napi_release_threadsafe_function(environment->settle, napi_tsfn_abort);
   delete environment;
@@ -100,6 +119,7 @@ napi_value initialize(napi_env env, napi_value exports) {
   };
   const napi_property_descriptor methods[] = {
       method("setScratch", setScratch),
+      method("leave", leave),
       method("dispatch", dispatch),
       method("view", view),
       method("release", release),

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <vector>
@@ -18,6 +19,7 @@
 namespace gradus {
 
 struct Block;
+struct Failure;
 
 struct Allocation {
   void* data = nullptr;
@@ -34,6 +36,11 @@ struct MemoryStats {
 class Allocator {
  public:
   static constexpr size_t kAlignment = 64;
+
+  // Why nothing that lies here has contents: a captured graph's memory before its first replay. Touched by the
+  // executor.
+  std::shared_ptr<const Failure> unwritten;
+  bool isAbandoned = false;  // and never will have
 
   explicit Allocator(MemorySource& source);
   // Throws Error(kOutOfMemory). `context` tags the allocation for out-of-memory reports.

@@ -15,6 +15,13 @@ void materialize(Storage& storage) {
   }
 }
 
+void leaveAbandoned(Storage& storage) {
+  Allocator* const owner = storage.memory.owner;
+  if (owner == nullptr || !owner->unwritten || !owner->isAbandoned) return;
+  owner->release(storage.memory);
+  storage.memory = {};
+}
+
 void fill(TensorView& view, const Tensor& tensor) {
   view = tensor.view;
   char* memory = tensor.storage->memory.data ? static_cast<char*>(tensor.storage->memory.data) : emptyMemory;

@@ -54,6 +54,8 @@ struct Tensor : Recycled<Tensor> {
 
 // Called by the executor only.
 void materialize(Storage& storage);
+// Lets go of memory that never got contents; for an operation that writes all of them.
+void leaveAbandoned(Storage& storage);
 // A tensor's view with data, as operations see it.
 void fill(TensorView& view, const Tensor& tensor);
 void dropReference(Storage* storage);

@@ -371,7 +371,12 @@ Ran Stream::invoke(int op, const OpCall& call, bool onExecutor) {
 }
 
 // Why a storage has no contents, also where that came out after the operation had run.
-std::shared_ptr<const Failure> Stream::failureOf(Storage& storage, const Account& account, bool onExecutor) {
+std::shared_ptr<const Failure> Stream::failureOf(Storage& storage, Account& account, bool onExecutor) {
+  const Allocator* const owner = storage.memory.owner;
+  if (owner && owner != &device_.memory && owner->unwritten && !device_.recorder) {
+    account.note(device_, owner->unwritten);  // nobody has heard of it: it is this use that is wrong
+    return owner->unwritten;
+  }
   if (storage.lateFailure != 0 && !storage.failure) {
     std::shared_ptr<const Failure> late = device_.lateFailure(storage.lateFailure);
     if (!late || device_.isMadeAnew(storage.lateFailure)) return late;
@@ -433,6 +438,7 @@ void Stream::perform(const Call& call, Views& views, bool onExecutor) {
       }
       for (int i = 0; i < call.nOut; ++i) {
         call.out[i]->storage->context = call.context;
+        if (isOverwritten(call, i)) leaveAbandoned(*call.out[i]->storage);
         materialize(*call.out[i]->storage);
         prepare(*call.out[i]->storage);
         fill(views.out[i], *call.out[i]);

@@ -137,7 +137,7 @@ class Stream {
   static bool isOverwritten(const Call& call, int i);
   void prepare(Storage& storage);
   Ran invoke(int op, const OpCall& call, bool onExecutor);
-  std::shared_ptr<const Failure> failureOf(Storage& storage, const Account& account, bool onExecutor);
+  std::shared_ptr<const Failure> failureOf(Storage& storage, Account& account, bool onExecutor);
   void perform(const Call& call, Views& views, bool onExecutor);
   template <class... Parts>
   void queue(Kind kind, Account* account, uint32_t context, Parts... parts);

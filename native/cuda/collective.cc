@@ -112,13 +112,7 @@ const char* nameOf(CollectiveKind kind) { return namesOf(kind).ours; }
 void Communicator::prepare() {
   if (seen_ != nullptr) return;
   const size_t bytes = static_cast<size_t>(ranks_) * (sizeof *seen_ + sizeof *serials_);
-  void* memory = device_.memorySource.take(bytes);
-  if (memory == nullptr) {
-    const MemoryStats stats = device_.stats();
-    fail(ErrorCode::kOutOfMemory, "the device has none left|%zu|%llu|%llu|%llu|", bytes,
-         static_cast<unsigned long long>(stats.allocated), static_cast<unsigned long long>(stats.reserved),
-         static_cast<unsigned long long>(stats.limit));
-  }
+  void* memory = device_.takeFrom(device_.memorySource, bytes);
   seen_ = static_cast<long long*>(memory);
   serials_ = reinterpret_cast<unsigned*>(seen_ + ranks_);
 }

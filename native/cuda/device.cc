@@ -117,6 +117,14 @@ void CudaDevice::launch(Kernel& kernel, unsigned blocks, unsigned threads, unsig
   }
 }
 
+void* CudaDevice::takeFrom(MemorySource& source, size_t bytes) {
+  if (void* taken = source.take(bytes)) return taken;
+  const MemoryStats now = stats();
+  fail(ErrorCode::kOutOfMemory, "the device has none left|%zu|%llu|%llu|%llu|", bytes,
+       static_cast<unsigned long long>(now.allocated), static_cast<unsigned long long>(now.reserved),
+       static_cast<unsigned long long>(now.limit));
+}
+
 void CudaDevice::copyWithin(void* to, const void* from, size_t bytes) {
   check(driver().memcpyDtoDAsync(address(to), address(from), bytes, opened.queue), "cuMemcpyDtoDAsync");
 }

@@ -51,6 +51,8 @@ class CudaDevice final : public Sources, public Device {
 
   // On the executor. The launch is asynchronous; `arguments` are copied at once.
   void launch(Kernel& kernel, unsigned blocks, unsigned threads, unsigned sharedBytes, void* arguments);
+  // Memory beside the allocator's, which is never null. Throws Error(kOutOfMemory).
+  void* takeFrom(MemorySource& source, size_t bytes);
   void copyWithin(void* to, const void* from, size_t bytes);
   // The calling thread's device from here on; what the driver is asked for is asked of it.
   void bind();

@@ -3,21 +3,33 @@
 #include "../core/parcel.h"
 
 namespace gradus::cuda {
+namespace {
+
+std::shared_ptr<const Failure> unwritten(const char* got, const char* remedy) {
+  const std::string text =
+      std::string("CUDAGraph: a tensor that a captured function made has no contents: got ") + got + "; " + remedy;
+  return std::make_shared<const Failure>(Failure{ErrorCode::kState, text, 0});
+}
+
+}  // namespace
 
 GraphPool::GraphPool(const Sources& sources)
     : source(sources.opened.context, sources.opened.queue, sources.opened.bytes), allocator(source) {
   source.hold();
+  static const auto* const before = new auto(unwritten(
+      "a use of it before the first replay, expected one after it",
+      "call replay() first, or run the function once before it is captured, so that what it keeps is there by then"));
+  allocator.unwritten = *before;
 }
 
 void Graph::begin() {
   pool_ = device_.openPool();
-  void* cells = pool_->source.take(sizeof(GraphCells));
-  if (cells == nullptr) {
+  try {
+    cells_ = static_cast<GraphCells*>(device_.takeFrom(pool_->source, sizeof(GraphCells)));
+  } catch (...) {
     device_.closePool(std::exchange(pool_, nullptr));
-    fail(ErrorCode::kNative, "CUDAGraph.capture: the device has no memory left: got none for %zu bytes",
-         sizeof(GraphCells));
+    throw;
   }
-  cells_ = static_cast<GraphCells*>(cells);
   try {
     device_.beginCapture(*this, pool_->allocator);
   } catch (...) {
@@ -67,6 +79,7 @@ void Graph::replay(const SharedParcel& cells) noexcept {
   }
   try {
     device_.launchGraph(executable_, cells_, cells, numbers_);
+    pool_->allocator.unwritten = nullptr;
   } catch (const Error& error) {
     missed(std::make_shared<Failure>(Failure{error.code(), error.what(), 0}));
   }
@@ -80,6 +93,12 @@ void Graph::missed(std::shared_ptr<const Failure> failure) noexcept {
 void Graph::reset() noexcept {
   if (pool_ == nullptr) return;
   device_.closeGraph(std::exchange(executable_, nullptr), numbers_);
+  static const auto* const never = new auto(unwritten("one of a graph that was never replayed, or whose capture failed",
+                                                      "run the function once before it is captured, so that what it "
+                                                      "keeps (states of optimizers, gradients) is there by "
+                                                      "then"));
+  if (pool_->allocator.unwritten) pool_->allocator.unwritten = *never;
+  pool_->allocator.isAbandoned = true;
   pool_->source.give(cells_, sizeof(GraphCells));
   device_.closePool(std::exchange(pool_, nullptr));
   for (Storage* storage : kept_) dropReference(storage);

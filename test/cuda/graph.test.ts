@@ -88,6 +88,7 @@ describe('cuda.CUDAGraph', () => {
 
   it('says what cannot be captured, and captures afterwards', async () => {
     const x = ones([2], { device: 'cuda' })
+    const schedule = new optim.LambdaLR(new optim.SGD([x.clone().requiresGrad_()], { lr: 1 }), () => 0.5)
     const cases: [string, () => unknown][] = [
       ['read', () => x.sum().itemSync()],
       ['read', () => x.add(1).dataSync()],
@@ -104,6 +105,7 @@ describe('cuda.CUDAGraph', () => {
       [/^CUDAGraph\.capture: an asynchronous function cannot be captured/, async () => x.add(1)],
       [/^CUDAGraph\.capture: a generator of its own/, () => x.bernoulli({ generator: new random.Generator(1) })],
       [/^CUDAGraph\.capture: a graph is being captured/, () => new cuda.CUDAGraph().capture(() => x.add(1))],
+      [/^LambdaLR\.step: in a captured function, a replay moves no schedule on/, () => schedule.step()],
       [/^mine$/, () => raise(new Error('mine'))],
     ]
     for (const [message, fn] of refused) expect(() => new cuda.CUDAGraph().capture(fn)).toThrow(message)
@@ -112,6 +114,45 @@ describe('cuda.CUDAGraph', () => {
     expect(() => graph.capture(() => x)).toThrow(/the graph was captured before; reset\(\) it/)
     graph.replay()
     expect(await y.array()).toEqual([2, 2])
+  })
+
+  it('has no contents before its first replay, for reads and for operations', async () => {
+    const x = ones([2], { device: 'cuda' })
+    const graph = new cuda.CUDAGraph()
+    const y = graph.capture(() => x.add(1))
+    const early = /^CUDAGraph: a tensor that a captured function made has no contents: got a use of it before the first/
+    await expect(y.array()).rejects.toThrow(early)
+    await expect(y.add(1).array()).rejects.toThrow(early)
+    graph.replay()
+    expect(await y.add(1).array()).toEqual([3, 3])
+    graph.reset()
+    expect(await y.array()).toEqual([2, 2])
+  })
+
+  it('fails what keeps something of a capture that failed, until all of it is written', async () => {
+    const parameter = ones([4], { device: 'cuda', requiresGrad: true })
+    const optimizer = new optim.AdamW([parameter], { lr: 0.1 })
+    const step = (): Tensor => {
+      const loss = parameter.square().sum()
+      loss.backward()
+      optimizer.step()
+      return loss
+    }
+    let made: Tensor | null = null
+    const refused = (): unknown =>
+      new cuda.CUDAGraph().capture(() => {
+        made = parameter.detach().mul(2).keep()
+        return step().itemSync()
+      })
+    expect(refused).toThrow('read: a graph is being captured on cuda:0')
+    const never =
+      /^CUDAGraph: a tensor that a captured function made has no contents: got one of a graph that was never/
+    optimizer.zeroGrad()
+    step() // with the states that were made then
+    await expect(cuda.synchronize()).rejects.toThrow(never)
+    expect(await parameter.array()).toEqual([1, 1, 1, 1])
+    await expect(made!.array()).rejects.toThrow(never)
+    expect(await made!.fill_(3).array()).toEqual([3, 3, 3, 3])
   })
 
   it('reports what a replay finds in its data, each time', async () => {

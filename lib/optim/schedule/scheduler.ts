@@ -1,6 +1,7 @@
 // What all schedules share: they set the rate of every parameter group for its next update.
 
 import { ArgumentError, describeValue, StateError } from '../../errors'
+import { refuseInCapture } from '../../tensor/capture'
 import { Optimizer } from '../optimizer'
 
 /** State of a schedule. */
@@ -65,8 +66,10 @@ export abstract class LRScheduler {
   /** The rate of each group for the step `lastEpoch`. @internal */
   protected abstract rates(): number[]
 
-  /** Sets the rates of the next update. Call it after `optimizer.step()`. */
+  /** Sets the rates of the next update. Call it after `optimizer.step()`.
+   *  @throws StateError within a function that a CUDAGraph captures: a replay would not move it on */
   step(): void {
+    refuseInCapture(`${this.constructor.name}.step`, 'a replay moves no schedule on', 'step it beside replay()')
     this.optimizer._settle()
     this.lastEpoch++
     this.apply()
