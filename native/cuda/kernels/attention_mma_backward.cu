@@ -23,9 +23,8 @@ __device__ void queryGradient(const AttentionArguments& a) {
   constexpr int kKeys = AttentionBackwardTiles<kDim>::kKeys;
   T *const queries = reinterpret_cast<T*>(dynamicShared), *const grads = queries + kOwn * kDim;
   T* const stages = grads + kOwn * kDim;
-  const AttentionPlace* const place = sharedPlaceOf(a, false, a.heads, kOwn);
-  if (place == nullptr) return;
-  const AttentionPlace& at = *place;
+  AttentionPlace at;
+  if (!placeOf(a, false, a.heads, kOwn, at)) return;
   const Segment& s = at.segment;
   const int kvHead = at.head / (a.heads / a.kvHeads);
   const T *k = headOf<T>(a.k, s.batch, kvHead, s.firstKey), *v = headOf<T>(a.v, s.batch, kvHead, s.firstKey);
@@ -215,14 +214,14 @@ __device__ void keyGradient(const AttentionArguments& a, const AttentionPlace& a
 
 template <class T, int kDim>
 __device__ void keyGradient(const AttentionArguments& a) {
-  const AttentionPlace* const at = sharedPlaceOf(a, true, a.kvHeads, kOwn);
-  if (at == nullptr) return;
+  AttentionPlace at;
+  if (!placeOf(a, true, a.kvHeads, kOwn, at)) return;
   if constexpr (kDim <= 128) {
-    keyGradient<T, kDim, true, true>(a, *at);
-  } else if (at->chunk == 0) {
-    keyGradient<T, kDim, true, false>(a, *at);
+    keyGradient<T, kDim, true, true>(a, at);
+  } else if (at.chunk == 0) {
+    keyGradient<T, kDim, true, false>(a, at);
   } else {
-    keyGradient<T, kDim, false, true>(a, *at);
+    keyGradient<T, kDim, false, true>(a, at);
   }
 }
 

@@ -98,7 +98,8 @@ __device__ inline bool placeOf(const AttentionArguments& a, bool byKey, int head
   return false;
 }
 
-// The same in shared memory, null where there is nothing to do: in registers it would make the largest kernels spill.
+// The same in shared memory, null where there is nothing to do: for kernels that it would make spill in registers, and
+// only for them, since it takes longer.
 __device__ inline const AttentionPlace* sharedPlaceOf(const AttentionArguments& a, bool byKey, int heads,
                                                       int tileSize) {
   __shared__ AttentionPlace at;
