@@ -95,18 +95,47 @@ export function setDefaultDevice(name: DeviceName | Device): Device {
  *  @example getDefaultDevice().type // 'cpu' */
 export const getDefaultDevice = (): Device => Device._default
 
-/** The device of a name.
- *  @throws DeviceError when there is none of that name
- *  @example device('cpu').type // 'cpu' */
-export function device(name: DeviceName | Device): Device {
+/** The device of a name, or of a type and an index.
+ *  @throws DeviceError when there is no such device, or when the name has an index already
+ *  @see https://docs.pytorch.org/docs/stable/tensor_attributes.html#torch.device
+ *  @example device('cpu').type // 'cpu'
+ *  @example device('cpu', 1).toString() // 'cpu:1' */
+export function device(name: DeviceName | Device, index?: number): Device {
+  if (index !== undefined && index !== null) return indexed(name, index)
   if (name instanceof Device) return name
-  const [, type, index = '0'] = (typeof name === 'string' && pattern.exec(name)) || []
-  if (type === undefined || Number(index) >= mostDevices) {
+  const [, type, written = '0'] = (typeof name === 'string' && pattern.exec(name)) || []
+  if (type === undefined || Number(written) >= mostDevices) throw noDevice(describeValue(name))
+  return Device._open(type as DeviceType, Number(written))
+}
+
+function indexed(type: unknown, index: unknown): Device {
+  const got = `${describeValue(type)} and ${describeValue(index)}`
+  if (type !== 'cpu' && type !== 'cuda') {
     throw new DeviceError('device', {
-      problem: 'no such device',
-      got: describeValue(name),
-      expected: `'cpu', 'cuda', or one of them with an index, such as 'cuda:1', below ${mostDevices}`,
+      problem: 'an index goes with a type alone',
+      got,
+      expected: "'cpu' or 'cuda' before the index",
     })
   }
-  return Device._open(type as DeviceType, Number(index))
+  if (!Number.isInteger(index) || (index as number) < 0 || (index as number) >= mostDevices) throw noDevice(got)
+  return Device._open(type, index as number)
+}
+
+const noDevice = (got: string): DeviceError =>
+  new DeviceError('device', {
+    problem: 'no such device',
+    got,
+    expected: `'cpu', 'cuda', or one of them with an index, such as 'cuda:1', below ${mostDevices}`,
+  })
+
+/** @internal The CUDA device that is meant by a device, a name or an index.
+ *  @throws DeviceError for the cpu, and where there is no such device */
+export function cudaDevice(op: string, where: DeviceName | Device | number = 'cuda'): Device {
+  const found = typeof where === 'number' ? device('cuda', where) : device(where)
+  if (found.type === 'cuda') return found
+  throw new DeviceError(op, {
+    problem: 'not a CUDA device',
+    got: String(found),
+    expected: "'cuda', one with an index such as 'cuda:1', or the index",
+  })
 }

@@ -9,4 +9,4 @@ export {
   type Stateful,
   saveCheckpoint,
 } from './checkpoint'
-export { loadFile, type NamedTensors, SafetensorsFile, safeOpen, saveFile } from './safetensors'
+export { type LoadFileOptions, loadFile, type NamedTensors, SafetensorsFile, safeOpen, saveFile } from './safetensors'

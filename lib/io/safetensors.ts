@@ -1,6 +1,8 @@
 // Weights on disk: safetensors, which Python, Rust and the Hugging Face hub read and write too.
 
+import { type Device, type DeviceName, device } from '../device'
 import { ArgumentError, DTypeError, describeValue, FileError } from '../errors'
+import { readOptions } from '../options'
 import { fromBytes } from '../tensor/create'
 import { Tensor } from '../tensor/tensor'
 import { Container, type TensorSource, writeContainer } from './container'
@@ -47,12 +49,21 @@ export async function saveFile(
   await writeContainer('io.saveFile', path, sources('io.saveFile', tensors), metadata)
 }
 
+/** Options of `loadFile` and `safeOpen`. */
+export interface LoadFileOptions {
+  /** Where the tensors are made. Default cpu. */
+  device?: DeviceName | Device
+}
+
+const placeOf = (op: string, options: LoadFileOptions): Device =>
+  device(readOptions(op, options, ['device']).device ?? 'cpu')
+
 /** Reads all tensors of a safetensors file.
  *  @throws FileError naming what is wrong with a damaged or hostile file; DTypeError for an element type that tensors
- *  cannot hold
+ *  cannot hold; ArgumentError for options that do not exist; DeviceError where there is no such device
  *  @example model.loadStateDict(await io.loadFile('model.safetensors')) */
-export async function loadFile(path: string): Promise<NamedTensors> {
-  const file = new SafetensorsFile('io.loadFile', await Container.open('io.loadFile', path))
+export async function loadFile(path: string, options: LoadFileOptions = {}): Promise<NamedTensors> {
+  const file = await openFile('io.loadFile', path, options)
   const tensors: [string, Tensor][] = []
   try {
     // Every dtype is checked before the first, possibly large, tensor is read.
@@ -72,8 +83,13 @@ export async function loadFile(path: string): Promise<NamedTensors> {
  *  const file = await io.safeOpen('model.safetensors')
  *  const firstRows = await file.rows('transformer.wte.weight', 0, 100)
  *  await file.close() */
-export async function safeOpen(path: string): Promise<SafetensorsFile> {
-  return new SafetensorsFile('io.safeOpen', await Container.open('io.safeOpen', path))
+export async function safeOpen(path: string, options: LoadFileOptions = {}): Promise<SafetensorsFile> {
+  return await openFile('io.safeOpen', path, options)
+}
+
+async function openFile(op: string, path: string, options: LoadFileOptions): Promise<SafetensorsFile> {
+  const place = placeOf(op, options)
+  return new SafetensorsFile(op, await Container.open(op, path), place)
 }
 
 /** An open safetensors file. Made by `safeOpen`. */
@@ -82,6 +98,7 @@ export class SafetensorsFile {
   constructor(
     private readonly op: string,
     private readonly container: Container,
+    private readonly place: Device,
   ) {}
 
   /** Text that the writer put beside the tensors. */
@@ -111,7 +128,7 @@ export class SafetensorsFile {
   async get(name: string): Promise<Tensor> {
     const entry = this.container.entry(name)
     const dtype = this.typed(name, entry)
-    return fromBytes(normalized(dtype, await this.container.read(name)), entry.shape, dtype)
+    return fromBytes(normalized(dtype, await this.container.read(name)), entry.shape, dtype, this.place)
   }
 
   /** Reads the rows `start` to `stop - 1` of the first dim. */
@@ -119,7 +136,7 @@ export class SafetensorsFile {
     const entry = this.container.entry(name)
     const dtype = this.typed(name, entry)
     const bytes = normalized(dtype, await this.container.read(name, start, stop))
-    return fromBytes(bytes, [stop - start, ...entry.shape.slice(1)], dtype)
+    return fromBytes(bytes, [stop - start, ...entry.shape.slice(1)], dtype, this.place)
   }
 
   close(): Promise<void> {

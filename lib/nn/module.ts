@@ -7,10 +7,11 @@
 import { runCheckpointed, type SaveOps } from '../autograd/checkpoint'
 import { withoutGrad } from '../autograd/mode'
 import { keeper } from '../autograd/node'
-import { type Device, type DeviceName, looksLikeDevice } from '../device'
-import { type DType, isFloatingCode } from '../dtype'
+import { cudaDevice, type Device, type DeviceName } from '../device'
+import { type DType, dtypeNames, isFloatingCode } from '../dtype'
 import { ArgumentError, DTypeError, describeValue, GradusError, StateError } from '../errors'
-import { to } from '../ops/shape'
+import { toRead } from '../ops/shape'
+import { readTarget, type ToOptions, type ToTarget } from '../ops/target'
 import { expectFunction, readOptions } from '../options'
 import { currentContext, setContext } from '../tensor/dispatch'
 import { adopt } from '../tensor/memory'
@@ -18,10 +19,8 @@ import { forEachTensor, scoped } from '../tensor/scope'
 import { type HookHandle, Tensor } from '../tensor/tensor'
 import { newContext, pathOf } from './context'
 import { addHook, type BackwardHook, type ForwardHook, type ForwardPreHook, ModuleHooks } from './hooks'
-import { clearGradients, isParameter, parameter, rememberName } from './parameter'
+import { clearGradients, gradientsOf, isParameter, parameter, rememberName } from './parameter'
 import { expectStateDict, type IncompatibleKeys, loadInto, type StateDict, type StateEntry } from './stateDict'
-
-const wholeDTypes: ReadonlySet<string> = new Set<DType>(['int64', 'int32', 'uint8', 'bool'])
 
 /** @internal */
 export interface CheckpointPolicy {
@@ -338,27 +337,45 @@ export class Module {
     return this
   }
 
-  /** Moves parameters and buffers (floating ones, when the target is a dtype) in place, so that optimizers keep them. */
-  to(target: DType | DeviceName | Device): this {
-    if (typeof target === 'string' && wholeDTypes.has(target)) {
+  /** Moves parameters, their gradients, and buffers in place, so that optimizers keep them: `to(dtype)`, `to(device)`,
+   *  `to(device, dtype)`, `to({ dtype, device })`. Only floating ones change their dtype.
+   *  @throws DTypeError, DeviceError for what is neither; ArgumentError for options that do not exist
+   *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module.to
+   *  @example new nn.Linear(2, 2).to('cpu', 'float64').weight.dtype // 'float64' */
+  to(device: DeviceName | Device, dtype: DType, options?: ToOptions): this
+  to(target: ToTarget, options?: ToOptions): this
+  to(target: ToTarget, second?: DType | ToOptions, third?: ToOptions): this {
+    const whole = readTarget(target, second, third)
+    if (whole.dtype !== null && !isFloatingCode(whole.dtype)) {
       throw new DTypeError('to', {
         problem: 'parameters have no gradients in this dtype',
-        got: target,
+        got: dtypeNames[whole.dtype]!,
         expected: 'float32, float64, float16 or bfloat16',
       })
     }
+    const move = (tensor: Tensor): void => {
+      const moved = toRead(tensor, isFloatingCode(tensor._dtype) ? whole : { ...whole, dtype: null })
+      if (moved !== tensor) adopt(tensor, moved)
+    }
     withoutGrad(() => {
-      for (const tensor of new Set([...this.parameters(), ...this.namedBuffers().map(([, b]) => b)])) {
-        const dtypeOnly = typeof target === 'string' && !looksLikeDevice(target)
-        if (dtypeOnly && !isFloatingCode(tensor._dtype)) continue
-        const moved = to(tensor, target)
-        if (moved !== tensor) {
-          adopt(tensor, moved)
-          tensor.grad = null
-        }
-      }
+      const tensors = new Set([...this.parameters(), ...this.namedBuffers().map(([, b]) => b)])
+      for (const tensor of tensors) move(tensor)
+      for (const grad of gradientsOf(tensors)) if (!grad.isReleased) move(grad)
     })
     return this
+  }
+
+  /** `to('cpu')`
+   *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module.cpu */
+  cpu(): this {
+    return this.to('cpu')
+  }
+
+  /** `to('cuda')`, or to the CUDA device of an index or a name.
+   *  @throws DeviceError where there is no such CUDA device
+   *  @see https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module.cuda */
+  cuda(device?: number | DeviceName | Device): this {
+    return this.to(cudaDevice('cuda', device))
   }
 
   /** `to('float32')` */

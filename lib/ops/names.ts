@@ -1,10 +1,12 @@
 // Names that PyTorch has beside those of the operators. Nothing here computes.
 
+import { cudaDevice, type Device, type DeviceName } from '../device'
 import { describeShape, ShapeError } from '../errors'
 import { Tensor } from '../tensor/tensor'
 import { clamp } from './compare'
 import { defineMethods, expectTensor } from './registry'
 import { reshape, to, transpose, view } from './shape'
+import type { ToOptions } from './target'
 
 declare module '../tensor/tensor' {
   interface Tensor {
@@ -28,6 +30,13 @@ declare module '../tensor/tensor' {
     bool(): Tensor
     /** `to(other.dtype)` */
     typeAs(other: Tensor): Tensor
+    /** `to('cpu')`
+     *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.cpu.html */
+    cpu(): Tensor
+    /** `to('cuda')`, or to the CUDA device of an index or a name.
+     *  @throws DeviceError where there is no such CUDA device
+     *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.cuda.html */
+    cuda(device?: number | DeviceName | Device, options?: ToOptions): Tensor
     /** `ndim` */
     dim(): number
     /** `view(...other.shape)` */
@@ -58,6 +67,9 @@ defineMethods({
     expectTensor('typeAs', 'other', other)
     return to(x, other.dtype)
   },
+  cpu: (x: Tensor) => to(x, 'cpu'),
+  cuda: (x: Tensor, where?: number | DeviceName | Device, options?: ToOptions) =>
+    to(x, cudaDevice('cuda', where), options),
   dim: (x: Tensor) => x.ndim,
   viewAs: (x: Tensor, other: Tensor) => view(x, sizesOf('viewAs', other)),
   reshapeAs: (x: Tensor, other: Tensor) => reshape(x, sizesOf('reshapeAs', other)),

@@ -1,7 +1,7 @@
 // Views: other shapes and strides over the same elements. Nothing is copied but where a docstring says so.
 
-import { type Device, type DeviceName, device, looksLikeDevice } from '../device'
-import { type DType, dtypeCode, isFloatingCode, itemSizes } from '../dtype'
+import type { Device, DeviceName } from '../device'
+import { type DType, isFloatingCode, itemSizes } from '../dtype'
 import { ArgumentError, describeShape, describeValue, ShapeError } from '../errors'
 import { expectFlag, readOptions } from '../options'
 import { contiguousStrides, type Shape, Tensor } from '../tensor/tensor'
@@ -22,6 +22,9 @@ import {
   runInto,
   transfer,
 } from './registry'
+import { type ReadTarget, readTarget, type ToOptions, type ToTarget } from './target'
+
+export type { ToOptions } from './target'
 
 const copyOp = native('copy')
 const fillOp = native('fill', 'value')
@@ -258,35 +261,25 @@ export function detach(x: Tensor): Tensor {
   return Tensor._view(x, x.shape, x.strides, x._offset)
 }
 
-/** Options of `to`. */
-export interface ToOptions {
-  /** A copy to a CUDA device runs beside what is queued there from here on; only what uses it waits for it. So the next
-   *  batch travels while the present one is computed with: call it before the step is queued. Nothing ever waits on the
-   *  side of the host. Default false. */
-  nonBlocking?: boolean
-}
-
-/** In another dtype or on another device; itself when it is so already.
+/** In another dtype, on another device, or both: `to(dtype)`, `to(device)`, `to(device, dtype)`, `to({ dtype, device })`,
+ *  `to(other)` as another tensor; itself when it is so already.
  *  @throws DTypeError, DeviceError for what is neither; ArgumentError for options that do not exist
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.to.html
- *  @example tensor([1.7]).to('int32') // [1] */
-export function to(
-  x: Tensor,
-  target: DType | DeviceName | Device | { dtype?: DType; device?: DeviceName | Device },
-  options: ToOptions = {},
-): Tensor {
+ *  @example tensor([1.7]).to('int32') // [1]
+ *  @example tensor([1.7]).to('cpu', 'int32') // [1] */
+export function to(x: Tensor, device: DeviceName | Device, dtype: DType, options?: ToOptions): Tensor
+export function to(x: Tensor, target: ToTarget, options?: ToOptions): Tensor
+export function to(x: Tensor, target: ToTarget, second?: DType | ToOptions, third?: ToOptions): Tensor {
   x._alive('to')
-  const aside = expectFlag('to', 'nonBlocking', readOptions('to', options, ['nonBlocking']).nonBlocking ?? false)
-  const wanted =
-    typeof target === 'object' && !('type' in target)
-      ? target
-      : typeof target === 'string' && !looksLikeDevice(target)
-        ? { dtype: target as DType }
-        : { device: target as DeviceName }
-  const place = wanted.device === undefined ? x._device : device(wanted.device)
-  const code = wanted.dtype === undefined ? x._dtype : dtypeCode(wanted.dtype, 'to')
+  return toRead(x, readTarget(target, second, third))
+}
+
+/** @internal `to` of arguments that were read. */
+export function toRead(x: Tensor, target: ReadTarget): Tensor {
+  const place = target.place ?? x._device
+  const code = target.dtype ?? x._dtype
   if (code === x._dtype && place === x._device) return x
-  const result = converted(x, code, place, aside)
+  const result = converted(x, code, place, target.aside)
   if (!isFloatingCode(code)) return result
   const [sourceDType, source] = [x._dtype, x._device]
   return record(
@@ -308,12 +301,18 @@ function converted(x: Tensor, code: number, place: Device, aside = false): Tenso
   return result
 }
 
-/** Copies the elements of another tensor, which broadcasts, into this one.
+/** Copies the elements of another tensor, which broadcasts, into this one. The second argument is PyTorch's
+ *  `non_blocking`, as a flag or an option: see `to`.
+ *  @throws ArgumentError for options that do not exist; ShapeError when the source does not broadcast
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.copy_.html
  *  @example zeros([2, 2]).copy_(tensor([1, 2])) // [[1, 2], [1, 2]] */
-export function copy_(x: Tensor, source: Tensor): Tensor {
+export function copy_(x: Tensor, source: Tensor, options: ToOptions | boolean = {}): Tensor {
   expectTensor('copy_', 'the source', source)
+  const { nonBlocking = false } =
+    typeof options === 'boolean' ? { nonBlocking: options } : readOptions('copy_', options, ['nonBlocking'])
+  const aside = expectFlag('copy_', 'nonBlocking', nonBlocking)
   expectWritable('copy_', x, [source])
-  const near = source._device === x._device ? source : transfer(source, x._device)
+  const near = source._device === x._device ? source : transfer(source, x._device, aside)
   const from = sameShape(near.shape, x.shape) ? near : expand(near, x.shape)
   runInto(copyOp, [from], x)
   if (near !== source) near.dispose()
@@ -356,11 +355,9 @@ declare module '../tensor/tensor' {
     contiguous(): Tensor
     clone(): Tensor
     detach(): Tensor
-    to(
-      target: DType | DeviceName | Device | { dtype?: DType; device?: DeviceName | Device },
-      options?: ToOptions,
-    ): Tensor
-    copy_(source: Tensor): Tensor
+    to(device: DeviceName | Device, dtype: DType, options?: ToOptions): Tensor
+    to(target: ToTarget, options?: ToOptions): Tensor
+    copy_(source: Tensor, options?: ToOptions | boolean): Tensor
     fill_(value: number): Tensor
     zero_(): Tensor
   }

@@ -151,6 +151,12 @@ export class Tensor {
     return this._device
   }
 
+  /** Whether a CUDA device holds the elements.
+   *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.is_cuda.html */
+  get isCuda(): boolean {
+    return this._device.type === 'cuda'
+  }
+
   /** Number of dims. */
   get ndim(): number {
     return this.shape.length
