@@ -6,7 +6,7 @@ import { native, run } from '../tensor/dispatch'
 import { flushReleases, releaseTensor } from '../tensor/memory'
 import { inPhase } from '../tensor/memoryNotes'
 import { unscoped } from '../tensor/scope'
-import { sameShape, Tensor } from '../tensor/tensor'
+import { expectDevice, sameShape, Tensor } from '../tensor/tensor'
 import { withoutAutocast } from './autocast'
 import { withoutGrad } from './mode'
 import { isStale, setRetaining, setTargetFinder, staleView } from './node'
@@ -71,6 +71,7 @@ function checkGradient(root: Tensor, gradient: Tensor | null | undefined): Tenso
       expected: `${root.dtype} ${describeShape(root.shape)}`,
     })
   }
+  expectDevice('backward', 'the gradient is on another device than the tensor', gradient, root)
   return gradient
 }
 
@@ -113,7 +114,8 @@ function runPass(
 /** Computes the gradient of `root` with respect to every leaf that requires one and adds it to the leaf's `.grad`.
  *  Afterwards the graph is freed, and with it the intermediate tensors made outside of modules. Several roots pass
  *  together; a tensor in place of the options is the gradient.
- *  @throws ShapeError when root has several elements and no gradient was given; StateError when the graph was freed,
+ *  @throws ShapeError when root has several elements and no gradient was given, or one that does not fit; DeviceError
+ *  for one on another device; StateError when the graph was freed,
  *  or when a tensor that a formula needs was changed in place
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.backward.html */
 export function backward(root: Tensor | readonly Tensor[], options: BackwardOptions | Tensor = {}): void {

@@ -6,7 +6,7 @@ import { native, type Output, run, runInto, runLike, runMany, setContext } from 
 import { flushReleases, leaveToCollector, releaseTensor } from '../tensor/memory'
 import { noteTensor } from '../tensor/memoryNotes'
 import { capture } from '../tensor/scope'
-import { sameShape, Tensor } from '../tensor/tensor'
+import { expectDevice, sameShape, Tensor } from '../tensor/tensor'
 import { checkAnomaly, isAnomalyEnabled } from './anomaly'
 import type { InputGradient, Node } from './node'
 
@@ -74,14 +74,17 @@ export interface Sink {
   readonly collected: (Tensor | null)[]
 }
 
-/** Throws unless a gradient, of a formula or a hook, is shaped like what it is the gradient of. */
+/** Throws unless a gradient, of a formula or a hook, is shaped like what it is the gradient of, and where that is. */
 function expectFit(source: string, gradient: Tensor, of: Tensor): void {
-  if (sameShape(gradient.shape, of.shape)) return
-  throw new ShapeError('backward', {
-    problem: `${source} gave a gradient of another shape`,
-    got: describeShape(gradient.shape),
-    expected: describeShape(of.shape),
-  })
+  if (!sameShape(gradient.shape, of.shape)) {
+    throw new ShapeError('backward', {
+      problem: `${source} gave a gradient of another shape`,
+      got: describeShape(gradient.shape),
+      expected: describeShape(of.shape),
+    })
+  }
+  if (gradient._device === of._device) return // before words are made
+  expectDevice('backward', `${source} gave a gradient on another device`, gradient, of)
 }
 
 /** A leaf whose hooks are to see the sum of what arrives. */
@@ -193,7 +196,7 @@ export class Pass {
       this.ledger.drop(grad)
       leaveToCollector(grad)
       grad._accumulates = true
-      leaf.grad = grad
+      leaf._grad = grad
       noteTensor(grad, 'gradients')
     } else {
       this.copyTo(leaf, grad)
@@ -224,7 +227,7 @@ export class Pass {
 
   private take(leaf: Tensor, copied: Tensor, from: Tensor): void {
     copied._accumulates = true
-    leaf.grad = copied
+    leaf._grad = copied
     this.ledger.release(from)
     noteTensor(copied, 'gradients')
   }
@@ -276,7 +279,7 @@ export class Pass {
   private retain(output: Tensor, grad: Tensor): void {
     const present = output.grad
     if (present !== null && present._released === null) runInto(add, [present, grad], present, [0, 0, 1])
-    else output.grad = this.ownCopy(grad)
+    else output._grad = this.ownCopy(grad)
   }
 
   private replaced(grad: Tensor, replacement: unknown): Tensor {
@@ -295,6 +298,7 @@ export class Pass {
         expected: `${grad.dtype} ${describeShape(grad.shape)}`,
       })
     }
+    expectDevice('registerHook', 'the hook moved the gradient to another device', replacement, grad)
     this.ledger.holdForeign(replacement) // the hook's author may keep it
     this.ledger.release(grad)
     return replacement

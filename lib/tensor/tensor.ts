@@ -5,12 +5,21 @@
 
 import type { Node } from '../autograd/node'
 import type { Device } from '../device'
-import { type DType, dtypeNames, isFloatingCode, itemSizes } from '../dtype'
-import { DTypeError, describeShape, IndexError, StateError } from '../errors'
+import { BFLOAT16, type DType, dtypeNames, FLOAT16, FLOAT32, isFloatingCode, itemSizes } from '../dtype'
+import {
+  ArgumentError,
+  DeviceError,
+  DTypeError,
+  describeShape,
+  describeValue,
+  IndexError,
+  ShapeError,
+  StateError,
+} from '../errors'
 import { binding, check, nativeError, scratch } from '../native'
 import { expectFunction } from '../options'
 import { hostTarget, type NestedArray, nest, scalar, type TensorData } from './elements'
-import { contiguousStrides, isContiguous } from './layout'
+import { contiguousStrides, isContiguous, sameShape } from './layout'
 import { flushReleases, releaseTensor, track, yieldToCollector } from './memory'
 import { observer } from './observer'
 import { formatTensor } from './print'
@@ -20,7 +29,7 @@ export { contiguousStrides, sameShape } from './layout'
 /** Sizes of a tensor, outermost first. */
 export type Shape = readonly number[]
 
-/** A gradient hook: may return a replacement of the same shape and dtype. */
+/** A gradient hook: may return a replacement of the same shape, dtype and device. */
 export type GradientHook = (grad: Tensor) => Tensor | undefined | void
 
 /** Takes a hook off when it is called, or its `remove`. */
@@ -54,8 +63,8 @@ export class Tensor {
   readonly _handle: number
   /** @internal */
   readonly _device: Device
-  /** Gradient that `backward()` accumulated, or null. */
-  grad: Tensor | null = null
+  /** @internal `grad`, where it is known to fit */
+  _grad: Tensor | null = null
 
   /** @internal strides in elements; null when contiguous */
   _strides: readonly number[] | null
@@ -231,6 +240,19 @@ export class Tensor {
     return this
   }
 
+  /** Gradient that `backward()` accumulated, or null. One that is assigned is on the tensor's device and has its shape and
+   *  dtype, or float32 for 16 bits.
+   *  @throws ArgumentError for what is no tensor; ShapeError, DTypeError, DeviceError for one that does not fit
+   *  @see https://docs.pytorch.org/docs/stable/generated/torch.Tensor.grad.html */
+  get grad(): Tensor | null {
+    return this._grad
+  }
+
+  set grad(value: Tensor | null) {
+    if (value !== null) expectGradient(this, value)
+    this._grad = value
+  }
+
   /** Whether it was made by the user rather than by a recorded operation. */
   get isLeaf(): boolean {
     return this._node === null
@@ -248,7 +270,8 @@ export class Tensor {
     return this
   }
 
-  /** Calls `hook` with the gradient when backward has it; a returned tensor of the same shape and dtype replaces it.
+  /** Calls `hook` with the gradient when backward has it; a returned tensor of the same shape, dtype and device
+   *  replaces it.
    *  Returns what takes the hook off. */
   registerHook(hook: GradientHook): HookHandle {
     this._alive('registerHook')
@@ -398,6 +421,45 @@ export class Tensor {
       action: 'read it first: await t.array(), or save it with io.saveFile',
     })
   }
+}
+
+function expectGradient(of: Tensor, value: unknown): void {
+  if (!(value instanceof Tensor)) {
+    throw new ArgumentError('grad', {
+      problem: 'the gradient is not a tensor',
+      got: describeValue(value),
+      expected: 'a Tensor, or null',
+    })
+  }
+  value._alive('grad')
+  if (!sameShape(value.shape, of.shape)) {
+    throw new ShapeError('grad', {
+      problem: 'the gradient has another shape than its tensor',
+      got: describeShape(value.shape),
+      expected: describeShape(of.shape),
+    })
+  }
+  const isWider = value._dtype === FLOAT32 && (of._dtype === FLOAT16 || of._dtype === BFLOAT16)
+  if (value._dtype !== of._dtype && !isWider) {
+    throw new DTypeError('grad', {
+      problem: 'the gradient has another dtype than its tensor',
+      got: value.dtype,
+      expected: of.dtype,
+      action: `convert it with .to('${of.dtype}')`,
+    })
+  }
+  expectDevice('grad', 'the gradient is on another device than its tensor', value, of)
+}
+
+/** @internal Throws unless a gradient is on the device of what it is the gradient of. */
+export function expectDevice(op: string, problem: string, gradient: Tensor, of: Tensor): void {
+  if (gradient._device === of._device) return
+  throw new DeviceError(op, {
+    problem,
+    got: String(gradient._device),
+    expected: String(of._device),
+    action: `move it with .to('${of._device}')`,
+  })
 }
 
 /** @internal */
