@@ -13,6 +13,7 @@ const devices = [
   'event',
   'graph',
   'graphFailures',
+  'moving',
   'nccl',
   'ncclCalls',
   'nvtx',

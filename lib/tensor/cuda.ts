@@ -1,11 +1,11 @@
 // CUDA devices under the names that PyTorch has for them.
 
-import { type Device, type DeviceName, device as deviceOf } from '../device'
+import { cudaDevice, type Device, type DeviceName } from '../device'
 import { binding, nativeError } from '../native'
 import { memory } from './memoryAccount'
 
-/** A CUDA device or its name; `cuda:0` where none is given. */
-type Where = DeviceName | Device
+/** A CUDA device, its name or its index; `cuda:0` where none is given. */
+type Where = DeviceName | Device | number
 
 /** @internal What the driver says: the devices, or why there are none. */
 export interface CudaDescription {
@@ -64,13 +64,15 @@ export function deviceCount(): number {
 /** Name of a device, such as 'NVIDIA A100-SXM4-80GB'.
  *  @throws DeviceError when there is no such device */
 export function getDeviceName(device: Where = 'cuda'): string {
-  return describeCuda().devices[deviceOf(device).index]!.name
+  const { index } = cudaDevice('cuda.getDeviceName', device)
+  return describeCuda().devices[index]!.name
 }
 
 /** Compute capability of a device, such as [8, 0].
  *  @throws DeviceError when there is no such device */
 export function getDeviceCapability(device: Where = 'cuda'): [major: number, minor: number] {
-  const { capability } = describeCuda().devices[deviceOf(device).index]!
+  const { index } = cudaDevice('cuda.getDeviceCapability', device)
+  const { capability } = describeCuda().devices[index]!
   return capability.split('.').map(Number) as [number, number]
 }
 
@@ -79,25 +81,43 @@ export { CUDAGraph } from './graph'
 export * as nvtx from './nvtx'
 
 /** Waits, without blocking the event loop, until everything queued on the device has run.
+ *  @throws DeviceError when there is no such CUDA device; the first error of an operation that failed since the last wait
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.synchronize.html */
-export function synchronize(device: Where = 'cuda'): Promise<void> {
-  return deviceOf(device).synchronize()
+export async function synchronize(device: Where = 'cuda'): Promise<void> {
+  await cudaDevice('cuda.synchronize', device).synchronize()
 }
 
-/** Bytes held by live tensors. */
-export const memoryAllocated = (device: Where = 'cuda'): number => memory.allocated(device)
+/** Bytes held by live tensors.
+ *  @throws DeviceError when there is no such CUDA device
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.memory.memory_allocated.html */
+export const memoryAllocated = (device: Where = 'cuda'): number =>
+  memory.allocated(cudaDevice('cuda.memoryAllocated', device))
 
-/** Most bytes that were held since the start or `resetPeakMemoryStats`. */
-export const maxMemoryAllocated = (device: Where = 'cuda'): number => memory.maxAllocated(device)
+/** Most bytes that were held since the start or `resetPeakMemoryStats`.
+ *  @throws DeviceError when there is no such CUDA device
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.memory.max_memory_allocated.html */
+export const maxMemoryAllocated = (device: Where = 'cuda'): number =>
+  memory.maxAllocated(cudaDevice('cuda.maxMemoryAllocated', device))
 
-/** Bytes held from the driver, for live tensors and for reuse. */
-export const memoryReserved = (device: Where = 'cuda'): number => memory.reserved(device)
+/** Bytes held from the driver, for live tensors and for reuse.
+ *  @throws DeviceError when there is no such CUDA device
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.memory.memory_reserved.html */
+export const memoryReserved = (device: Where = 'cuda'): number =>
+  memory.reserved(cudaDevice('cuda.memoryReserved', device))
 
-/** Starts `maxMemoryAllocated` anew. */
-export const resetPeakMemoryStats = (device: Where = 'cuda'): void => memory.resetPeak(device)
+/** Starts `maxMemoryAllocated` anew.
+ *  @throws DeviceError when there is no such CUDA device
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.memory.reset_peak_memory_stats.html */
+export const resetPeakMemoryStats = (device: Where = 'cuda'): void =>
+  memory.resetPeak(cudaDevice('cuda.resetPeakMemoryStats', device))
 
-/** Gives what is reserved and not in use back to the driver. */
-export const emptyCache = (device: Where = 'cuda'): void => memory.trim(device)
+/** Gives what is reserved and not in use back to the driver.
+ *  @throws DeviceError when there is no such CUDA device
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.memory.empty_cache.html */
+export const emptyCache = (device: Where = 'cuda'): void => memory.trim(cudaDevice('cuda.emptyCache', device))
 
-/** The account as a table, in MiB. */
-export const memorySummary = (device: Where = 'cuda'): string => memory.summary(device)
+/** The account as a table, in MiB.
+ *  @throws DeviceError when there is no such CUDA device
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.memory.memory_summary.html */
+export const memorySummary = (device: Where = 'cuda'): string =>
+  memory.summary(cudaDevice('cuda.memorySummary', device))

@@ -1,6 +1,6 @@
 // Points in the order of a device's work.
 
-import { type Device, type DeviceName, device as deviceOf } from '../device'
+import { cudaDevice, type Device, type DeviceName } from '../device'
 import { ArgumentError, describeValue, StateError } from '../errors'
 import { binding, check, nativeError } from '../native'
 import { expectFlag, readOptions } from '../options'
@@ -25,8 +25,8 @@ export class Event {
 
   /** Marks the point behind everything that is queued by now; a later call moves the event there.
    *  @throws DeviceError where there is no such CUDA device; StateError while a graph is captured there */
-  record(device: DeviceName | Device = 'cuda'): this {
-    const mark = binding.markRecord(deviceOf(device)._code, this.#isTimed)
+  record(device: DeviceName | Device | number = 'cuda'): this {
+    const mark = binding.markRecord(cudaDevice('Event.record', device)._code, this.#isTimed)
     if (Array.isArray(mark)) throw nativeError(mark)
     this.#mark = mark
     return this

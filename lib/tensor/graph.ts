@@ -1,6 +1,6 @@
 // A training step as one launch.
 
-import { type Device, type DeviceName, device as deviceOf } from '../device'
+import { cudaDevice, type Device, type DeviceName } from '../device'
 import { ArgumentError, describeValue, StateError } from '../errors'
 import { binding, check, nativeError } from '../native'
 import { defaultGenerator } from '../random'
@@ -24,9 +24,9 @@ export class CUDAGraph {
   #graph: object | null = null
   #taken: Capture | null = null
 
-  /** @throws DeviceError where there is no such device */
-  constructor(device: DeviceName | Device = 'cuda') {
-    this.device = deviceOf(device)
+  /** @throws DeviceError where there is no such CUDA device */
+  constructor(device: DeviceName | Device | number = 'cuda') {
+    this.device = cudaDevice('CUDAGraph', device)
   }
 
   /** Whether there is something to replay. */

@@ -64,7 +64,8 @@ export const memory = {
   /** Runs fn, which may be async, and tells where its memory went: the peak of each phase (forward, backward, step) by kind
    *  (weights, gradients, optimizer, activations, workspace), and the largest peak by module path. Prints itself as a
    *  table; goes into `TrainingHistory.memory` for the HTML report. `model` and `optimizer` say whose tensors are told
-   *  apart. Waits for the device before and after; allocations take a little longer meanwhile.
+   *  apart, and on which
+   *  device: that of the parameters, unless `device` says another. Waits for the device before and after; allocations take a little longer meanwhile.
    *  @throws StateError while another profile of the process is under way, or when more happens than a log holds (4 million
    *  allocations and releases: thousands of steps)
    *  @see https://docs.pytorch.org/docs/stable/torch_cuda_memory.html

@@ -22,7 +22,7 @@ export interface MemoryProfileOptions {
   model?: { parameters(): Tensor[] }
   /** Its states are the optimizer's. */
   optimizer?: { readonly state: ReadonlyMap<Tensor, object> }
-  /** Whose memory; default `getDefaultDevice()`. */
+  /** Whose memory; default that of the first parameter of `model`, else of `optimizer`, else `getDefaultDevice()`. */
   device?: DeviceName | Device
 }
 
@@ -168,6 +168,12 @@ function expectOwners(op: string, options: MemoryProfileOptions): void {
   }
 }
 
+function placeOf({ model, optimizer, device }: MemoryProfileOptions): Device {
+  if (device !== undefined) return deviceOf(device)
+  const param = model?.parameters()[0] ?? optimizer?.state.keys().next().value
+  return param?.device ?? Device._default
+}
+
 let isProfiling = false // from the call on: it waits before it listens. The log itself refuses other threads
 const mostEvents = 2 ** 22 // 100 MB
 
@@ -188,7 +194,7 @@ export async function profile(
   if (isProfiling) {
     throw new StateError(op, { problem: 'a profile is under way', action: 'await it before the next one' })
   }
-  const device = deviceOf(options.device ?? Device._default)
+  const device = placeOf(options)
   isProfiling = true
   try {
     await settled(device)

@@ -1,5 +1,6 @@
 // How console.log shows a tensor.
 
+import { Device } from '../device'
 import type { NestedArray } from './elements'
 import type { Tensor } from './tensor'
 
@@ -23,10 +24,11 @@ function formatNumbers(values: readonly number[], integral: boolean): string[] {
   return text.map((each) => each.padStart(width))
 }
 
-/** @internal `tensor([[1., 2.], [3., 4.]], shape [2, 2], float32)`, shortened in the middle when large. Waits for the
- *  elements. */
+/** @internal `tensor([[1., 2.], [3., 4.]], shape [2, 2], float32)`, with the device when it is not the cpu, shortened in the
+ *  middle when large. Waits for the elements. */
 export function formatTensor(tensor: Tensor): string {
   const facts = [`shape [${tensor.shape.join(', ')}]`, tensor.dtype]
+  if (tensor.device !== Device.cpu) facts.push(`device ${tensor.device}`)
   if (tensor.gradFn !== null) facts.push(`gradFn ${tensor.gradFn}`)
   else if (tensor.requiresGrad) facts.push('requiresGrad')
   if (tensor.isReleased) return `tensor(released, ${facts.join(', ')})`

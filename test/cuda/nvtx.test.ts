@@ -61,6 +61,6 @@ describe('cuda.nvtx', () => {
   it('does nothing without one, and refuses what is no text', () => {
     expect(cuda.nvtx.range('x', () => 3)).toBe(3)
     expect(() => cuda.nvtx.rangePush(3 as never)).toThrow(ArgumentError)
-    expect(() => cuda.nvtx.mark('x', 'cpu')).toThrow(/nvtx: not a CUDA device: got cpu/)
+    expect(() => cuda.nvtx.mark('x', 'cpu')).toThrow(/nvtx.mark: not a CUDA device: got cpu/)
   })
 })

@@ -172,6 +172,10 @@ describe('printing', () => {
       'tensor([nan, inf, -1.], shape [3], float32)',
     )
     expect(String(arange(3))).toBe('tensor([0, 1, 2], shape [3], int64)')
+    expect(String(ones([1], { device: 'cpu:1' }))).toBe('tensor([1.], shape [1], float32, device cpu:1)')
+    expect(String(ones([1], { device: 'cpu:1', requiresGrad: true }).mul(2))).toBe(
+      'tensor([2.], shape [1], float32, device cpu:1, gradFn mul)',
+    )
     expect(String(zeros([0]))).toBe('tensor([], shape [0], float32)')
   })
 

@@ -51,6 +51,27 @@ describe('memory.profile', () => {
     }
   })
 
+  it('is of the device that the model or the optimizer is on', async () => {
+    const model = new nn.Linear(8, 8).to('cpu:1')
+    const optimizer = new optim.AdamW(model.parameters())
+    const step = (): void => {
+      optimizer.zeroGrad()
+      model
+        .forward(ones([4, 8], { device: 'cpu:1' }))
+        .sum()
+        .backward()
+      optimizer.step()
+    }
+    step()
+    for (const options of [{ model, optimizer }, { model }, { optimizer }, { device: 'cpu:1' as const }]) {
+      const { peak, phases } = await memory.profile(step, options)
+      expect(peak).toBeGreaterThan(4 * model.numParameters())
+      expect(phases.map(({ name }) => name)).toEqual(['forward', 'backward', 'step'])
+    }
+    const { phases } = await memory.profile(step, { model, optimizer, device: 'cpu' })
+    expect(phases.map(({ kinds }) => kinds.weights + kinds.optimizer)).toEqual(phases.map(() => 0))
+  })
+
   it('tells phases and kinds apart', async () => {
     const { model, optimizer, step, bytes } = trained()
     step()

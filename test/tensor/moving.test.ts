@@ -191,3 +191,35 @@ describe('io.loadFile and io.safeOpen', () => {
     }
   })
 })
+
+describe('functions of cuda', () => {
+  const { synchronize, Event, nvtx } = cuda
+  const calls: [string, (device: 'cuda') => unknown][] = [
+    ['cuda.getDeviceName', cuda.getDeviceName],
+    ['cuda.getDeviceCapability', cuda.getDeviceCapability],
+    ['cuda.memoryAllocated', cuda.memoryAllocated],
+    ['cuda.maxMemoryAllocated', cuda.maxMemoryAllocated],
+    ['cuda.memoryReserved', cuda.memoryReserved],
+    ['cuda.resetPeakMemoryStats', cuda.resetPeakMemoryStats],
+    ['cuda.emptyCache', cuda.emptyCache],
+    ['cuda.memorySummary', cuda.memorySummary],
+    ['CUDAGraph', (device) => new cuda.CUDAGraph(device)],
+    ['Event.record', (device) => new Event().record(device)],
+    ['nvtx.mark', (device) => nvtx.mark('x', device)],
+  ]
+
+  it.each(calls)('%s refuses the cpu, and takes an index', (op, call) => {
+    expect(() => call('cpu' as 'cuda')).toThrow(DeviceError)
+    expect(() => call('cpu' as 'cuda')).toThrow(
+      `${op}: not a CUDA device: got cpu, expected 'cuda', one with an index such as 'cuda:1', or the index.`,
+    )
+    expect(() => call(16 as never)).toThrow('device: no such device: got "cuda" and 16')
+    if (cuda.isAvailable()) call(0 as never)
+  })
+
+  it('synchronize, too', async () => {
+    await expect(synchronize('cpu')).rejects.toThrow('cuda.synchronize: not a CUDA device: got cpu')
+    await expect(synchronize(16)).rejects.toThrow('device: no such device: got "cuda" and 16')
+    if (cuda.isAvailable()) await synchronize(0)
+  })
+})
