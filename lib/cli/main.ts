@@ -29,6 +29,7 @@ program
   .option('--batch-size <b>', 'sequences a step', wholeNumber(1, 65536), 16)
   .option('--lr <rate>', 'highest learning rate', positiveNumber, 2e-3)
   .option('--dropout <p>', 'share of activations dropped', fraction(0, 1), 0)
+  .option('--device <name>', 'where to train: cpu, cuda, cuda:1, … (default: cpu)')
   .option('--resume', 'continue the run in --out, to the same bits as one that never stopped')
   .option('--json', 'end with one JSON line on stdout')
   .action(async (options, command: Command) => {

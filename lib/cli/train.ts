@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs'
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { MultiBar, type SingleBar } from 'cli-progress'
+import { type DeviceName, device } from '../device'
 import { ArgumentError, FileError } from '../errors'
 import type { StepRecord } from '../monitor/report'
 import {
@@ -28,6 +29,7 @@ export interface TrainCommandOptions {
   batchSize: number
   lr: number
   dropout: number
+  device?: string
   resume?: boolean
   json?: boolean
 }
@@ -204,6 +206,7 @@ export async function train(options: TrainCommandOptions, given: readonly string
     throw new ArgumentError('train', { problem: '--resume needs the folder of the run', expected: '--out DIR' })
   }
   const title = options.text ?? 'Moby Dick'
+  const place = options.device === undefined ? undefined : device(options.device as DeviceName)
   const text = options.text === undefined ? await mobyDick() : await readText(options.text)
   const out = resolve(options.out ?? newRun())
   if (resume && !existsSync(out)) {
@@ -221,6 +224,7 @@ export async function train(options: TrainCommandOptions, given: readonly string
       ...(steps !== undefined && { steps }),
       ...(minutes !== undefined && { minutes }),
       ...(resume && { resume }),
+      ...(place !== undefined && { device: place }),
       signal,
       observer: display,
     })

@@ -6,6 +6,7 @@ import { noGrad } from '../autograd/index'
 import { DataLoader } from '../data/loader'
 import { TextDataset, type TextSample } from '../data/text'
 import { CharTokenizer } from '../data/tokenizer'
+import { type Device, type DeviceName, device } from '../device'
 import { ArgumentError, describeValue, FileError, StateError } from '../errors'
 import { writeAtomically } from '../io/atomic'
 import { latestCheckpoint, loadCheckpoint, saveCheckpoint } from '../io/checkpoint'
@@ -40,6 +41,8 @@ export interface LanguageModelOptions extends PaceOptions {
   out: string
   /** Continues from the newest checkpoint in `out`. */
   resume?: boolean
+  /** Where it trains; default `getDefaultDevice()`. A run may be resumed on another. */
+  device?: DeviceName | Device
   /** Ends the run after the step under way, with checkpoint and report. */
   signal?: AbortSignal
   /** Hears what happens. */
@@ -144,13 +147,18 @@ class Run {
     this.start = commonestToken(train)
     this.textHash = hashOf(options.text)
     this.model = new GPT({ vocabSize: tokenizer.vocabSize, nLayer, nHead, nEmbd, blockSize, dropout })
+    if (options.device !== undefined) this.model.to(device(options.device))
+    const placed = options.device !== undefined && { device: options.device }
     this.optimizer = new AdamW(decayGroups(this.model), { lr: learningRate, betas: [0.9, 0.95] })
     this.pace = new Pace(options)
     this.schedule = new LambdaLR(this.optimizer, (step) => this.pace.multiplier(step, this.warmup()))
     const drawn = new TextDataset(train, { blockSize, windows: 'random' })
-    this.loader = new DataLoader(drawn, { batchSize, seed })
+    this.loader = new DataLoader(drawn, { batchSize, seed, ...placed })
     // windows overlap by one token, so that each but the first is foretold exactly once
-    this.validation = new DataLoader(new TextDataset(held, { blockSize, stride: blockSize - 1 }), { batchSize })
+    this.validation = new DataLoader(new TextDataset(held, { blockSize, stride: blockSize - 1 }), {
+      batchSize,
+      ...placed,
+    })
     this.history = {
       title: `A GPT reads ${title}`,
       facts: {
@@ -160,6 +168,7 @@ class Run {
         batch: `${batchSize} sequences`,
         text: `${options.text.length.toLocaleString('en')} characters, ${tokenizer.vocabSize} different`,
         seed: String(seed),
+        ...(options.device !== undefined && { device: String(device(options.device)) }),
       },
       steps: [],
       validation: [],
@@ -206,7 +215,9 @@ class Run {
     this.step = step
     this.checkpoint = path
     this.pace = new Pace(this.options, pace)
-    Object.assign(this.history, history)
+    const { device: _, ...facts } = history.facts
+    const { device: place } = this.history.facts
+    Object.assign(this.history, history, { facts: { ...facts, ...(place !== undefined && { device: place }) } })
   }
 
   private async save(): Promise<void> {
@@ -360,7 +371,7 @@ class Run {
 
 /** Trains a GPT on the characters of a text and leaves a checkpoint and a report in `out`. With `steps` and a seed the
  *  weights are the same bits every time, also when the run was stopped and resumed in between.
- *  @throws ArgumentError when the text is too short for the context, or `config` is not that of the run to resume; FileError when `out` cannot be written, or
+ *  @throws ArgumentError when the text is too short for the context, or `config` is not that of the run to resume; DeviceError when there is no such device; FileError when `out` cannot be written, or
  *  holds checkpoints and `resume` is not set */
 export async function trainLanguageModel(
   config: LanguageModelConfig,

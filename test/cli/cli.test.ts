@@ -140,6 +140,7 @@ test.each([
   ],
   [['train', '--dropout', '1'], "argument '1' is invalid. Expected a number from 0 up to, but not, 1."],
   [['train', '--lr', '-3'], "argument '-3' is invalid. Expected a number above 0."],
+  [['train', '--device', 'gpu'], 'device: no such device: got "gpu"'],
   [['train', '--speed', '9'], "unknown option '--speed'"],
   [['train', '--text', 'missing.txt'], 'readText: no such file: got missing.txt'],
   [['train', '--width', '100', '--heads', '6'], 'train: --width is not a multiple of --heads: got 100 and 6'],

@@ -2,8 +2,9 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { FileError } from '../../lib/errors'
+import { DeviceError, FileError } from '../../lib/errors'
 import { loadFile } from '../../lib/io/safetensors'
+import { memory } from '../../lib/tensor/memoryAccount'
 import { type LanguageModelConfig, type LanguageModelOptions, trainLanguageModel } from '../../lib/train/languageModel'
 
 const text = readFileSync(join(__dirname, '../fixtures/text.txt'), 'utf8').slice(0, 60_000)
@@ -84,6 +85,19 @@ test('trainLanguageModel: refuses to resume with another text', async () => {
   await expect(train('run', { text: text.replaceAll('the', 'eht'), resume: true })).rejects.toThrow(FileError)
   // other characters, too, so that the model would have another shape
   await expect(train('run', { text: `${text}\u2603`, resume: true })).rejects.toThrow('made with another text')
+})
+
+test('trainLanguageModel: trains on another device to the same bits, and resumes on a third', async () => {
+  const [here, there] = [await train('here', { steps: 6 }), await train('there', { steps: 6, device: 'cpu:1' })]
+  expect(await bits(there.checkpoint)).toEqual(await bits(here.checkpoint))
+  expect(readFileSync(there.report, 'utf8')).toContain('cpu:1')
+  const used = memory.maxAllocated('cpu:2')
+  const resumed = await train('there', { steps: 8, resume: true, device: 'cpu:2' })
+  expect(resumed.steps).toBe(8)
+  expect(readFileSync(resumed.report, 'utf8')).toMatch(/cpu:2/)
+  expect(readFileSync(resumed.report, 'utf8')).not.toMatch(/cpu:1/)
+  expect(memory.maxAllocated('cpu:2')).toBeGreaterThan(used)
+  await expect(train('nowhere', { device: 'gpu' as never })).rejects.toThrow(DeviceError)
 })
 
 test('trainLanguageModel: refuses to resume with another configuration', async () => {
