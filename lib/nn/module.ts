@@ -143,7 +143,8 @@ export class Module {
   }
 
   /** Makes a tensor a buffer: part of the state, not trained. Not saved when `persistent` is false. */
-  registerBuffer(name: string, buffer: Tensor, { persistent = true }: { persistent?: boolean } = {}): void {
+  registerBuffer(name: string, buffer: Tensor, options: { persistent?: boolean } = {}): void {
+    const { persistent = true } = readOptions('registerBuffer', options, ['persistent'])
     if (!(buffer instanceof Tensor)) {
       throw new ArgumentError('registerBuffer', { problem: 'not a tensor', got: describeValue(buffer) })
     }
@@ -246,7 +247,8 @@ export class Module {
   }
 
   /** Number of elements of all parameters, tied ones counted once. */
-  numParameters({ trainable = false }: { trainable?: boolean } = {}): number {
+  numParameters(options: { trainable?: boolean } = {}): number {
+    const { trainable = false } = readOptions('numParameters', options, ['trainable'])
     return this.parameters()
       .filter((p) => !trainable || p.requiresGrad)
       .reduce((n, p) => n + p.numel, 0)
@@ -405,7 +407,8 @@ export class Module {
   }
 
   /** Forgets the gradients, or with `setToNone: false` sets them to 0. */
-  zeroGrad({ setToNone = true }: { setToNone?: boolean } = {}): void {
+  zeroGrad(options: { setToNone?: boolean } = {}): void {
+    const { setToNone = true } = readOptions('zeroGrad', options, ['setToNone'])
     clearGradients(this.parameters(), setToNone)
   }
 

@@ -212,7 +212,8 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
   }
 
   /** Forgets the gradients, or with `setToNone: false` sets them to 0. */
-  zeroGrad({ setToNone = true }: { setToNone?: boolean } = {}): void {
+  zeroGrad(options: { setToNone?: boolean } = {}): void {
+    const { setToNone = true } = readOptions('zeroGrad', options, ['setToNone'])
     for (const { params } of this.paramGroups) clearGradients(params, setToNone)
   }
 

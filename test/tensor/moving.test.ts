@@ -168,6 +168,22 @@ describe('Module.to', () => {
   })
 })
 
+describe('modules and optimizers', () => {
+  it('refuse options that they do not know', () => {
+    const layer = new nn.Linear(2, 2)
+    const calls: [string, () => unknown][] = [
+      ['zeroGrad', () => layer.zeroGrad({ set_to_none: true } as never)],
+      ['zeroGrad', () => new optim.SGD(layer.parameters(), { lr: 1 }).zeroGrad({ foo: 1 } as never)],
+      ['numParameters', () => layer.numParameters({ foo: 1 } as never)],
+      ['registerBuffer', () => layer.registerBuffer('b', zeros([1]), { foo: 1 } as never)],
+    ]
+    for (const [op, call] of calls) {
+      expect(call).toThrow(ArgumentError)
+      expect(call).toThrow(`${op}: unknown option`)
+    }
+  })
+})
+
 describe('io.loadFile and io.safeOpen', () => {
   const folder = mkdtempSync(join(tmpdir(), 'gradus-moving-'))
   const path = join(folder, 'x.safetensors')
