@@ -14,11 +14,11 @@ import { toRead } from '../ops/shape'
 import { readTarget, type ToOptions, type ToTarget } from '../ops/target'
 import { expectFunction, readOptions } from '../options'
 import { currentContext, setContext } from '../tensor/dispatch'
-import { adopt } from '../tensor/memory'
 import { forEachTensor, scoped } from '../tensor/scope'
 import { type HookHandle, Tensor } from '../tensor/tensor'
 import { newContext, pathOf } from './context'
 import { addHook, type BackwardHook, type ForwardHook, type ForwardPreHook, ModuleHooks } from './hooks'
+import { moveInto } from './moving'
 import { clearGradients, gradientsOf, isParameter, parameter, rememberName } from './parameter'
 import { expectStateDict, type IncompatibleKeys, loadInto, type StateDict, type StateEntry } from './stateDict'
 
@@ -357,7 +357,7 @@ export class Module {
     }
     const move = (tensor: Tensor): void => {
       const moved = toRead(tensor, isFloatingCode(tensor._dtype) ? whole : { ...whole, dtype: null })
-      if (moved !== tensor) adopt(tensor, moved)
+      if (moved !== tensor) moveInto(tensor, moved)
     }
     withoutGrad(() => {
       const tensors = new Set([...this.parameters(), ...this.namedBuffers().map(([, b]) => b)])

@@ -1,7 +1,7 @@
 // What is left of a training step when something goes wrong in it: a typed error, and everything as it was before.
 import { spawnSync } from 'node:child_process'
 import { afterEach, describe, expect, it } from 'vitest'
-import { cuda, OutOfMemoryError, random, zeros } from '../../../lib/index'
+import { cuda, nn, OutOfMemoryError, random, zeros } from '../../../lib/index'
 import { inUse, makeTraining, type StepOptions } from '../trainingStep'
 import { simulator } from './simulator'
 
@@ -75,6 +75,25 @@ describe('a constant that finds no memory', () => {
     await expect(derived.data()).rejects.toThrow(OutOfMemoryError)
     await expect(derived.to('cpu').data()).rejects.toThrow(OutOfMemoryError)
     expect(await constant.add(1).mean().item()).toBe(1)
+  })
+})
+
+describe('a module for which a device has no memory', () => {
+  it('keeps the parameters that do not fit where they were', async () => {
+    const layer = new nn.Linear(512, 512)
+    const [weight, bias] = [await layer.weight.array(), await layer.bias!.array()]
+    await cuda.synchronize()
+    simulator.control('failAllocation=1 failAllocations=2') // of the weight; the bias is small
+    layer.to('cuda')
+    await expect(cuda.synchronize()).rejects.toThrow(OutOfMemoryError)
+    simulator.control('reset')
+    expect(layer.weight.device.toString()).toBe('cpu')
+    expect(await layer.weight.array()).toEqual(weight)
+    expect(await layer.bias!.array()).toEqual(bias)
+    layer.to('cuda')
+    expect(await layer.weight.array()).toEqual(weight)
+    expect(layer.weight.device.toString()).toBe('cuda:0')
+    expect(layer.weight.requiresGrad).toBe(true)
   })
 })
 
