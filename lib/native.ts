@@ -93,8 +93,8 @@ function load(): Binding {
 /** @internal */
 export const binding: Binding = load()
 
-// The process ends when nothing is at work any more. What is queued by then is computed only if somebody who listens,
-// too, may read it.
+// The process ends when nothing is at work any more, however long that takes. What is queued by then is computed only if
+// somebody who listens, too, may read it; what such a listener queues itself it has to wait for.
 process.once('exit', () => void binding.leave(process.listenerCount('exit') === 0))
 
 /** @internal Operands and results of every call; native/binding/dispatch.cc describes the layout. */

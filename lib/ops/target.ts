@@ -33,6 +33,13 @@ export function readTarget(
   second: DType | ToOptions | undefined,
   third: ToOptions | undefined,
 ): ReadTarget {
+  if (target === undefined) {
+    throw new ArgumentError('to', {
+      problem: 'no dtype and no device',
+      got: 'undefined',
+      expected: 'a dtype, a device, or { device, dtype }',
+    })
+  }
   const named = typeof target === 'string' && !looksLikeDevice(target)
   const both = typeof second === 'string'
   const options = (both ? third : second) ?? {}

@@ -64,6 +64,7 @@ void Stream::executeMeet(Meeting& meeting, size_t at) {
       }
       if (member.out) {
         member.out->storage->context = meeting.context;
+        if (isReplaced) leaveAbandoned(*member.out->storage);
         materialize(*member.out->storage);
         prepare(*member.out->storage);
         fill(member.outView, *member.out);

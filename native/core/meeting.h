@@ -46,8 +46,8 @@ class Meeting {
   virtual Ran leave(size_t member) { return {}; }
 
  protected:
-  // On the executor that came last, while the others wait: queues the work of all. Throws when there is none of it
-  // then.
+  // On the executor that came last, while the others wait: queues the work of all. If it throws, no device has
+  // work of it.
   virtual void run(size_t last) = 0;
 
  private:

@@ -317,7 +317,7 @@ void Stream::execute(const Header& header, const char* body) {
       try {
         return device_.passed([this, completion, first, account = header.account](std::shared_ptr<const Failure> late) {
           auto failure = first ? first : std::move(late);
-          if (!failure) failure = account->take(device_);  // noted since by what was queued before
+          if (!failure) failure = account->take(device_);  // noted while this waited, by whatever: told early rather than one wait late
           completion->done(std::move(failure));
         });
       } catch (...) {

@@ -2,7 +2,8 @@
 //
 // A collective is a meeting of the devices' executors, and its launches for all of them are one group of NCCL's, by the
 // executor that came last: either every device has its part in its stream, or none has. Streams wait for each other on
-// the devices; executors go on. What kernels have found in their data by then (failure.h) travels along where what
+// the devices; executors go on. What NCCL finds after that is asked for by the next collective, which fails with it; the
+// outputs of the one that broke do not know. What kernels have found in their data by then (failure.h) travels along where what
 // somebody gives may depend on it: a failure on one device counts on all of them.
 #pragma once
 

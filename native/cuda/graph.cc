@@ -11,6 +11,15 @@ std::shared_ptr<const Failure> unwritten(const char* got, const char* remedy) {
   return std::make_shared<const Failure>(Failure{ErrorCode::kState, text, 0});
 }
 
+std::shared_ptr<const Failure> moved() {
+  static const auto* const once = new auto(std::make_shared<const Failure>(
+      Failure{ErrorCode::kState,
+              "CUDAGraph.replay: a tensor that the graph uses was written anew after a capture that failed: got other "
+              "memory, expected that of the capture; capture again",
+              0}));
+  return *once;
+}
+
 }  // namespace
 
 GraphPool::GraphPool(const Sources& sources)
@@ -71,9 +80,11 @@ void Graph::abandon() noexcept {
 
 void Graph::replay(const SharedParcel& cells) noexcept {
   if (executable_ == nullptr) return;
-  for (const Storage* storage : kept_) {
+  for (const auto& [storage, place] : kept_) {
     std::shared_ptr<const Failure> failure = storage->failure;
     const uint32_t number = storage->lateFailure;
+    if (!failure && storage->memory.owner) failure = storage->memory.owner->unwritten;
+    if (!failure && storage->memory.data != place) failure = moved();
     if (!failure && !numbers_.has(number)) failure = device_.lateFailure(number);  // what it makes itself is made anew
     if (failure) return missed(std::move(failure));
   }
@@ -101,7 +112,7 @@ void Graph::reset() noexcept {
   pool_->allocator.isAbandoned = true;
   pool_->source.give(cells_, sizeof(GraphCells));
   device_.closePool(std::exchange(pool_, nullptr));
-  for (Storage* storage : kept_) dropReference(storage);
+  for (const auto& [storage, place] : kept_) dropReference(storage);
   kept_.clear();
 }
 
@@ -114,7 +125,7 @@ void Graph::check(const Account* account) {
 }
 
 void Graph::uses(Storage& storage) {
-  if (storage.memory.owner == &pool_->allocator || !kept_.insert(&storage).second) return;
+  if (storage.memory.owner == &pool_->allocator || !kept_.try_emplace(&storage, storage.memory.data).second) return;
   storage.references.fetch_add(1, std::memory_order_relaxed);
 }
 

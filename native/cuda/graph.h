@@ -6,7 +6,7 @@
 // cells on the device, which a replay fills first. Everything here runs on the executor.
 #pragma once
 
-#include <unordered_set>
+#include <unordered_map>
 
 #include "device.h"
 #include "kernels/cells.h"
@@ -55,7 +55,7 @@ class Graph final : public Device::Recorder {
   int rates_ = 0;
   std::shared_ptr<const Failure> failure_;
   FailureRange numbers_;
-  std::unordered_set<Storage*> kept_;
+  std::unordered_map<Storage*, const void*> kept_;  // and where each lay
 };
 
 }  // namespace gradus::cuda

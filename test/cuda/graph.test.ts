@@ -152,7 +152,17 @@ describe('cuda.CUDAGraph', () => {
     await expect(cuda.synchronize()).rejects.toThrow(never)
     expect(await parameter.array()).toEqual([1, 1, 1, 1])
     await expect(made!.array()).rejects.toThrow(never)
+    const again = new cuda.CUDAGraph()
+    again.capture(step)
+    again.replay()
+    await expect(cuda.synchronize()).rejects.toThrow(never)
+    const doubled = new cuda.CUDAGraph()
+    const y = doubled.capture(() => made!.add(1))
+    expect(await parameter.array()).toEqual([1, 1, 1, 1])
     expect(await made!.fill_(3).array()).toEqual([3, 3, 3, 3])
+    doubled.replay()
+    await expect(cuda.synchronize()).rejects.toThrow('CUDAGraph.replay: a tensor that the graph uses was written anew')
+    await expect(y.array()).rejects.toThrow(/^CUDAGraph: a tensor that a captured function made has no contents/)
   })
 
   it('reports what a replay finds in its data, each time', async () => {

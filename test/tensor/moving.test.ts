@@ -52,6 +52,7 @@ describe('Tensor.to', () => {
   })
 
   it.each([
+    [[undefined], 'no dtype and no device: got undefined'],
     [['float16', 'cpu'], 'more arguments than mean something: got "float16", "cpu"'],
     [[{ device: 'cpu' }, 'float16'], 'more arguments than mean something'],
     [['cpu', {}, 'float16'], 'more arguments than mean something'],

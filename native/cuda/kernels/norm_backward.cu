@@ -8,9 +8,8 @@
 //   gradus_norm_backward_<layer|rms>_<dtype>_<packs>(NormBackward): a block of 32 to 256 threads a part; `packs` of a
 //     row, 1 or 4, are in each thread's registers. dtype: float32, float64, float16, bfloat16
 //   gradus_norm_backward_<layer|rms>_<dtype>_any(NormBackward): the same for rows of any length and alignment
-//   gradus_norm_backward_parts_<f32|f64>(NormParts): a thread a column of a parameter, or 128 bits of neighbouring
-//   ones;
-//     blocks of 32, so that few columns reach many multiprocessors
+//   gradus_norm_backward_parts_<f32|f64>(NormParts): a thread a column of a parameter, or 128 bits of
+//     neighbouring ones; blocks of 32, so that few columns reach many multiprocessors
 #include "any_runs.cuh"
 #include "norm.h"
 #include "rows.cuh"
