@@ -38,6 +38,7 @@ export function readTarget(
       problem: 'no dtype and no device',
       got: 'undefined',
       expected: 'a dtype, a device, or { device, dtype }',
+      action: "name one, such as to('cuda')",
     })
   }
   const named = typeof target === 'string' && !looksLikeDevice(target)

@@ -65,7 +65,8 @@ export const memory = {
    *  (weights, gradients, optimizer, activations, workspace), and the largest peak by module path. Prints itself as a
    *  table; goes into `TrainingHistory.memory` for the HTML report. `model` and `optimizer` say whose tensors are told
    *  apart, and on which
-   *  device: that of the parameters, unless `device` says another. Waits for the device before and after; allocations take a little longer meanwhile.
+   *  device: that of the parameters, unless `device` says another. Waits for the device before and after; allocations
+   *  take a little longer meanwhile.
    *  @throws StateError while another profile of the process is under way, or when more happens than a log holds (4 million
    *  allocations and releases: thousands of steps)
    *  @see https://docs.pytorch.org/docs/stable/torch_cuda_memory.html
