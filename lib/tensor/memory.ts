@@ -50,31 +50,41 @@ interface Collected {
 
 const registry = new FinalizationRegistry<Collected>(({ handle, bytes }) => {
   queue.push(handle) // stale when it was released by hand, which the native side ignores
+  highest -= bytes // not by hand
   reportBytes(-bytes)
   if (queue.length === 1) setImmediate(flush)
 })
 
 let collectable = 0
 let reported = 0
-let lowest = 0 // of `collectable` since the last report
-let grown = 0
 const reportStep = 1 << 20
-const reportWindow = 16 << 20
+const leastWindow = 16 << 20
+
+// Since the last report:
+let lowest = 0 // of `collectable`
+let highest = 0 // of it, less what the collector has released
+let fallen = 0 // the largest fall by hand
+let grown = 0
+let window = leastWindow // until the next one
 
 // V8 schedules collections by what it knows: tensors that only it can release are reported as external memory. It
-// starts one as soon as that grows by 64 MB, so a large tensor that the next line disposes must not be reported: what
-// counts is what stayed while another 16 MB came.
+// starts one as soon as that grows by 64 MB, so what is released by hand anyway must not be reported: a large tensor
+// that the next line disposes, or the activations of a step, which its backward releases. What counts is what stayed
+// while twice as much came as was seen to be released by hand at once, and 16 MB at least.
 function reportBytes(delta: number): void {
+  collectable += delta
   if (delta > 0) {
+    highest = Math.max(highest, collectable)
     grown += delta
-    collectable += delta
-    if (grown < reportWindow) return
+    if (grown < window) return
     report(lowest)
+    window = Math.max(leastWindow, 2 * fallen)
+    fallen /= 2 // forgotten in a few windows, unless it comes again
     grown = 0
-    lowest = collectable
+    lowest = highest = collectable
   } else {
-    collectable += delta
     lowest = Math.min(lowest, collectable)
+    fallen = Math.max(fallen, highest - collectable)
     if (collectable < reported) report(collectable)
   }
 }

@@ -72,6 +72,38 @@ describe('linearCrossEntropy in chunks', () => {
     }
   })
 
+  it('bfloat16: sums up over blocks of classes', async () => {
+    const [rows, of] = [45, 2 * 896 + 209] // two whole blocks and an odd one
+    const target = classes(rows, of, 4)
+    const classWeight = filled([1, of], 3).view(of).abs().add(0.5)
+    const [a, b] = [
+      leaf(filled([rows, K], 1).to('bfloat16'), 'float64'),
+      leaf(filled([of, K], 2).to('bfloat16'), 'float64'),
+    ]
+    const options = { labelSmoothing: 0.1 }
+    const exact = ops.crossEntropy(ops.linear(a, b), target, { ...options, weight: classWeight })
+    exact.backward()
+    for (const skipIgnored of [true, false]) {
+      for (const chunkBytes of [undefined, of * 2 * 20]) {
+        for (const inputs of ['bfloat16', 'float32'] as const) {
+          const [x, weight] = [leaf(a.detach(), inputs), leaf(b.detach(), inputs)]
+          const loss = amp.autocast({ dtype: 'bfloat16' }, () =>
+            ops.linearCrossEntropy(x, weight, target, {
+              ...options,
+              skipIgnored,
+              classWeight: classWeight.to(inputs),
+              ...(chunkBytes && { chunkBytes }),
+            }),
+          )
+          loss.backward()
+          expect(Math.abs((await loss.item()) / (await exact.item()) - 1)).toBeLessThan(allowed.bfloat16)
+          expect(await distance(x.grad!, a.grad!)).toBeLessThan(allowed.bfloat16)
+          expect(await distance(weight.grad!, b.grad!)).toBeLessThan(allowed.bfloat16)
+        }
+      }
+    }
+  })
+
   it('reads rows of x as they lie, gathered or not', async () => {
     const target = classes(N, C, 5)
     const weight = filled([C, K], 2)

@@ -63,6 +63,32 @@ describe('memory', () => {
     expect(await majorCollections(30, () => ones([1 << 25]).dispose())).toBeLessThan(4)
   })
 
+  // 32 results of 4 MB that wait for their backward
+  const leaf = ones([1 << 20]).requiresGrad_()
+  const trainingStep = (): void => {
+    leaf.grad = null
+    let x = leaf.mul(1)
+    for (let i = 0; i < 31; i++) x = x.mul(leaf)
+    x.sum().backward()
+  }
+
+  it('causes no collection by what a step keeps for its backward', async () => {
+    for (let i = 0; i < 3; i++) trainingStep() // what one step holds is known after it
+    expect(await majorCollections(40, trainingStep)).toBeLessThan(4)
+  })
+
+  it('finds what steps drop beside what they release', async () => {
+    const before = memory.tensors()
+    let most = 0
+    const major = await majorCollections(100, () => {
+      trainingStep()
+      for (let i = 0; i < 8; i++) ones([1 << 20])
+      most = Math.max(most, memory.tensors() - before)
+    })
+    expect(major).toBeGreaterThan(4)
+    expect(most).toBeLessThan(400) // of 800
+  })
+
   it('keeps parameters that were converted when the tensors between are collected', async () => {
     const layer = new nn.Linear(64, 64)
     layer.to('bfloat16').to('float64')
