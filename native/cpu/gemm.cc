@@ -278,6 +278,9 @@ class Product {
   template <class S>
   void finishRows(S* c, int64_t m0, int64_t rows, int64_t column, int64_t cols) {
     c += m0 * g_.cRowStride + column;
+    if constexpr (kPerElement<E> == 2 && std::is_same_v<S, BFloat16>) {
+      if (g_.activatedPanels) return finishInPanels(c, m0, rows, column, cols);
+    }
     S* activated = g_.activated ? static_cast<S*>(g_.activated) + m0 * g_.activatedRowStride + column : nullptr;
     visitOperand<T>(GemmOperand{g_.gradientAt, g_.gradientDType, 0, 0, g_.gradientOf}, [&](auto* x, auto kind) {
       if constexpr (kind() != Activation::kNone) {
@@ -287,6 +290,21 @@ class Product {
       }
     });
   }
+
+#if GRADUS_PAIRS
+  // As finishRows; activation(x) goes to panels of B whose depth are the rows of C.
+  void finishInPanels(BFloat16* c, int64_t m0, int64_t rows, int64_t column, int64_t cols) {
+    constexpr int64_t nr = Tile<E>::kCols;
+    const int64_t depth = g_.m / 2;
+    Pair* panels = static_cast<Pair*>(g_.activatedPanels->data) + column / nr * depth * nr + m0 / 2 * nr;
+    visitOperand<T>(GemmOperand{g_.gradientAt, g_.gradientDType, 0, 0, g_.gradientOf}, [&](auto* x, auto kind) {
+      if constexpr (kind() != Activation::kNone) {
+        scaleByGradient<kind()>(c, g_.cRowStride, x + m0 * g_.gradientRowStride + column, g_.gradientRowStride, rows,
+                                cols, panels, depth);
+      }
+    });
+  }
+#endif
 
   void computeEmpty(int64_t m0, int64_t rows, int64_t column, int64_t cols, T* c, int64_t stride) {
     const T beta = plan_.direct ? static_cast<T>(g_.beta) : T(0);
@@ -320,6 +338,16 @@ template <class E>
 size_t keptBytesOf(const Gemm& g, int threads) {
   const Plan<E> plan(g, threads);
   return !hasFewRows(g) && plan.packsWholeB(g) ? plan.packedB() * sizeof(E) : 0;
+}
+
+bool leavesWholePanels(const Gemm& from, const Gemm& to) {
+#if GRADUS_PAIRS
+  return computesInPairs(from) && from.cDType == DType::kBFloat16 && from.gradientAt && from.m % 2 == 0 &&
+         from.n % Tile<Pair>::kCols == 0 && to.k / 2 <= Tile<Pair>::kDepth && computesInPairs(to) &&
+         packedBytes(to) > 0;
+#else
+  return false;
+#endif
 }
 
 template <class E>
@@ -382,6 +410,7 @@ namespace gradus::cpu {
 HWY_EXPORT(scratchBytes);
 HWY_EXPORT(keptBytes);
 HWY_EXPORT(product);
+HWY_EXPORT(leavesWholePanels);
 HWY_EXPORT(columnMajorRowSums);
 
 namespace {
@@ -471,6 +500,8 @@ size_t packedBytes(const Gemm& g) {
   const bool packs = g.m > 0 && g.n > 0 && !oneDnnIsFaster(g, threads) && !wantsTransposed(g);
   return packs ? HWY_DYNAMIC_DISPATCH(keptBytes)(g, threads) : 0;
 }
+
+bool leavesPacked(const Gemm& from, const Gemm& to) { return HWY_DYNAMIC_DISPATCH(leavesWholePanels)(from, to); }
 
 void gemm(const Gemm& g, int threads, void* scratch) {
   if (g.m == 0 || g.n == 0) return;

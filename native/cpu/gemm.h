@@ -48,6 +48,7 @@ struct Gemm {
   // activation(x) for the same x, or without gradientAt gradientOf(C); dtype of C; null: not wanted
   void* activated = nullptr;
   int64_t activatedRowStride = 0;
+  PackedOperand* activatedPanels = nullptr;  // with gradientAt, instead of `activated`; see leavesPacked
   // sums over k of A's rows are added to rowSum [m]: the bias gradient, while dW = g' x packs g'. float64 for float64
   // operands, else float32.
   void* rowSum = nullptr;
@@ -70,6 +71,10 @@ size_t gemmScratch(const Gemm& g, int threads);
 
 // Bytes of a B that is kept packed; 0: the product does not pack it whole.
 size_t packedBytes(const Gemm& g);
+
+// Whether `from` can leave activation(x) in `activatedPanels` as the packed B of `to`, whose k are its rows: the
+// product of a weight's gradient then reads what the epilogue of the one before had in registers.
+bool leavesPacked(const Gemm& from, const Gemm& to);
 
 // Threads worth waking for the product.
 int gemmThreads(const Gemm& g);

@@ -206,6 +206,34 @@ HWY_INLINE void scaleByGradient(C* c, int64_t cStride, const S* x, int64_t xStri
   }
 }
 
+#if GRADUS_PAIRS
+// The same with activation(x) as pairs of rows in panels of kCols columns, [depth][kCols] each. An even number of rows,
+// whole panels.
+template <Activation kind, class S>
+HWY_INLINE void scaleByGradient(BFloat16* c, int64_t cStride, const S* x, int64_t xStride, int64_t rows, int64_t cols,
+                                Pair* panels, int64_t depth) {
+  constexpr int64_t width = Tile<Pair>::kCols;
+  const Floats d;
+  constexpr int64_t lanes = hn::MaxLanes(Floats());
+  // scales a vector of C -> activation(x)
+  const auto scale = [&](BFloat16* at, const S* xAt) HWY_ATTR {
+    FloatVector value, slope;
+    if constexpr (kind == Activation::kGeluTanh)
+      slope = vec::geluTanhGradient<true>(d, vec::load(d, xAt), value);
+    else
+      slope = vec::geluErfGradient(d, vec::load(d, xAt), value);
+    vec::store(d, hn::Mul(vec::load(d, at), slope), at);
+    return rounded(value);
+  };
+  for (int64_t r = 0; r < rows; r += 2, c += 2 * cStride, x += 2 * xStride, panels += width) {
+    for (int64_t j = 0; j < cols; j += lanes) {
+      const auto first = scale(c + j, x + j), second = scale(c + cStride + j, x + xStride + j);
+      storePairs(first, second, panels + j / width * depth * width + j % width);
+    }
+  }
+}
+#endif
+
 // to = activation(x) over [rows, cols].
 template <Activation kind, class C>
 HWY_INLINE void activateRows(const C* x, int64_t xStride, int64_t rows, int64_t cols, C* to, int64_t toStride) {

@@ -282,10 +282,10 @@ void run_mlpBackward(const OpCall& call) {
   scratch.sizes[1] = hidden;
   const size_t bytes = std::max<size_t>(64, std::min(chunk, grad.rows) * stride * itemSize(kept));
   scratch.data = call.workspace->take(bytes);
-  void* activated = call.workspace->take(bytes);
+  void* activated = nullptr;
   void *sums1 = zeroSums(call, hidden), *sums2 = zeroSums(call, grad.cols);
   GemmSeries products(call);
-  PackedOperand packedW1, packedW2;
+  PackedOperand packedW1, packedW2, packedH;
   for (int64_t row = 0; row < grad.rows || row == 0; row += chunk) {
     const int64_t count = std::min(chunk, grad.rows - row);
     const Matrix g = grad.rowsFrom(row, count), z = pre.rowsFrom(row, count), xs = x.rowsFrom(row, count);
@@ -299,16 +299,22 @@ void run_mlpBackward(const OpCall& call) {
     step.gradientRowStride = z.rowStride;
     step.gradientDType = z.dtype;
     step.gradientOf = gelu;
-    step.activated = activated;
-    step.activatedRowStride = stride;
+    const GemmOperand h{nullptr, kept, stride, 1, Activation::kNone};
+    Gemm outer = productOf(g.transposed(), h, count, dw2, beta);
+    outer.rowSum = sums2;
+    if (leavesPacked(step, outer)) {
+      if (!packedH.data) packedH = products.keep(outer);
+      packedH.filled = true;
+      step.activatedPanels = outer.keptB = &packedH;
+    } else {
+      if (!activated) activated = call.workspace->take(bytes);
+      outer.b.data = step.activated = activated;
+      step.activatedRowStride = stride;
+    }
     if (row == 0 && count < grad.rows) packedW2 = products.keep(step);
     step.keptB = &packedW2;
     products.multiply(step);
-
-    const GemmOperand h{activated, kept, stride, 1, Activation::kNone};
-    step = productOf(g.transposed(), h, count, dw2, beta);
-    step.rowSum = sums2;
-    products.multiply(step);
+    products.multiply(outer);
 
     step = productOf(dz.transposed(), xs.operand(), count, dw1, beta);
     step.rowSum = sums1;
