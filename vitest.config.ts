@@ -8,6 +8,7 @@ export default defineConfig({
     exclude: ['node_modules/**', 'test/cuda/**'], // npm run test:cuda
     pool: 'forks',
     testTimeout: 60_000,
+    hookTimeout: 60_000,
     // every fork has its own pool of kernel threads: more forks than this only take time from each other
     maxWorkers: 2,
     minWorkers: 1,

@@ -3,6 +3,8 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node'
 import base from './vitest.config'
 
 const exclude = ['node_modules/**']
+// Every lane of every kernel is simulated and checked, and machines differ: a test that hangs is what this ends.
+const timeouts = { testTimeout: 600_000, hookTimeout: 600_000 }
 // products are our own kernels'; test/cuda/cublas.test.ts turns the library on that was asked for
 const env = { ...base.test?.env, GRADUS_CUBLASLT: '0', GRADUS_TEST_CUBLASLT: process.env.GRADUS_CUBLASLT ?? '' }
 // The host's side, and what a library computes: run once, as it is no question of the order of blocks and warps.
@@ -47,14 +49,25 @@ export default defineConfig({
           ...base.test,
           name: 'cuda',
           include: ['test/cuda/*.test.ts'],
+          ...timeouts,
           exclude: [...exclude, ...devices],
           env,
           setupFiles: ['test/cuda/results.ts'],
         },
       },
-      { ...base, test: { ...base.test, name: 'cuda devices', include: devices, exclude, env } },
+      { ...base, test: { ...base.test, name: 'cuda devices', include: devices, exclude, env, ...timeouts } },
       // what asks the simulator for faults, counts or devices, or is about the build: all other projects run on a card, too
-      { ...base, test: { ...base.test, name: 'simulated', include: ['test/cuda/simulated/*.test.ts'], exclude, env } },
+      {
+        ...base,
+        test: {
+          ...base.test,
+          name: 'simulated',
+          include: ['test/cuda/simulated/*.test.ts'],
+          exclude,
+          env,
+          ...timeouts,
+        },
+      },
       // the tests of the cpu, with all their tensors on cuda
       {
         ...base,
@@ -64,7 +77,7 @@ export default defineConfig({
           include: ['test/{ops,nn,optim,amp,parity}/**/*.test.ts'],
           exclude,
           env: { ...env, GRADUS_TEST_DEVICE: 'cuda' },
-          testTimeout: 600_000, // every lane of every kernel is simulated and checked
+          ...timeouts,
           setupFiles: ['test/support/device.ts'],
         },
       },
