@@ -13,7 +13,7 @@ export type ToTarget = DType | DeviceName | Device | { dtype?: DType; device?: D
 export interface ToOptions {
   /** A copy to a CUDA device runs beside what is queued there from here on; only what uses it waits for it. So the next
    *  batch travels while the present one is computed with: call it before the step is queued. Nothing ever waits on the
-   *  side of the host. Default false. */
+   *  side of the host. Copies from another CUDA device stand in the order of both devices all the same. Default false. */
   nonBlocking?: boolean
 }
 

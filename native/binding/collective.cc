@@ -33,14 +33,7 @@ napi_value collective(napi_env env, napi_callback_info info) {
       if (*in != 0) members[rank].in = environment->find(*in, nameOf(call.kind));
       if (*out != 0) members[rank].out = environment->find(*out, nameOf(call.kind));
     }
-    const SharedMeeting meeting = makeCollective(&environment->account, context, call, std::move(members));
-    // From here on nothing may fail: who has come waits for those that are not queued yet.
-    std::vector<std::unique_ptr<SharedMeeting>> shares;
-    for (int rank = 0; rank < ranks; ++rank) shares.push_back(std::make_unique<SharedMeeting>(meeting));
-    const std::lock_guard lock(acrossDevices());
-    for (int rank = 0; rank < ranks; ++rank) {
-      meeting->members[rank].device->stream.meet(std::move(shares[rank]), static_cast<size_t>(rank));
-    }
+    queueMeeting(makeCollective(&environment->account, context, call, std::move(members)));
     return nullptr;
   });
 }

@@ -1,8 +1,8 @@
 // Moving elements between JavaScript memory and tensors, and waiting.
 #include <cstring>
 
-#include "../core/meeting.h"
 #include "../core/parcel.h"
+#include "../cuda/peer.h"
 #include "pending.h"
 
 namespace gradus::binding {
@@ -40,6 +40,21 @@ void refuseWhileCapturing(const Device& device, const char* what) {
                "%s: a graph is being captured on %s: got a call that waits for it or brings it numbers of the host, "
                "expected operations on its tensors; make it before or after the captured function.",
                what, device.name.c_str());
+}
+
+// Queued as two operations: what is not contiguous is packed where it is.
+void copyToPeer(Account* account, Tensor* source, Tensor* target) {
+  Stream& stream = source->device->stream;
+  Tensor* packed = nullptr;
+  if (!source->view.contiguous) {
+    packed = newTensor(*source->device);
+    packed->view = target->view;
+    packed->storage->bytes = target->storage->bytes;
+    const Output kind = Output::kNew;
+    stream.run(account, static_cast<int>(OpId::copy), 0, &source, 1, &packed, &kind, 1, nullptr, 0);
+  }
+  queueMeeting(cuda::makePeerCopy(account, packed ? packed : source, target));
+  if (packed) stream.release(&packed, 1);
 }
 
 }  // namespace
@@ -119,6 +134,10 @@ napi_value transfer(napi_env env, napi_callback_info info) {
     double sizes[kMaxRank];
     std::copy_n(view.sizes, std::max<int>(view.rank, 0), sizes);
     setLayout(view, view.dtype, view.rank, sizes);
+    if (cuda::arePeers(*source->device, device)) {
+      copyToPeer(&environment->account, source, addTensor(*environment, device, view));
+      return nullptr;
+    }
     auto parcel = std::make_shared<Parcel>(device, view.bytes(), 0);
     napi_get_value_bool(env, args[0], &parcel->isAside);
     Tensor* tensor = addTensor(*environment, device, view);

@@ -9,6 +9,14 @@ std::mutex& acrossDevices() {
   return *mutex;
 }
 
+void queueMeeting(const SharedMeeting& meeting) {
+  // What may fail comes first: who has come waits for those that are not queued yet.
+  std::vector<std::unique_ptr<SharedMeeting>> shares;
+  for (size_t i = 0; i < meeting->members.size(); ++i) shares.push_back(std::make_unique<SharedMeeting>(meeting));
+  const std::lock_guard lock(acrossDevices());
+  for (size_t i = 0; i < shares.size(); ++i) meeting->members[i].device->stream.meet(std::move(shares[i]), i);
+}
+
 std::shared_ptr<const Failure> Meeting::come(size_t member) {
   std::unique_lock lock(mutex_);
   if (++present_ < members.size()) {
@@ -84,7 +92,7 @@ void Stream::executeMeet(Meeting& meeting, size_t at) {
       account.note(device_, failure);
     }
   }
-  if (ran.number != 0) executePass(&account, nullptr);  // whoever waits next hears of it, for whichever device
+  if (ran.number != 0 && meeting.isLookedAfter()) executePass(&account, nullptr);
   if (!member.out) return;
   // An output that lacks what one of the members should have given is not what anybody may go on with.
   Storage& storage = *member.out->storage;

@@ -44,6 +44,8 @@ class Meeting {
   std::shared_ptr<const Failure> come(size_t member);
   // On a member's executor, when the meeting was run.
   virtual Ran leave(size_t member) { return {}; }
+  // Whether the next wait is to hear of what kernels find in this operation, for whichever device that wait is.
+  virtual bool isLookedAfter() const { return false; }
 
  protected:
   // On the executor that came last, while the others wait: queues the work of all. If it throws, no device has
@@ -61,5 +63,8 @@ class Meeting {
 };
 
 using SharedMeeting = std::shared_ptr<Meeting>;
+
+// Queues each member on its device.
+void queueMeeting(const SharedMeeting& meeting);
 
 }  // namespace gradus

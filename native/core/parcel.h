@@ -2,14 +2,14 @@
 //
 // Who fills it is the source's executor in its order, or the JavaScript thread; the target's executor waits for it in
 // its own. Sending is queued before receiving, so executors only wait for what was queued before: they cannot wait in a
-// circle.
+// circle. What goes from one CUDA device to another needs none (cuda/peer.h).
 #pragma once
 
-#include <atomic>
 #include <memory>
 #include <utility>
 
 #include "device.h"
+#include "outcome.h"
 
 namespace gradus {
 
@@ -27,27 +27,19 @@ class Parcel {
   size_t bytes() const { return bytes_; }
   Allocation takeMemory() { return std::exchange(memory_, {}); }
 
-  void fill(std::shared_ptr<const Failure> failure) {
-    failure_ = std::move(failure);
-    filled_.store(true, std::memory_order_release);
-    filled_.notify_all();
-  }
-  bool isFilled() const { return filled_.load(std::memory_order_acquire); }
+  void fill(std::shared_ptr<const Failure> failure) { filling_.tell(std::move(failure)); }
+  bool isFilled() const { return filling_.isTold(); }
   // Of filling it.
-  const std::shared_ptr<const Failure>& wait() const {
-    filled_.wait(false, std::memory_order_acquire);
-    return failure_;
-  }
+  const std::shared_ptr<const Failure>& wait() const { return filling_.wait(); }
 
  private:
   Device& to_;
   size_t bytes_;
   Allocation memory_;
-  std::atomic<bool> filled_{false};
-  std::shared_ptr<const Failure> failure_;
+  Outcome filling_;
 };
 
-// Both ends hold it: notify_all may still touch it when the receiver has what it wants.
+// Both ends hold it, as with any outcome.
 using SharedParcel = std::shared_ptr<Parcel>;
 
 }  // namespace gradus

@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <map>
 
-#include "kernels/index.h"
-#include "launch.h"
+#include "peer.h"
 
 namespace gradus::cuda {
 namespace {
@@ -64,6 +63,7 @@ class Collective final : public Meeting {
     if (!gathersFailures_) return {};
     return {clique_.ranks()[member].reportFailures(namesOf(call_.kind).ours, clique_.devices()), false};
   }
+  bool isLookedAfter() const override { return gathersFailures_; }
 
  protected:
   void run(size_t last) override {
@@ -152,18 +152,10 @@ NcclResult Communicator::gatherFailures() const {
   return nccl().allGather(&device_.opened.word->serial, serials_, 1, kNcclUint32, handle_, device_.opened.queue);
 }
 
-// A number that is not 0 is out of range for the kernel that checks indices, and so reported, with its place.
 unsigned Communicator::reportFailures(const char* name, int64_t devices) {
-  static Kernel kernel("index", "gradus_index_check");
   device_.bind();
   const FailureSlot slot = device_.failureSlot(name, kOfDevices, devices);
-  const IndexCheck arguments{reinterpret_cast<const char*>(serials_),
-                             static_cast<int>(DType::kInt32),
-                             static_cast<unsigned long long>(ranks_),
-                             1,
-                             seen_,
-                             slot};
-  launch(device_, kernel, static_cast<uint64_t>(ranks_), arguments);
+  reportSerials(device_, serials_, ranks_, seen_, slot);
   return slot.serial;
 }
 

@@ -22,6 +22,13 @@ int attribute(int which, DeviceNumber device) {
 
 Address address(const void* pointer) { return reinterpret_cast<Address>(pointer); }
 
+// Of waiting for what was queued.
+std::shared_ptr<const Failure> failureOf(Result result) {
+  if (result == kSuccess) return nullptr;
+  return std::make_shared<Failure>(
+      Failure{ErrorCode::kNative, describeResult(result, "a kernel or copy on the device"), 0});
+}
+
 // Lets go of what was opened when the rest fails: the next call tries again.
 struct Opening {
   Opened opened;
@@ -173,7 +180,6 @@ void CudaDevice::unpack(const SharedParcel& parcel, Storage& storage) {
   waiter_.after(opened.queue, [parcel](Result) {});  // the copy reads from it until then
 }
 
-// What follows in `later` waits for what is in `earlier` by now.
 void CudaDevice::orderAfter(CudaStream later, CudaStream earlier) {
   const Event event = waiter_.takeEvent();
   const Result recorded = driver().eventRecord(event, earlier);
@@ -210,11 +216,7 @@ void CudaDevice::record(const std::shared_ptr<Mark>& mark) {
   refuseInCapture();
   bind();
   mark->record(opened.queue);
-  waiter_.after(opened.queue, [mark](Result result) {
-    if (result == kSuccess) return mark->reach(nullptr);
-    mark->reach(std::make_shared<Failure>(
-        Failure{ErrorCode::kNative, describeResult(result, "a kernel or copy on the device"), 0}));
-  });
+  waiter_.after(opened.queue, [mark](Result result) { mark->reach(failureOf(result)); });
 }
 
 // Giving memory back waits for the stream, which a capture does not allow.
@@ -307,7 +309,6 @@ void CudaDevice::sweepPools() noexcept {
   });
 }
 
-// Calls `then` behind what is on the stream, with the failure that a tensor of this number has part in.
 void CudaDevice::readWord(uint32_t number, Then then) {
   bind();
   std::shared_ptr<void> seen = pinned(sizeof(FailureWord));
@@ -317,10 +318,26 @@ void CudaDevice::readWord(uint32_t number, Then then) {
   waiter_.after(opened.queue, [this, number, asOf, seen = std::move(seen), then = std::move(then)](Result result) {
     FailureWord word;
     std::memcpy(&word, seen.get(), sizeof word);
-    if (result == kSuccess) return then(failures_.read(word, number, asOf));
-    then(std::make_shared<Failure>(
-        Failure{ErrorCode::kNative, describeResult(result, "a kernel or copy on the device"), 0}));
+    then(result == kSuccess ? failures_.read(word, number, asOf) : failureOf(result));
   });
+}
+
+void CudaDevice::reach(Then then) {
+  bind();
+  waiter_.after(opened.queue, [then = std::move(then)](Result result) { then(failureOf(result)); });
+}
+
+// What reads it waits behind this.
+void CudaDevice::dependOn(unsigned number, SharedOutcome outcome) {
+  bind();
+  waiter_.after(opened.queue, [this, number, clears = failures_.clears(), outcome = std::move(outcome)](Result) {
+    if (const auto& failure = outcome->wait()) failures_.failWith(number, clears, failure);
+  });
+}
+
+CudaDevice::PeerSerial* CudaDevice::peerSerial() {
+  if (peerSerial_ == nullptr) peerSerial_ = static_cast<PeerSerial*>(takeFrom(memorySource, sizeof(PeerSerial)));
+  return peerSerial_;
 }
 
 Device* openDevice(int index) { return new CudaDevice(index); }

@@ -71,6 +71,23 @@ class CudaDevice final : public Sources, public Device {
   // Of what adds to a target without looking, whatever else the operation does.
   void addsUnseen() { addsUnseen_ = true; }
 
+  // On the executor: what follows in `later`, which may be another device's, waits for what is in `earlier` by now.
+  void orderAfter(CudaStream later, CudaStream earlier);
+  // On the executor: calls `then` behind what is on the stream, with the failure that a tensor of this number has part
+  // in.
+  void readWord(uint32_t number, Then then);
+  // The same of what the driver tells alone, without a look at what kernels found.
+  void reach(Then then);
+  // On the executor: what has this number fails if `outcome` is a failure.
+  void dependOn(unsigned number, SharedOutcome outcome);
+  // In its memory, made when it is first wanted: where the number of a peer's operation that failed comes to, and room
+  // for the kernel that looks at it.
+  struct PeerSerial {
+    long long seen;
+    unsigned serial;
+  };
+  PeerSerial* peerSerial();
+
   // On the executor: the mark is reached when everything so far has run.
   void record(const std::shared_ptr<Mark>& mark);
 
@@ -92,9 +109,7 @@ class CudaDevice final : public Sources, public Device {
  private:
   void clearWord();
   void refuseInCapture() const;
-  void readWord(uint32_t number, Then then);
   void bringAside(const std::shared_ptr<Parcel>& parcel, Storage& storage);
-  void orderAfter(CudaStream later, CudaStream earlier);
   void sweepPools() noexcept;
   void holdMemory() noexcept;
   void letGoOfMemory() noexcept;
@@ -103,6 +118,7 @@ class CudaDevice final : public Sources, public Device {
   Waiter waiter_;
   FailureLog failures_;
   CudaStream side_ = nullptr;  // for copies beside the stream; made when it is first wanted
+  PeerSerial* peerSerial_ = nullptr;
   Graph* capturing_ = nullptr;
   bool leavesTargets_ = false, addsUnseen_ = false;  // the operation that runs
   std::vector<std::shared_ptr<Graph>> closing_;

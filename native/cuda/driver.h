@@ -55,6 +55,8 @@ constexpr int kJitErrorLog = 5, kJitErrorLogBytes = 6;                          
   X(primaryCtxRetain, cuDevicePrimaryCtxRetain, nullptr, (Context * context, DeviceNumber device))                   \
   X(primaryCtxRelease, cuDevicePrimaryCtxRelease_v2, nullptr, (DeviceNumber device))                                 \
   X(ctxSetCurrent, cuCtxSetCurrent, nullptr, (Context context))                                                      \
+  X(deviceCanAccessPeer, cuDeviceCanAccessPeer, nullptr, (int* can, DeviceNumber device, DeviceNumber peer))         \
+  X(ctxEnablePeerAccess, cuCtxEnablePeerAccess, nullptr, (Context peer, unsigned flags))                             \
   X(memGetInfo, cuMemGetInfo_v2, nullptr, (size_t * free, size_t * total))                                           \
   X(memAlloc, cuMemAlloc_v2, nullptr, (Address * address, size_t bytes))                                             \
   X(memFree, cuMemFree_v2, nullptr, (Address address))                                                               \
@@ -63,6 +65,8 @@ constexpr int kJitErrorLog = 5, kJitErrorLogBytes = 6;                          
   X(memcpyHtoDAsync, cuMemcpyHtoDAsync_v2, nullptr, (Address to, const void* from, size_t bytes, CudaStream stream)) \
   X(memcpyDtoHAsync, cuMemcpyDtoHAsync_v2, nullptr, (void* to, Address from, size_t bytes, CudaStream stream))       \
   X(memcpyDtoDAsync, cuMemcpyDtoDAsync_v2, nullptr, (Address to, Address from, size_t bytes, CudaStream stream))     \
+  X(memcpyPeerAsync, cuMemcpyPeerAsync, nullptr,                                                                     \
+    (Address to, Context toContext, Address from, Context fromContext, size_t bytes, CudaStream stream))             \
   X(memsetD8Async, cuMemsetD8Async, nullptr, (Address to, unsigned char value, size_t bytes, CudaStream stream))     \
   X(memsetD32Async, cuMemsetD32Async, nullptr, (Address to, unsigned value, size_t count, CudaStream stream))        \
   X(streamCreate, cuStreamCreate, nullptr, (CudaStream * stream, unsigned flags))                                    \

@@ -96,38 +96,47 @@ std::shared_ptr<const Failure> FailureLog::read(const FailureWord& word, unsigne
   std::lock_guard lock(mutex_);
   if (word.serial == 0) {
     clean_ = std::max(clean_, asOf);
-    return nullptr;  // what failed before that was known when the read was queued
+    // what its kernels found before that was known when the read was queued
+    return graphOf(number) == nullptr ? findLocked(number) : nullptr;
   }
   const bool isReported = word.serial == reported_ && word.clears == reportedClears_;  // not cleared by then
-  if (!isReported) return report(word);
+  if (!isReported) {
+    std::shared_ptr<const Failure> failure = describe(word);
+    openSpan(word.serial, word.clears, failure);
+    return failure;
+  }
   // By now a replay may have made it anew; that is not what was read.
   const GraphEntry* graph = graphOf(number);
   if (graph == nullptr) return findLocked(number);
   return number >= graph->reported.first ? graph->reported.failure : nullptr;
 }
 
-std::shared_ptr<const Failure> FailureLog::report(const FailureWord& word) {
-  reported_ = word.serial;
-  reportedClears_ = word.clears;
+void FailureLog::failWith(unsigned number, unsigned clears, std::shared_ptr<const Failure> failure) {
+  std::lock_guard lock(mutex_);
+  if (findLocked(number) == nullptr) openSpan(number, clears, std::move(failure));
+}
+
+// What the word says is taken for told from here on.
+void FailureLog::openSpan(unsigned serial, unsigned clears, std::shared_ptr<const Failure> failure) {
+  reported_ = serial;
+  reportedClears_ = clears;
   clear_.store(true);
-  const std::shared_ptr<const Failure> failure = describe(word);
-  unsigned first = word.serial;
-  const GraphEntry* culprit = graphOf(word.serial);
+  unsigned first = serial;
+  const GraphEntry* culprit = graphOf(serial);
   // Which of its replays it was nobody knows: the first one since a word that was clean, or a later one.
   if (culprit != nullptr) first = std::max(culprit->firstReplay, clean_ + 1);
   for (GraphEntry& graph : graphs_) {
     graph.reported = {};
     if (graph.lastReplay < first) continue;
     const bool isKnown = &graph == culprit && graph.firstReplay == graph.lastReplay;
-    graph.undone = graph.reported = {isKnown ? word.serial : graph.numbers.first, failure};
+    graph.undone = graph.reported = {isKnown ? serial : graph.numbers.first, failure};
   }
-  spans_.push_back({first, std::numeric_limits<unsigned>::max(), failure});
+  spans_.push_back({first, std::numeric_limits<unsigned>::max(), std::move(failure)});
   if (spans_.size() > kNamedSpans) {
     static const auto unnamed = std::make_shared<const Failure>(
         Failure{ErrorCode::kState, "cuda: a tensor depends on an operation that failed too long ago to be named", 0});
     spans_[spans_.size() - kNamedSpans - 1].failure = unnamed;
   }
-  return failure;
 }
 
 std::shared_ptr<const Failure> FailureLog::find(unsigned number) {

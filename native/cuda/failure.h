@@ -37,6 +37,9 @@ class FailureLog {
   // What a wait is told that read the word, and a tensor with `number` on the way to it (0: none): the first wait that
   // sees a failure hears of it, and all that concern tensors behind it. `asOf`: the last number when it was queued.
   std::shared_ptr<const Failure> read(const FailureWord& word, unsigned number, unsigned asOf);
+  // What has this number fails with what was found elsewhere, and so does what is numbered from there until the word is
+  // cleared. `clears`: clears() when it was numbered.
+  void failWith(unsigned number, unsigned clears, std::shared_ptr<const Failure> failure);
   // What failed on the way to a tensor with this number, as far as is known by now.
   std::shared_ptr<const Failure> find(unsigned number);
   // On the executor: whether a word was read that is set still. True once for each; what is numbered from now on runs
@@ -83,7 +86,7 @@ class FailureLog {
   const Operation* operationOf(unsigned serial) const;
   std::shared_ptr<const Failure> findLocked(unsigned number) const;
   std::shared_ptr<const Failure> describe(const FailureWord& word) const;
-  std::shared_ptr<const Failure> report(const FailureWord& word);
+  void openSpan(unsigned serial, unsigned clears, std::shared_ptr<const Failure> failure);
   bool takeClearingLocked();
 
   static constexpr unsigned kRemembered = 4096;  // operations between a failure and the wait that finds it

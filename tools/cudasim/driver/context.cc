@@ -244,6 +244,7 @@ extern "C" CUresult cuCtxEnablePeerAccess(CUcontext handle, unsigned flags) {
     require(flags == 0, CUDA_ERROR_INVALID_VALUE);
     const std::shared_ptr<Context> peer = contextOf(driver, handle);
     require(!peer->isDestroyed && &peer->gpu != &current()->gpu, CUDA_ERROR_INVALID_CONTEXT);
+    require(driver.settings.peers, CUDA_ERROR_PEER_ACCESS_UNSUPPORTED);
     require(current()->peers.insert(peer->gpu.ordinal).second, CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED);
   });
 }

@@ -18,9 +18,10 @@ CUDASIM_OWN int cudasimFindings();
 // The calls that returned an error, with the reason.
 CUDASIM_OWN size_t cudasimFailedCalls(char* text, size_t bytes);
 // JSON: {"kernels": {"name": {"launches": 1, "threadInstructions": ..., ...}}, "devices": [...],
-// "submitted": {"kernels": ..., "tasks": ..., "copies": ..., "sets": ..., "graphs": ...}}. Kernels count when they run,
-// what is submitted at the call; kernels of a graph that is launched are among the first alone. Tasks are those of
-// other libraries.
+// "submitted": {"kernels": ..., "tasks": ..., "copies": ..., "hostBytes": ..., "peerCopies": ..., "sets": ...,
+// "graphs": ...}}. Kernels count when they run, what is submitted at the call; kernels of a graph that is launched are
+// among the first alone. Tasks are those of other libraries. Of the copies, hostBytes are those from or to the host,
+// and peerCopies are between devices.
 CUDASIM_OWN size_t cudasimCounters(char* text, size_t bytes);
 // What this thread's allocations are called from now on; null or empty: by their call.
 CUDASIM_OWN void cudasimLabel(const char* label);

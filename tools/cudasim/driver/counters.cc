@@ -84,6 +84,8 @@ std::string countersJson(Driver& driver) {
                                    .add("kernels", s.kernels)
                                    .add("tasks", s.tasks)
                                    .add("copies", s.copies)
+                                   .add("hostBytes", s.hostBytes)
+                                   .add("peerCopies", s.peerCopies)
                                    .add("sets", s.sets)
                                    .add("graphs", s.graphs);
   return JsonObject()

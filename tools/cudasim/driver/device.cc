@@ -100,7 +100,7 @@ extern "C" CUresult cuDeviceGetByPCIBusId(CUdevice* device, const char* id) {
 extern "C" CUresult cuDeviceCanAccessPeer(int* can, CUdevice device, CUdevice peer) {
   return entry("cuDeviceCanAccessPeer", Needs::kInit, [&](Driver& driver) {
     require(can != nullptr, CUDA_ERROR_INVALID_VALUE);
-    *can = driver.gpu(device).ordinal != driver.gpu(peer).ordinal;
+    *can = driver.gpu(device).ordinal != driver.gpu(peer).ordinal && driver.settings.peers;
   });
 }
 
@@ -115,7 +115,7 @@ extern "C" CUresult cuDeviceGetP2PAttribute(int* value, CUdevice_P2PAttribute at
         return;
       case CU_DEVICE_P2P_ATTRIBUTE_ACCESS_SUPPORTED:
       case CU_DEVICE_P2P_ATTRIBUTE_NATIVE_ATOMIC_SUPPORTED:
-        *value = 1;
+        *value = driver.settings.peers;
         return;
       case CU_DEVICE_P2P_ATTRIBUTE_CUDA_ARRAY_ACCESS_SUPPORTED:
         *value = 0;  // there are no arrays here

@@ -24,6 +24,8 @@ struct KernelCount {
 // What the program asked for, whatever it led to: a graph is one.
 struct SubmittedCount {
   uint64_t kernels = 0, tasks = 0, copies = 0, sets = 0, graphs = 0;
+  uint64_t hostBytes = 0;   // of the copies: from or to the host
+  uint64_t peerCopies = 0;  // of the copies: those between devices
 };
 
 class Driver {

@@ -25,16 +25,29 @@ std::vector<OpRef> implicitPredecessors(Stream& stream) {
   return before;
 }
 
+namespace {
+
+void count(SubmittedCount& submitted, const Work& work) {
+  submitted.kernels += std::holds_alternative<KernelWork>(work);
+  submitted.tasks += std::holds_alternative<TaskWork>(work);
+  submitted.sets += std::holds_alternative<SetWork>(work);
+  const auto* copy = std::get_if<CopyWork>(&work);
+  if (!copy) return;
+  ++submitted.copies;
+  const bool inDevices = copy->to.where == Side::Where::kDevice && copy->from.where == Side::Where::kDevice;
+  if (!inDevices) submitted.hostBytes += copy->width * copy->height * copy->depth;
+  submitted.peerCopies += inDevices && copy->to.device != copy->from.device;
+}
+
+}  // namespace
+
 OpRef submit(Driver& driver, const std::shared_ptr<Stream>& stream, Work work) {
   if (stream->isLegacy) refuseImplicitCapture(driver, *stream->context);
   if (stream->capture) {
     captureNode(driver, *stream, std::move(work));
     return nullptr;
   }
-  driver.submitted.kernels += std::holds_alternative<KernelWork>(work);
-  driver.submitted.copies += std::holds_alternative<CopyWork>(work);
-  driver.submitted.tasks += std::holds_alternative<TaskWork>(work);
-  driver.submitted.sets += std::holds_alternative<SetWork>(work);
+  count(driver.submitted, work);
   const OpRef op = makeOp(stream->context, std::move(work), stream->name());
   op->clock.join(driver.host);
   driver.scheduler.enqueue(stream->lane, op, implicitPredecessors(*stream));

@@ -71,6 +71,7 @@ const std::map<std::string_view, Setter>& setters() {
       {"devices", [](Settings& s, std::string_view v) { s.devices = integer(v); }},
       {"memory", [](Settings& s, std::string_view v) { s.memory = number(v); }},
       {"driverVersion", [](Settings& s, std::string_view v) { s.driverVersion = integer(v); }},
+      {"peers", [](Settings& s, std::string_view v) { s.peers = number(v) != 0; }},
       {"missing",
        [](Settings& s, std::string_view v) { split(v, ",", [&](std::string_view name) { s.missing.emplace(name); }); }},
       {"failAllocation", [](Settings& s, std::string_view v) { s.failAllocation = number(v); }},

@@ -16,6 +16,7 @@ struct Settings {
   int devices = 1;                  // of which CUDA_VISIBLE_DEVICES shows some, as with the driver
   size_t memory = size_t{4} << 30;  // bytes a device, with K, M or G behind the number if wished
   int driverVersion = 13000;
+  bool peers = true;                           // its devices reach each other's memory
   std::set<std::string, std::less<>> missing;  // symbols that this driver lacks, separated by commas; see symbols.h
 
   // Faults. Counted from the call that sets them; 0: never.

@@ -199,4 +199,99 @@ DRIVER_TEST("devices: a copy between peers names the contexts that own the memor
   EXPECT_FOUND("does not belong to the context");
 }
 
+namespace {
+
+// Two devices with a stream and memory each.
+struct Pair {
+  explicit Pair(Cuda& cu) : cu(cu), first(cu.context), near(cu.device(64)), here(cu.stream()) {
+    EXPECT_OK(cu.cuEventCreate(&made, CU_EVENT_DISABLE_TIMING));
+    second = cu.use(1);
+    far = cu.device(64);
+    there = cu.stream();
+    EXPECT_OK(cu.cuEventCreate(&used, CU_EVENT_DISABLE_TIMING));
+  }
+  // On the first device's stream, to the second.
+  CUresult copy() { return cu.cuMemcpyPeerAsync(far, second, near, first, 64, here); }
+  void order(CUevent event, CUstream earlier, CUstream later) {
+    EXPECT_OK(cu.cuEventRecord(event, earlier));
+    EXPECT_OK(cu.cuStreamWaitEvent(later, event, 0));
+  }
+
+  Cuda& cu;
+  CUcontext first, second = nullptr;
+  CUdeviceptr near, far = 0;
+  CUstream here, there = nullptr;
+  CUevent made = nullptr, used = nullptr;
+};
+
+}  // namespace
+
+DRIVER_TEST("devices: a copy between them that waits for both streams is clean", "CUDASIM_DEVICES=2 CUDASIM_PEERS=0") {
+  Pair pair(cu);
+  EXPECT_OK(cu.cuMemsetD8Async(pair.far, 1, 64, pair.there));
+  EXPECT_OK(cu.cuCtxSetCurrent(pair.first));
+  EXPECT_OK(cu.cuMemsetD8Async(pair.near, 2, 64, pair.here));
+  pair.order(pair.used, pair.there, pair.here);
+  EXPECT_OK(pair.copy());
+  pair.order(pair.made, pair.here, pair.there);
+  EXPECT_OK(cu.cuMemsetD8Async(pair.near, 3, 64, pair.here));
+  uint8_t* host = cu.pinned<uint8_t>(64);
+  EXPECT_OK(cu.cuCtxSetCurrent(pair.second));
+  EXPECT_OK(cu.cuMemcpyDtoHAsync_v2(host, pair.far, 64, pair.there));
+  EXPECT_OK(cu.cuStreamSynchronize(pair.there));
+  EXPECT_EQ(int{host[63]}, 2);
+  EXPECT(cu.counts().find("\"hostBytes\": 64, \"peerCopies\": 1") != std::string::npos);
+  EXPECT_CLEAN();
+  int can = 1;
+  EXPECT_OK(cu.cuDeviceCanAccessPeer(&can, 0, 1));
+  EXPECT_EQ(can, 0);
+  EXPECT_STATUS(cu.cuCtxEnablePeerAccess(pair.first, 0), CUDA_ERROR_PEER_ACCESS_UNSUPPORTED);
+}
+
+DRIVER_TEST("devices: a copy between them that does not wait for its elements is found", "CUDASIM_DEVICES=2") {
+  Pair pair(cu);
+  const CUstream other = cu.stream();
+  EXPECT_OK(cu.cuCtxSetCurrent(pair.first));
+  EXPECT_OK(cu.cuMemsetD8Async(pair.near, 2, 64, pair.here));
+  EXPECT_OK(cu.cuMemcpyPeerAsync(pair.far, pair.second, pair.near, pair.first, 64, other));
+  EXPECT_OK(cu.cuStreamSynchronize(pair.here));
+  EXPECT_STATUS(cu.cuStreamSynchronize(other), CUDA_ERROR_LAUNCH_FAILED);
+  EXPECT_FOUND("race between streams: copy of 64 bytes from device 0 to device 1");
+}
+
+DRIVER_TEST("devices: a copy between them that does not wait for the target is found", "CUDASIM_DEVICES=2") {
+  Pair pair(cu);
+  EXPECT_OK(cu.cuMemsetD8Async(pair.far, 1, 64, pair.there));
+  EXPECT_OK(cu.cuCtxSetCurrent(pair.first));
+  EXPECT_OK(cu.cuMemsetD8Async(pair.near, 2, 64, pair.here));
+  EXPECT_OK(pair.copy());
+  EXPECT_OK(cu.cuCtxSetCurrent(pair.second));
+  EXPECT_OK(cu.cuStreamSynchronize(pair.there));
+  EXPECT_STATUS(cu.cuStreamSynchronize(pair.here), CUDA_ERROR_LAUNCH_FAILED);
+  EXPECT_FOUND("race between streams: copy of 64 bytes from device 0 to device 1");
+}
+
+DRIVER_TEST("devices: a target that does not wait for the copy is found", "CUDASIM_DEVICES=2") {
+  Pair pair(cu);
+  EXPECT_OK(cu.cuCtxSetCurrent(pair.first));
+  EXPECT_OK(cu.cuMemsetD8Async(pair.near, 2, 64, pair.here));
+  EXPECT_OK(pair.copy());
+  EXPECT_OK(cu.cuCtxSetCurrent(pair.second));
+  EXPECT_OK(cu.cuMemsetD8Async(pair.far, 1, 64, pair.there));
+  EXPECT_OK(cu.cuStreamSynchronize(pair.here));
+  EXPECT_STATUS(cu.cuStreamSynchronize(pair.there), CUDA_ERROR_LAUNCH_FAILED);
+  EXPECT_FOUND("race between streams: memset of 64 bytes");
+}
+
+DRIVER_TEST("devices: memory that is freed before a copy between them has run is found", "CUDASIM_DEVICES=2") {
+  Pair pair(cu);
+  EXPECT_OK(cu.cuCtxSetCurrent(pair.first));
+  EXPECT_OK(cu.cuMemsetD8Async(pair.near, 2, 64, pair.here));
+  EXPECT_OK(pair.copy());
+  EXPECT_OK(cu.cuMemFree_v2(pair.near));
+  EXPECT_FOUND("free in use: cuMemFree of 'cuMemAlloc");
+  EXPECT_STATUS(pair.copy(), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_FOUND("use after free: cuMemcpyPeerAsync");
+}
+
 }  // namespace cudasim::test
