@@ -35,7 +35,8 @@ function run(command, args) {
       })
     }
     child.on('error', reject)
-    child.on('close', (status) => resolve({ status, last }))
+    // not 'close': a process that it left behind may hold the pipes
+    child.on('exit', (status) => setImmediate(() => resolve({ status, last })))
   })
 }
 

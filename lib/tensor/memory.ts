@@ -58,35 +58,48 @@ const registry = new FinalizationRegistry<Collected>(({ handle, bytes }) => {
 let collectable = 0
 let reported = 0
 const reportStep = 1 << 20
-const leastWindow = 16 << 20
+const shortWindow = 16 << 20
 
-// Since the last report:
-let lowest = 0 // of `collectable`
-let highest = 0 // of it, less what the collector has released
-let fallen = 0 // the largest fall by hand
+// Windows are measured in bytes that came. In the present short one:
 let grown = 0
-let window = leastWindow // until the next one
+let lowest = 0 // of `collectable`
+// In the present long one, which is twice what is expected to be released by hand, and a short one at least:
+let longGrown = 0
+let longLowest = 0
+let highest = 0 // of `collectable`, less what the collector has released
+let fallen = 0 // the largest fall from there by hand
+// What the long windows before have taught:
+let steady = 0 // what stayed through the last one
+let expected = 0 // what will be released by hand; halved with every window in which it is not
 
 // V8 schedules collections by what it knows: tensors that only it can release are reported as external memory. It
 // starts one as soon as that grows by 64 MB, so what is released by hand anyway must not be reported: a large tensor
 // that the next line disposes, or the activations of a step, which its backward releases. What counts is what stayed
-// while twice as much came as was seen to be released by hand at once, and 16 MB at least.
+// while another 16 MB came, less what was seen to be released by hand; and what stayed while twice as much as that came.
 function reportBytes(delta: number): void {
   collectable += delta
-  if (delta > 0) {
-    highest = Math.max(highest, collectable)
-    grown += delta
-    if (grown < window) return
-    report(lowest)
-    window = Math.max(leastWindow, 2 * fallen)
-    fallen /= 2 // forgotten in a few windows, unless it comes again
-    grown = 0
-    lowest = highest = collectable
-  } else {
+  if (delta < 0) {
     lowest = Math.min(lowest, collectable)
+    longLowest = Math.min(longLowest, collectable)
+    steady = Math.min(steady, collectable)
     fallen = Math.max(fallen, highest - collectable)
+    expected = Math.max(expected, fallen)
     if (collectable < reported) report(collectable)
+    return
   }
+  highest = Math.max(highest, collectable)
+  grown += delta
+  longGrown += delta
+  if (grown < shortWindow) return
+  if (longGrown >= 2 * expected) {
+    steady = longLowest
+    expected = Math.max(fallen, expected / 2)
+    fallen = longGrown = 0
+    longLowest = highest = collectable
+  }
+  report(Math.max(steady, lowest - expected))
+  grown = 0
+  lowest = collectable
 }
 
 function report(bytes: number): void {

@@ -342,9 +342,9 @@ size_t keptBytesOf(const Gemm& g, int threads) {
 
 bool leavesWholePanels(const Gemm& from, const Gemm& to) {
 #if GRADUS_PAIRS
-  return computesInPairs(from) && from.cDType == DType::kBFloat16 && from.gradientAt && from.m % 2 == 0 &&
-         from.n % Tile<Pair>::kCols == 0 && to.k / 2 <= Tile<Pair>::kDepth && computesInPairs(to) &&
-         packedBytes(to) > 0;
+  return computesInPairs(from) && from.cDType == DType::kBFloat16 && from.gradientAt && from.m == to.k &&
+         from.n == to.n && from.m % 2 == 0 && from.n % Tile<Pair>::kCols == 0 && to.k / 2 <= Tile<Pair>::kDepth &&
+         computesInPairs(to) && packedBytes(to) > 0;
 #else
   return false;
 #endif

@@ -73,7 +73,8 @@ size_t gemmScratch(const Gemm& g, int threads);
 size_t packedBytes(const Gemm& g);
 
 // Whether `from` can leave activation(x) in `activatedPanels` as the packed B of `to`, whose k are its rows: the
-// product of a weight's gradient then reads what the epilogue of the one before had in registers.
+// product of a weight's gradient then reads what the epilogue of the one before had in registers. For an even m, an n
+// of whole panels, and a B that is packed in one piece: up to 4096 columns of 1024 rows.
 bool leavesPacked(const Gemm& from, const Gemm& to);
 
 // Threads worth waking for the product.

@@ -177,6 +177,15 @@ HWY_INLINE void tileOfRows(const TileSource<E>& from, const TileTarget<Sum<E>>& 
 
 // --- before a block leaves the cache ---------------------------------------------------------------------------------
 
+// activation'(x), and activation(x) in `value`. kCoarse: see activate.
+template <Activation kind, bool kCoarse, class D>
+HWY_INLINE vec::Of<D> gradientOf(D d, vec::Of<D> x, vec::Of<D>& value) {
+  if constexpr (kind == Activation::kGeluTanh)
+    return vec::geluTanhGradient<kCoarse>(d, x, value);
+  else
+    return vec::geluErfGradient(d, x, value);
+}
+
 // c *= activation'(x) over [rows, cols]; activated: activation(x), or null where it is not wanted.
 template <Activation kind, class C, class S>
 HWY_INLINE void scaleByGradient(C* c, int64_t cStride, const S* x, int64_t xStride, int64_t rows, int64_t cols,
@@ -185,21 +194,15 @@ HWY_INLINE void scaleByGradient(C* c, int64_t cStride, const S* x, int64_t xStri
   const hn::ScalableTag<Compute<C>> d;
   constexpr int64_t lanes = hn::MaxLanes(hn::ScalableTag<Compute<C>>());
   for (int64_t r = 0; r < rows; ++r, c += cStride, x += xStride) {
-    const auto gradient = [&](auto v, auto& value) HWY_ATTR {
-      if constexpr (kind == Activation::kGeluTanh)
-        return vec::geluTanhGradient<kCoarse>(d, v, value);
-      else
-        return vec::geluErfGradient(d, v, value);
-    };
     C* to = activated ? activated + r * activatedStride : nullptr;
     hn::Vec<decltype(d)> value;
     int64_t j = 0;
     for (; j + lanes <= cols; j += lanes) {
-      vec::store(d, hn::Mul(vec::load(d, c + j), gradient(vec::load(d, x + j), value)), c + j);
+      vec::store(d, hn::Mul(vec::load(d, c + j), gradientOf<kind, kCoarse>(d, vec::load(d, x + j), value)), c + j);
       if (to) vec::store(d, value, to + j);
     }
     if (j < cols) {
-      const auto slope = gradient(vec::loadTail(d, x + j, cols - j), value);
+      const auto slope = gradientOf<kind, kCoarse>(d, vec::loadTail(d, x + j, cols - j), value);
       vec::storeTail(d, hn::Mul(vec::loadTail(d, c + j, cols - j), slope), c + j, cols - j);
       if (to) vec::storeTail(d, value, to + j, cols - j);
     }
@@ -213,15 +216,13 @@ template <Activation kind, class S>
 HWY_INLINE void scaleByGradient(BFloat16* c, int64_t cStride, const S* x, int64_t xStride, int64_t rows, int64_t cols,
                                 Pair* panels, int64_t depth) {
   constexpr int64_t width = Tile<Pair>::kCols;
+  static_assert(Tile<Pair>::kRows % 2 == 0, "blocks begin with the first row of a pair");
   const Floats d;
   constexpr int64_t lanes = hn::MaxLanes(Floats());
   // scales a vector of C -> activation(x)
   const auto scale = [&](BFloat16* at, const S* xAt) HWY_ATTR {
-    FloatVector value, slope;
-    if constexpr (kind == Activation::kGeluTanh)
-      slope = vec::geluTanhGradient<true>(d, vec::load(d, xAt), value);
-    else
-      slope = vec::geluErfGradient(d, vec::load(d, xAt), value);
+    hn::Vec<Floats> value;
+    const auto slope = gradientOf<kind, true>(d, vec::load(d, xAt), value);
     vec::store(d, hn::Mul(vec::load(d, at), slope), at);
     return rounded(value);
   };

@@ -2,16 +2,16 @@
 // gradient of 1 are made while a chunk's logits are at hand (the idea of Cut Cross-Entropy, Wijmans et al. 2024,
 // arXiv:2411.09009, but nothing is computed twice).
 //
-// The logits of a chunk lie in blocks of classes, each of which fits into the last cache: a block is summed up after
-// its product and, when the sums of whole rows are known, turned into its gradient in place before both products that
-// read it. So a logit crosses the memory bus three times, and no product reads across rows that lie pages apart.
-// Ignored rows are left out.
+// Logits in bfloat16 lie in blocks of classes, each of which fits into the last cache: a block is summed up after its
+// product and, when the sums of whole rows are known, turned into its gradient in place before both products that read
+// it. So a logit crosses the memory bus three times, and no product reads across rows that lie pages apart. Of other
+// dtypes, whose products take twice as long beside the memory, all classes are one block: more gain nothing. Ignored
+// rows are left out.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "linear_loss.cc"
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
 
 #include <algorithm>
-#include <numeric>
 
 #include "gemm.h"
 #include "loss-inl.h"
@@ -35,8 +35,8 @@ class LinearCrossEntropy {
  public:
   using T = Compute<E>;
   using G = GradientOf<E>;
-  // A whole number of tiles both ways (28 x 32, 64 x 14), and 8 MB with 4096 rows. Twice as many were 2 % slower with
-  // 1024 rows, half as many 4 %.
+  // 7 MB with 4096 rows, and whole tiles both ways (28 x 32, 64 x 14). Twice as many were 2 % slower with 1024 rows,
+  // half as many 4 %.
   static constexpr int64_t kBlockClasses = 896;
 
   explicit LinearCrossEntropy(const OpCall& call)
@@ -80,16 +80,17 @@ class LinearCrossEntropy {
 
   void takeScratch() {
     narrow_ = inBFloat16_ || x_.dtype == DType::kBFloat16 || weight_.dtype == DType::kBFloat16;
-    blockClasses_ = narrow_ ? std::min(classes_, kBlockClasses) : classes_;
+    blockClasses_ = narrow_ ? sizeOfBlock() : classes_;
     stride_ = strideOfLogits();
-    const int64_t most = std::max<int64_t>(1, chunkBytes_ / (blocks() * stride_ * bytesOfLogit()));
+    const int64_t most = std::max<int64_t>(1, chunkBytes_ / (keptBlocks() * stride_ * bytesOfLogit()));
     const int64_t chunks = (count_ + most - 1) / most;
     chunk_ = (count_ + chunks - 1) / chunks;
-    logits_ = call_.scratch<char>(blocks() * chunk_ * stride_ * bytesOfLogit());
+    logits_ = call_.scratch<char>(keptBlocks() * chunk_ * stride_ * bytesOfLogit());
     sums_ = call_.scratch<RowSums<T>>(chunk_);
     atTarget_ = call_.scratch<T>(chunk_);
-    const bool lies = count_ == rows_ && (!narrow_ || x_.dtype == DType::kBFloat16);
-    if (!lies) rowsOfX_ = call_.scratch<char>(chunk_ * scratchStride(width_) * bytesOfLogit());
+    roundsX_ = narrow_ && multipliesPairs();
+    const bool lies = count_ == rows_ && (!roundsX_ || x_.dtype == DType::kBFloat16);
+    if (!lies) rowsOfX_ = call_.scratch<char>(chunk_ * scratchStride(width_) * sizeof(T));
     if (withGradients_) {
       rowsOfDx_ = call_.scratch<T>(chunk_ * width_);
       if (isHalf(call_.out[3].dtype) && chunks > 1) dweightSum_ = call_.scratch<T>(classes_ * width_);
@@ -110,7 +111,7 @@ class LinearCrossEntropy {
       return;
     }
     if constexpr (std::is_same_v<T, float>) {
-      if (narrow_) return gatherTo(reinterpret_cast<BFloat16*>(rowsOfX_), first, count);
+      if (roundsX_) return gatherTo(reinterpret_cast<BFloat16*>(rowsOfX_), first, count);
     }
     gatherTo(reinterpret_cast<T*>(rowsOfX_), first, count);
   }
@@ -129,20 +130,29 @@ class LinearCrossEntropy {
         }
       }
     });
-    a_ = {to, logitDType(), stride, 1};
+    a_ = {to, std::is_same_v<L, BFloat16> ? DType::kBFloat16 : dtypeOf<T>(), stride, 1};
   }
 
   // Of the logits and their gradients: products in bfloat16 round them, as a linear layer rounds its result.
   DType logitDType() const { return narrow_ ? DType::kBFloat16 : dtypeOf<T>(); }
   int64_t bytesOfLogit() const { return static_cast<int64_t>(itemSize(logitDType())); }
 
-  // Rows begin on cache lines, but not whole pages apart. What is behind a row is 0, so that an odd number of classes
-  // is read in pairs, too.
+  // Blocks of about the same size, whole tiles wide.
+  int64_t sizeOfBlock() const {
+    constexpr int64_t tile = 32;
+    const int64_t count = (classes_ + kBlockClasses - 1) / kBlockClasses, each = (classes_ + count - 1) / count;
+    return std::min(classes_, (each + tile - 1) / tile * tile);
+  }
+
+  // Rows begin on cache lines, but not whole pages or eighths of them apart. What is behind a row is 0, so that an odd
+  // number of classes is read in pairs, too.
   int64_t strideOfLogits() const {
     const int64_t line = 64 / bytesOfLogit(), lines = (blockClasses_ + line - 1) / line;
     return (lines % 8 == 0 ? lines + 1 : lines) * line;
   }
 
+  // Without gradients nothing reads a block after it was summed up.
+  int64_t keptBlocks() const { return withGradients_ ? blocks() : 1; }
   int64_t blocks() const { return (classes_ + blockClasses_ - 1) / blockClasses_; }
 
   struct Block {
@@ -151,7 +161,8 @@ class LinearCrossEntropy {
   };
   Block block(int64_t at) const {
     const int64_t first = at * blockClasses_;
-    return {first, std::min(blockClasses_, classes_ - first), logits_ + at * chunk_ * stride_ * bytesOfLogit()};
+    return {first, std::min(blockClasses_, classes_ - first),
+            logits_ + (withGradients_ ? at : 0) * chunk_ * stride_ * bytesOfLogit()};
   }
 
   // of the block's classes
@@ -314,7 +325,8 @@ class LinearCrossEntropy {
   const LossOptions options_;
   const bool withGradients_, inBFloat16_;
   const int64_t chunkBytes_;
-  bool narrow_ = false;  // see logitDType()
+  bool narrow_ = false;   // see logitDType()
+  bool roundsX_ = false;  // where pairs are multiplied, x is gathered as they need it
   int64_t* targets_;
   const ClassWeights<T> weights_;  // made after the targets were checked
 
@@ -323,7 +335,7 @@ class LinearCrossEntropy {
   int64_t chunk_ = 0, blockClasses_ = 0, stride_ = 0;
   char* rowsOfX_ = nullptr;  // [chunk, scratchStride(width)]
   T* rowsOfDx_ = nullptr;
-  char* logits_ = nullptr;  // of a chunk [blocks, chunk, stride]; then their gradients
+  char* logits_ = nullptr;  // of a chunk [keptBlocks, chunk, stride]; then their gradients
   RowSums<T>* sums_ = nullptr;
   T* atTarget_ = nullptr;
   T* dweightSum_ = nullptr;  // bfloat16: chunks add up in float32

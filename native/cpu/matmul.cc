@@ -304,7 +304,7 @@ void run_mlpBackward(const OpCall& call) {
     outer.rowSum = sums2;
     if (leavesPacked(step, outer)) {
       if (!packedH.data) packedH = products.keep(outer);
-      packedH.filled = true;
+      packedH.filled = false;
       step.activatedPanels = outer.keptB = &packedH;
     } else {
       if (!activated) activated = call.workspace->take(bytes);
@@ -314,6 +314,7 @@ void run_mlpBackward(const OpCall& call) {
     if (row == 0 && count < grad.rows) packedW2 = products.keep(step);
     step.keptB = &packedW2;
     products.multiply(step);
+    packedH.filled = true;
     products.multiply(outer);
 
     step = productOf(dz.transposed(), xs.operand(), count, dw1, beta);

@@ -73,14 +73,17 @@ describe('linearCrossEntropy in chunks', () => {
   })
 
   it('bfloat16: sums up over blocks of classes', async () => {
-    const [rows, of] = [45, 2 * 896 + 209] // two whole blocks and an odd one
-    const target = classes(rows, of, 4)
-    const classWeight = filled([1, of], 3).view(of).abs().add(0.5)
-    const [a, b] = [
-      leaf(filled([rows, K], 1).to('bfloat16'), 'float64'),
-      leaf(filled([of, K], 2).to('bfloat16'), 'float64'),
-    ]
-    const options = { labelSmoothing: 0.1 }
+    const [rows, of] = [45, 2 * 896 + 209] // three blocks, an odd number of classes
+    const labels = Array.from({ length: rows }, (_, i) => (i % 4 === 1 ? -100 : (i * 517 + of - 1) % of))
+    const target = tensor(labels, { dtype: 'int64' })
+    // weights of another scale in every block, so that one block's cannot stand for another's
+    const classWeight = tensor(
+      Array.from({ length: of }, (_, i) => (1 + (i % 7) / 7) * 4 ** Math.floor(i / 672)),
+      { dtype: 'float64' },
+    )
+    const leaves = [filled([rows, K], 1), filled([of, K], 2)].map((each) => leaf(each.to('bfloat16'), 'float64'))
+    const [a, b] = leaves as [Tensor, Tensor]
+    const options = { labelSmoothing: 0.5 }
     const exact = ops.crossEntropy(ops.linear(a, b), target, { ...options, weight: classWeight })
     exact.backward()
     for (const skipIgnored of [true, false]) {

@@ -1,5 +1,8 @@
 #include "order.h"
 
+#include <map>
+#include <utility>
+
 namespace cudasim {
 
 void SyncTable::publish(uint64_t key, Publication p) {
@@ -22,32 +25,53 @@ size_t SyncTable::position(uint64_t key) const {
   return found == locations_.end() ? 0 : found->second.list.size();
 }
 
-bool SyncTable::covers(uint64_t key, size_t position, uint64_t block, uint32_t thread, uint32_t time, bool device,
-                       int depth) const {
+bool SyncTable::tells(uint64_t key, size_t position, uint64_t block, uint32_t thread, uint32_t time, bool device,
+                      std::vector<std::shared_ptr<const AcquiredList>>& further) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = locations_.find(key);
+  if (found == locations_.end()) return false;
+  const Location& l = found->second;
+  if (const auto mine = l.byBlock.find(block); mine != l.byBlock.end()) {
+    for (const size_t i : mine->second) {
+      const Publication& p = l.list[i];
+      if (i >= position || (device && !p.device)) continue;
+      if (p.thread == thread && time <= p.time) return true;
+      if (time < p.barrierTime) return true;
+      if (p.thread / 32 == thread / 32 && time < p.warpTime) return true;
+    }
+  }
+  for (const size_t i : l.withKnown)
+    if (i < position) further.push_back(l.list[i].known);
+  return false;
+}
+
+// A lock that passes from hand to hand makes a chain for every handing over, and they branch: each place is looked at
+// once for the furthest position that leads there.
+bool SyncTable::covers(uint64_t key, size_t position, uint64_t block, uint32_t thread, uint32_t time,
+                       bool device) const {
+  struct Place {
+    const SyncTable* table;
+    uint64_t key;
+    size_t position;
+  };
+  std::map<std::pair<const SyncTable*, uint64_t>, size_t> furthest{{{this, key}, position}};
+  std::vector<Place> open{{this, key, position}};
   std::vector<std::shared_ptr<const AcquiredList>> further;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto found = locations_.find(key);
-    if (found == locations_.end()) return false;
-    const Location& l = found->second;
-    if (const auto mine = l.byBlock.find(block); mine != l.byBlock.end()) {
-      for (const size_t i : mine->second) {
-        const Publication& p = l.list[i];
-        if (i >= position || (device && !p.device)) continue;
-        if (p.thread == thread && time <= p.time) return true;
-        if (time < p.barrierTime) return true;
-        if (p.thread / 32 == thread / 32 && time < p.warpTime) return true;
+  while (!open.empty()) {
+    const Place at = open.back();
+    open.pop_back();
+    if (furthest[{at.table, at.key}] > at.position) continue;
+    further.clear();
+    if (at.table->tells(at.key, at.position, block, thread, time, device, further)) return true;
+    for (const auto& known : further) {
+      for (const Acquired& a : *known) {
+        size_t& reached = furthest[{a.table, a.key}];
+        if (a.position <= reached) continue;
+        reached = a.position;
+        open.push_back({a.table, a.key, a.position});
       }
     }
-    if (depth < 8)  // longer chains of hand-overs end up at a later publication anyway
-      for (const size_t i : l.withKnown)
-        if (i < position) further.push_back(l.list[i].known);
   }
-  for (const auto& known : further)
-    for (const Acquired& a : *known)
-      if ((a.table != this || a.key != key || a.position < position) &&
-          a.table->covers(a.key, a.position, block, thread, time, device, depth + 1))
-        return true;
   return false;
 }
 

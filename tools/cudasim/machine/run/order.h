@@ -68,10 +68,13 @@ class SyncTable {
   void publish(uint64_t key, Publication p);
   size_t position(uint64_t key) const;  // how much is published at key
   // Whether an access of (block, thread) at `time` was published at key before `position`, directly or through others.
-  bool covers(uint64_t key, size_t position, uint64_t block, uint32_t thread, uint32_t time, bool device,
-              int depth = 0) const;
+  bool covers(uint64_t key, size_t position, uint64_t block, uint32_t thread, uint32_t time, bool device) const;
 
  private:
+  // The same, directly; else what those who published had taken on goes to `further`.
+  bool tells(uint64_t key, size_t position, uint64_t block, uint32_t thread, uint32_t time, bool device,
+             std::vector<std::shared_ptr<const AcquiredList>>& further) const;
+
   struct Location {
     std::vector<Publication> list;
     std::unordered_map<uint64_t, std::vector<size_t>> byBlock;
