@@ -88,9 +88,10 @@ class LinearCrossEntropy {
     logits_ = call_.scratch<char>(keptBlocks() * chunk_ * stride_ * bytesOfLogit());
     sums_ = call_.scratch<RowSums<T>>(chunk_);
     atTarget_ = call_.scratch<T>(chunk_);
-    roundsX_ = narrow_ && multipliesPairs();
+    roundsX_ = narrow_ && blocks() > 1 && multipliesPairs();
     const bool lies = count_ == rows_ && (!roundsX_ || x_.dtype == DType::kBFloat16);
-    if (!lies) rowsOfX_ = call_.scratch<char>(chunk_ * scratchStride(width_) * sizeof(T));
+    if (!lies)
+      rowsOfX_ = call_.scratch<char>(chunk_ * scratchStride(width_) * (roundsX_ ? sizeof(BFloat16) : sizeof(T)));
     if (withGradients_) {
       rowsOfDx_ = call_.scratch<T>(chunk_ * width_);
       if (isHalf(call_.out[3].dtype) && chunks > 1) dweightSum_ = call_.scratch<T>(classes_ * width_);
