@@ -309,17 +309,23 @@ void CudaDevice::sweepPools() noexcept {
   });
 }
 
-void CudaDevice::readWord(uint32_t number, Then then) {
+std::shared_ptr<const FailureWord> CudaDevice::copyWord() {
   bind();
-  std::shared_ptr<void> seen = pinned(sizeof(FailureWord));
+  const auto seen = std::static_pointer_cast<FailureWord>(pinned(sizeof(FailureWord)));
   check(driver().memcpyDtoHAsync(seen.get(), address(opened.word), sizeof(FailureWord), opened.queue),
         "cuMemcpyDtoHAsync");
+  return seen;
+}
+
+void CudaDevice::readWord(uint32_t number, Then then) {
   const unsigned asOf = failures_.last();
-  waiter_.after(opened.queue, [this, number, asOf, seen = std::move(seen), then = std::move(then)](Result result) {
-    FailureWord word;
-    std::memcpy(&word, seen.get(), sizeof word);
-    then(result == kSuccess ? failures_.read(word, number, asOf) : failureOf(result));
+  waiter_.after(opened.queue, [this, number, asOf, seen = copyWord(), then = std::move(then)](Result result) {
+    then(result == kSuccess ? failures_.read(*seen, number, asOf) : failureOf(result));
   });
+}
+
+uint32_t CudaDevice::latest(uint32_t number) const {
+  return failures_.isOfGraph(failures_.last()) ? number : failures_.last();
 }
 
 void CudaDevice::reach(Then then) {
@@ -328,10 +334,13 @@ void CudaDevice::reach(Then then) {
 }
 
 // What reads it waits behind this.
-void CudaDevice::dependOn(unsigned number, SharedOutcome outcome) {
-  bind();
-  waiter_.after(opened.queue, [this, number, clears = failures_.clears(), outcome = std::move(outcome)](Result) {
-    if (const auto& failure = outcome->wait()) failures_.failWith(number, clears, failure);
+void CudaDevice::dependOn(unsigned number, SharedOutcome outcome, Then then) {
+  const unsigned clears = failures_.clears();
+  waiter_.after(opened.queue, [this, number, clears, seen = copyWord(), outcome = std::move(outcome),
+                               then = std::move(then)](Result result) {
+    const std::shared_ptr<const Failure> failure = outcome->wait();
+    if (failure == nullptr) return;
+    then(failures_.failWith(result == kSuccess ? *seen : FailureWord{}, number, clears, failure));
   });
 }
 

@@ -78,8 +78,11 @@ class CudaDevice final : public Sources, public Device {
   void readWord(uint32_t number, Then then);
   // The same of what the driver tells alone, without a look at what kernels found.
   void reach(Then then);
-  // On the executor: what has this number fails if `outcome` is a failure.
-  void dependOn(unsigned number, SharedOutcome outcome);
+  // On the executor: the number of a tensor that depends on all that was queued so far; for one with `number`.
+  uint32_t latest(uint32_t number) const;
+  // On the executor: what has this number fails if `outcome` is a failure. `then` hears what kernels of this device
+  // found before, where nobody has.
+  void dependOn(unsigned number, SharedOutcome outcome, Then then);
   // In its memory, made when it is first wanted: where the number of a peer's operation that failed comes to, and room
   // for the kernel that looks at it.
   struct PeerSerial {
@@ -116,6 +119,9 @@ class CudaDevice final : public Sources, public Device {
   std::shared_ptr<void> pinned(size_t bytes);
   Allocator pinned_;
   Waiter waiter_;
+  // The word as it is behind what is on the stream.
+  std::shared_ptr<const FailureWord> copyWord();
+
   FailureLog failures_;
   CudaStream side_ = nullptr;  // for copies beside the stream; made when it is first wanted
   PeerSerial* peerSerial_ = nullptr;

@@ -99,8 +99,7 @@ std::shared_ptr<const Failure> FailureLog::read(const FailureWord& word, unsigne
     // what its kernels found before that was known when the read was queued
     return graphOf(number) == nullptr ? findLocked(number) : nullptr;
   }
-  const bool isReported = word.serial == reported_ && word.clears == reportedClears_;  // not cleared by then
-  if (!isReported) {
+  if (!isReported(word)) {
     std::shared_ptr<const Failure> failure = describe(word);
     openSpan(word.serial, word.clears, failure);
     return failure;
@@ -111,9 +110,17 @@ std::shared_ptr<const Failure> FailureLog::read(const FailureWord& word, unsigne
   return number >= graph->reported.first ? graph->reported.failure : nullptr;
 }
 
-void FailureLog::failWith(unsigned number, unsigned clears, std::shared_ptr<const Failure> failure) {
+std::shared_ptr<const Failure> FailureLog::failWith(const FailureWord& word, unsigned number, unsigned clears,
+                                                    std::shared_ptr<const Failure> failure) {
   std::lock_guard lock(mutex_);
+  // What kernels of this device found before would be cleared with it, unread.
+  std::shared_ptr<const Failure> own;
+  if (word.serial != 0 && word.serial != number && !isReported(word)) {
+    own = describe(word);
+    openSpan(word.serial, word.clears, own);
+  }
   if (findLocked(number) == nullptr) openSpan(number, clears, std::move(failure));
+  return own;
 }
 
 // What the word says is taken for told from here on.

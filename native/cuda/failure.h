@@ -38,8 +38,10 @@ class FailureLog {
   // sees a failure hears of it, and all that concern tensors behind it. `asOf`: the last number when it was queued.
   std::shared_ptr<const Failure> read(const FailureWord& word, unsigned number, unsigned asOf);
   // What has this number fails with what was found elsewhere, and so does what is numbered from there until the word is
-  // cleared. `clears`: clears() when it was numbered.
-  void failWith(unsigned number, unsigned clears, std::shared_ptr<const Failure> failure);
+  // cleared. `clears`: clears() when it was numbered. Returns what the word tells of an operation before, the first
+  // time that it is seen.
+  std::shared_ptr<const Failure> failWith(const FailureWord& word, unsigned number, unsigned clears,
+                                          std::shared_ptr<const Failure> failure);
   // What failed on the way to a tensor with this number, as far as is known by now.
   std::shared_ptr<const Failure> find(unsigned number);
   // On the executor: whether a word was read that is set still. True once for each; what is numbered from now on runs
@@ -86,6 +88,8 @@ class FailureLog {
   const Operation* operationOf(unsigned serial) const;
   std::shared_ptr<const Failure> findLocked(unsigned number) const;
   std::shared_ptr<const Failure> describe(const FailureWord& word) const;
+  // Whether it was, and is not cleared.
+  bool isReported(const FailureWord& word) const { return word.serial == reported_ && word.clears == reportedClears_; }
   void openSpan(unsigned serial, unsigned clears, std::shared_ptr<const Failure> failure);
   bool takeClearingLocked();
 

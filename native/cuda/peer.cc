@@ -49,9 +49,14 @@ class PeerCopy final : public Meeting {
     target_.orderAfter(source_.opened.queue, target_.opened.queue);
     source_.bind();
     openWay(source_, target_);
-    copy(members[kTarget].outView.data, members[kSource].inView.data, bytes_);
-    if (serial_) copy(&serial_->serial, &source_.opened.word->serial, sizeof serial_->serial);
-    source_.orderAfter(target_.opened.queue, source_.opened.queue);
+    try {
+      if (serial_) copy(&serial_->serial, &source_.opened.word->serial, sizeof serial_->serial);
+      copy(members[kTarget].outView.data, members[kSource].inView.data, bytes_);
+      source_.orderAfter(target_.opened.queue, source_.opened.queue);
+    } catch (...) {
+      driver().streamSynchronize(source_.opened.queue);  // the target does not wait for what was queued
+      throw;
+    }
   }
 
  private:
@@ -70,7 +75,8 @@ class PeerCopy final : public Meeting {
       outcome->tell(std::move(failure));
     };
     try {
-      if (serial_) return source_.readWord(members[kSource].in->storage->lateFailure, std::move(then));
+      // the number that travels is of whatever failed by now
+      if (serial_) return source_.readWord(source_.latest(members[kSource].late), std::move(then));
       source_.reach(std::move(then));
     } catch (...) {
       outcome_->tell(describeCurrentException(context));
@@ -83,7 +89,9 @@ class PeerCopy final : public Meeting {
     target_.bind();
     const FailureSlot slot = target_.failureSlot("to", kOfDevices, source_.index);
     if (serial_) reportSerials(target_, &serial_->serial, 1, &serial_->seen, slot);
-    target_.dependOn(slot.serial, outcome_);
+    target_.dependOn(slot.serial, outcome_, [account = account, &device = target_](std::shared_ptr<const Failure> own) {
+      if (own) account->note(device, own);
+    });
     return {slot.serial};
   }
 

@@ -1,5 +1,5 @@
 // Copies from one CUDA device to another, which the driver does: from card to card where they reach each other, through
-// memory of its own where not. No thread waits for one.
+// memory of its own where not. No thread of JavaScript waits, and executors until both have come to it.
 //
 // A copy is a meeting of the two executors (core/meeting.h) and runs on the source's stream: behind what makes its
 // elements and before what may write over them. It waits for what the target's stream has by then, which may still use

@@ -60,14 +60,18 @@ describe('a copy from one device to another', () => {
     const x = tensor([1, 2, 3, 4, 5, 6], { device: 'cuda:0' }).view(2, 3)
     const target = zeros([2, 3], { device: 'cuda:1' })
     const copies: Tensor[] = []
-    const one = { kernels: 0, hostBytes: 0, peerCopies: 1 }
+    const one = { kernels: 0, hostBytes: word, peerCopies: 1 } // the target's word, for what it found itself
     expect(await submitted(() => copies.push(x.to('cuda:1')))).toEqual(one)
     expect(await submitted(() => copies.push(x.to('cuda:2', { nonBlocking: true })))).toEqual(one)
     expect(await submitted(() => copies.push(x.select(0, 1).to('cuda:1')))).toEqual(one) // a part, contiguous
     expect(await submitted(() => copies.push(x.transpose(0, 1).to('cuda:1')))).toEqual({ ...one, kernels: 1 })
-    expect(await submitted(() => target.copy_(x))).toMatchObject({ hostBytes: 0, peerCopies: 1 })
+    expect(await submitted(() => target.copy_(x))).toMatchObject({ hostBytes: word, peerCopies: 1 })
     expect(await submitted(() => copies.push(x.to('cuda:1', 'float16')))).toEqual({ ...one, kernels: 1 })
-    expect(await submitted(() => copies.push(x.narrow(0, 0, 0).to('cuda:1')))).toEqual({ ...one, peerCopies: 0 })
+    expect(await submitted(() => copies.push(x.narrow(0, 0, 0).to('cuda:1')))).toEqual({
+      ...one,
+      hostBytes: 0,
+      peerCopies: 0,
+    })
     expect(copies.map(numbersOf)).toEqual([
       [1, 2, 3, 4, 5, 6],
       [1, 2, 3, 4, 5, 6],
@@ -87,7 +91,7 @@ describe('a copy from one device to another', () => {
       .sum()
       .backward()
     const before = layer.parameters().flatMap((each) => [numbersOf(each), numbersOf(each.grad!)])
-    const peeked = 4 * (word + 4) // at one number of each, whether it has come
+    const peeked = 4 * (word + word + 4) // and at one number of each, whether it has come
     expect(await submitted(() => layer.to('cuda:1'))).toEqual({ kernels: 0, hostBytes: peeked, peerCopies: 4 })
     expect(layer.parameters().flatMap((each) => [numbersOf(each), numbersOf(each.grad!)])).toEqual(before)
     optimizer.step()
@@ -95,14 +99,14 @@ describe('a copy from one device to another', () => {
     const once = numbersOf(layer.bias!)
     layer.to('cuda:2')
     const { hostBytes } = await submitted(() => optimizer.step()) // takes its states along
-    expect(hostBytes).toBeLessThanOrEqual(4 * word)
+    expect(hostBytes).toBeLessThanOrEqual(8 * word)
     expect(numbersOf(layer.bias!)).not.toEqual(once)
   })
 
   it('has gradients, which come back the same way', async () => {
     const x = ones([300], { device: 'cuda:0' }).requiresGrad_()
     const { hostBytes, peerCopies } = await submitted(() => x.mul(2).to('cuda:1').mul(3).sum().backward())
-    expect(hostBytes).toBe((peerCopies - 2) * word) // a gradient may depend on what came late
+    expect(hostBytes).toBe(peerCopies * word) // one for each, and one for what a gradient may depend on
     expect(numbersOf(x.grad!)).toEqual(new Array(300).fill(6))
   })
 
@@ -128,7 +132,7 @@ describe('a copy from one device to another', () => {
   it('needs no access to the peer', async () => {
     simulator.control('peers=0')
     const x = ones([4], { device: 'cuda:2' }) // which has sent nothing yet to cuda:1
-    expect(await submitted(() => x.to('cuda:1'))).toEqual({ kernels: 0, hostBytes: 0, peerCopies: 1 })
+    expect(await submitted(() => x.to('cuda:1'))).toEqual({ kernels: 0, hostBytes: word, peerCopies: 1 })
     simulator.control('peers=1')
   })
 
@@ -166,7 +170,7 @@ describe('a failure that a kernel finds before a copy to another device', () => 
 
   it('travels as a number beside the elements, if they may depend on one', async () => {
     const x = failed(1)
-    expect(await submitted(() => x.to('cuda:1'))).toEqual({ kernels: 1, hostBytes: word, peerCopies: 2 })
+    expect(await submitted(() => x.to('cuda:1'))).toEqual({ kernels: 1, hostBytes: 2 * word, peerCopies: 2 })
   })
 
   it('changes no weight of the target, and is forgotten', async () => {
@@ -208,6 +212,28 @@ describe('a failure that a kernel finds before a copy to another device', () => 
     expect(numbersOf(y.add(1))).toEqual([2, 2, 2])
     await expect(x.data()).rejects.toThrow(outOfRange(6))
     for (const good of [0, 1, 2, 3]) expect(numbersOf(failed(good).to('cuda:1'))).toEqual([0, 0, 0, 0])
+  })
+
+  it('leaves what the target found itself to be told', async () => {
+    const own = failed(8, 'cuda:1').keep()
+    const x = failed(5).keep()
+    x.to('cuda:1')
+    await expect(x.data()).rejects.toThrow(outOfRange(5))
+    await new Promise((resolve) => setTimeout(resolve, 100)) // the target has heard of it
+    ones([2], { device: 'cuda:1' }).add(1)
+    await expect(own.data()).rejects.toThrow(outOfRange(8))
+    await synchronize()
+    expect(numbersOf(failed(2).to('cuda:1'))).toEqual([0, 0, 0, 0])
+  })
+
+  it('goes with all that may depend on one, by its own words also when somebody has heard of it', async () => {
+    const x = failed(1).keep()
+    const heard = failed(9).data()
+    const y = x.to('cuda:1').keep()
+    await expect(heard).rejects.toThrow(outOfRange(9))
+    await expect(y.data()).rejects.toThrow(outOfRange(9))
+    expect(numbersOf(x)).toEqual([0, 0, 0, 0])
+    expect(numbersOf(failed(2).to('cuda:1'))).toEqual([0, 0, 0, 0])
   })
 
   it('is the first of several, on whichever devices, and each is found', async () => {
