@@ -35,8 +35,16 @@ function run(command, args) {
       })
     }
     child.on('error', reject)
-    // not 'close': a process that it left behind may hold the pipes
-    child.on('exit', (status) => setImmediate(() => resolve({ status, last })))
+    child.on('exit', (status) => {
+      const end = () => resolve({ status, last })
+      child.on('close', end)
+      // a process that it left behind may hold the pipes
+      setTimeout(() => {
+        child.stdout.destroy()
+        child.stderr.destroy()
+        end()
+      }, 1000).unref()
+    })
   })
 }
 

@@ -98,6 +98,15 @@ CUDASIM_TEST("checks: lanes of a warp that spin for each other get on") {
   EXPECT_EQ(bench.get<int>(count, 1)[0], 192);
 }
 
+CUDASIM_TEST("checks: a lock may pass from hand to hand a hundred times") {
+  Bench bench(compiled("checks"));
+  bench.options.hostThreads = 2;
+  std::vector<uint64_t> at;
+  for (int i = 0; i < 3; ++i) at.push_back(bench.put(std::vector<int>(1, 0)));
+  bench.run("largest", {60}, {256}, at[0], at[1], at[2]);
+  EXPECT_EQ(bench.get<int>(at[2], 1)[0], 480);
+}
+
 CUDASIM_TEST("checks: findings can be collected, one for each instruction") {
   Bench bench(compiled("checks"));
   std::vector<Finding> findings;

@@ -174,6 +174,20 @@ extern "C" __global__ void laneLock(int* lock, int* count) {
   }
 }
 
+// A lock that every warp takes, and only some write under, as they find the largest: what orders two writes is a chain of
+// those between them.
+extern "C" __global__ void largest(int* lock, int* order, int* value) {
+  if (threadIdx.x % 32) return;
+  const int mine = (blockIdx.x * blockDim.x + threadIdx.x) / 32 + 1;
+  if (atomicMax(order, 0) >= mine) return;
+  while (atomicCAS(lock, 0, 1) != 0) {
+  }
+  __threadfence();
+  if (atomicMax(order, mine) < mine) *value = mine;
+  __threadfence();
+  atomicExch(lock, 0);
+}
+
 // Producer and consumer warps with named barriers.
 extern "C" __global__ void namedBarriers(float* out, int bad) {
   __shared__ float s[32];
