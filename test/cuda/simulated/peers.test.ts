@@ -1,7 +1,8 @@
 // Copies from one device to another, where only the driver sees how they are made, and what goes wrong with them.
+import './caching'
 import '../severalDevices'
 import { spawnSync } from 'node:child_process'
-import { afterEach, describe, expect, it } from 'vitest'
+import { afterEach, describe, expect, it, vi } from 'vitest'
 import {
   cuda,
   empty,
@@ -19,9 +20,6 @@ import {
 } from '../../../lib/index'
 import { numbersOf } from '../collectives'
 import { simulator } from './simulator'
-
-// What is given back is used again at once, so that nothing but the streams' order keeps it from being written over.
-process.env.GRADUS_NO_CUDA_MEMORY_CACHING = '0'
 
 const devices = ['cuda:0', 'cuda:1', 'cuda:2'] as const
 /** Waits for all devices; what they tell of failures is dropped. */
@@ -228,8 +226,15 @@ describe('a failure that a kernel finds before a copy to another device', () => 
 
   it('goes with all that may depend on one, by its own words also when somebody has heard of it', async () => {
     const x = failed(1).keep()
-    const heard = failed(9).data()
+    const indices = tensor([1, 9], { dtype: 'int64', device: 'cuda:0' })
+    const table = zeros([4, 2], { device: 'cuda:0' })
+    await synchronize()
+    simulator.control('reset')
+    simulator.control('paused=1') // the word is copied before anybody has read it
+    const heard = ops.embedding(indices, table).data()
     const y = x.to('cuda:1').keep()
+    await vi.waitUntil(() => JSON.parse(simulator.counters()).submitted.peerCopies === 2, 10_000)
+    simulator.control('paused=0')
     await expect(heard).rejects.toThrow(outOfRange(9))
     await expect(y.data()).rejects.toThrow(outOfRange(9))
     expect(numbersOf(x)).toEqual([0, 0, 0, 0])

@@ -32,6 +32,8 @@ int cudasimControl(const char* words) {
     settings.failCollective = settings.breakCollective = 0;
     settings.failAllocations = 1;
     settings.lostDevice = -1;
+    settings.paused = false;
+    driver.scheduler.setPaused(false);
     driver.report.clear();
     driver.kernels.clear();
     driver.submitted = {};

@@ -27,6 +27,7 @@ void Driver::applySettings() {
   report.setFile(settings.report);
   scheduler.seed(settings.seed);
   scheduler.setProgress(settings.progress);
+  scheduler.setPaused(settings.paused);
   scheduler.setPatience(settings.stuckCollective);
 }
 

@@ -9,6 +9,11 @@ void Scheduler::seed(uint64_t seed) {
   random_.seed(seed);
 }
 
+void Scheduler::setPaused(bool paused) {
+  paused_ = paused;
+  changed_.notify_all();
+}
+
 Lane Scheduler::newLane() {
   Lane lane;
   if (freeLanes_.empty()) {
@@ -127,7 +132,9 @@ void Scheduler::wait(const OpRef& op) {
 void Scheduler::runUntil(const OpRef& op) {
   if (seed_ != 0) {
     while (!op->isDone()) {
-      if (const OpRef next = anyReady())
+      if (paused_)
+        changed_.wait(driver_);
+      else if (const OpRef next = anyReady())
         run(next);
       else
         wait(op);
@@ -139,6 +146,8 @@ void Scheduler::runUntil(const OpRef& op) {
     const OpRef top = path.back();
     if (top->isDone()) {
       path.pop_back();
+    } else if (paused_) {
+      changed_.wait(driver_);
     } else if (top->waiting == 0 && top->state == Op::State::kQueued) {
       run(top);
       path.pop_back();
@@ -155,6 +164,7 @@ void Scheduler::runUntil(const OpRef& op) {
 }
 
 void Scheduler::step(const OpRef& wanted) {
+  if (paused_) return;
   if (const OpRef next = seed_ == 0 ? firstReadyBefore(wanted) : anyReady()) run(next);
 }
 
@@ -163,7 +173,7 @@ void Scheduler::step(const OpRef& wanted) {
 void Scheduler::watch() {
   std::unique_lock lock(driver_);
   for (;;) {
-    changed_.wait(driver_, [this] { return hostFunctions_ > 0; });
+    changed_.wait(driver_, [this] { return hostFunctions_ > 0 && !paused_; });
     const auto due = lastCall_ + std::chrono::milliseconds(progress_);
     if (std::chrono::steady_clock::now() < due) {
       changed_.wait_until(driver_, due);

@@ -21,6 +21,7 @@ class Scheduler {
   explicit Scheduler(std::mutex& driver) : driver_(driver) {}
 
   void seed(uint64_t seed);
+  void setPaused(bool paused);
   void setProgress(int milliseconds) { progress_ = milliseconds; }
 
   Lane newLane();
@@ -62,6 +63,7 @@ class Scheduler {
   std::vector<std::pair<uint32_t, uint64_t>> freeLanes_;  // number and steps taken
   uint64_t seed_ = 0;
   std::mt19937_64 random_;
+  bool paused_ = false;
   int progress_ = 1;
   std::chrono::seconds patience_{10};
   int hostFunctions_ = 0;  // queued

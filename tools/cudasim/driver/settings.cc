@@ -84,6 +84,7 @@ const std::map<std::string_view, Setter>& setters() {
       {"stuckCollective", [](Settings& s, std::string_view v) { s.stuckCollective = integer(v); }},
       {"seed", [](Settings& s, std::string_view v) { s.seed = number(v); }},
       {"progress", [](Settings& s, std::string_view v) { s.progress = integer(v); }},
+      {"paused", [](Settings& s, std::string_view v) { s.paused = number(v) != 0; }},
       {"recordOnly", [](Settings& s, std::string_view v) { s.recordOnly = number(v) != 0; }},
       {"threads", [](Settings& s, std::string_view v) { s.threads = integer(v); }},
       {"ulp", [](Settings& s, std::string_view v) { s.ulp = integer(v); }},

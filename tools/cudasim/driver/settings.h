@@ -32,6 +32,7 @@ struct Settings {
   // Order and speed.
   uint64_t seed = 0;        // order of blocks and warps (machine) and of streams (scheduler); 0: only what is asked for
   int progress = 1;         // milliseconds without a call after which queued host functions run by themselves
+  bool paused = false;      // nothing runs, and who waits goes on waiting, until it is false again
   bool recordOnly = false;  // kernels are counted, not executed; their outputs count as written
   int threads = 0;          // host threads of a launch; 0: the processor's count
   int ulp = 0;              // see Options::ulpPerturbation

@@ -48,6 +48,33 @@ DRIVER_TEST("streams: the order between streams comes from the seed, the order w
   }
 }
 
+DRIVER_TEST("streams: nothing runs while the driver is paused, and all that was queued afterwards", "") {
+  for (const char* seed : {"seed=0", "seed=5"}) {
+    EXPECT_EQ(cu.control(seed), 0);
+    EXPECT_EQ(cu.control("paused=1"), 0);
+    CUstream stream = cu.stream();
+    uint32_t* host = cu.pinned(1);
+    const CUdeviceptr block = cu.device(4);
+    EXPECT_OK(cu.cuMemsetD32Async(block, 7, 1, stream));
+    EXPECT_OK(cu.cuMemcpyDtoHAsync_v2(host, block, 4, stream));
+    std::atomic<bool> waited{false};
+    std::thread waiter([&] {
+      EXPECT_OK(cu.cuCtxSetCurrent(cu.context));
+      EXPECT_OK(cu.cuStreamSynchronize(stream));
+      waited = true;
+    });
+    for (int i = 0; i < 5; ++i) {
+      EXPECT_EQ(cu.cuStreamQuery(stream), CUDA_ERROR_NOT_READY);
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    EXPECT(!waited);
+    EXPECT_EQ(host[0], 0u);
+    EXPECT_EQ(cu.control("paused=0"), 0);
+    waiter.join();
+    EXPECT_EQ(host[0], 7u);
+  }
+}
+
 DRIVER_TEST("streams: a wait runs nothing that it does not need", "") {
   CUstream a = cu.stream(), b = cu.stream();
   uint32_t* host = cu.pinned(2);
