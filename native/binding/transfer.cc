@@ -1,5 +1,6 @@
 // Moving elements between JavaScript memory and tensors, and waiting.
 #include <cstring>
+#include <memory>
 
 #include "../core/parcel.h"
 #include "../cuda/peer.h"
@@ -45,16 +46,17 @@ void refuseWhileCapturing(const Device& device, const char* what) {
 // Queued as two operations: what is not contiguous is packed where it is.
 void copyToPeer(Account* account, Tensor* source, Tensor* target) {
   Stream& stream = source->device->stream;
-  Tensor* packed = nullptr;
+  const auto release = [&stream](Tensor* tensor) { stream.release(&tensor, 1); };
+  std::unique_ptr<Tensor, decltype(release)> packed(nullptr, release);
   if (!source->view.contiguous) {
-    packed = newTensor(*source->device);
+    packed.reset(newTensor(*source->device));
     packed->view = target->view;
     packed->storage->bytes = target->storage->bytes;
+    Tensor* out = packed.get();
     const Output kind = Output::kNew;
-    stream.run(account, static_cast<int>(OpId::copy), 0, &source, 1, &packed, &kind, 1, nullptr, 0);
+    stream.run(account, static_cast<int>(OpId::copy), 0, &source, 1, &out, &kind, 1, nullptr, 0);
   }
-  queueMeeting(cuda::makePeerCopy(account, packed ? packed : source, target));
-  if (packed) stream.release(&packed, 1);
+  queueMeeting(cuda::makePeerCopy(account, packed ? packed.get() : source, target));
 }
 
 }  // namespace

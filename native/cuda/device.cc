@@ -70,8 +70,9 @@ Opened open(int index) {
   opened.bytes = bytes;
   check(driver().streamCreate(&opened.queue, kNonBlockingStream), "cuStreamCreate");
   Address word = 0;
-  check(driver().memAlloc(&word, sizeof(FailureWord)), "cuMemAlloc");
+  check(driver().memAlloc(&word, sizeof(FailureWord) + sizeof(PeerSerial)), "cuMemAlloc");
   opened.word = reinterpret_cast<FailureWord*>(word);
+  opened.peerSerial = reinterpret_cast<PeerSerial*>(opened.word + 1);
   check(driver().memsetD8Async(word, 0, sizeof(FailureWord), opened.queue), "cuMemsetD8Async");
   opening.done = true;
   return opened;
@@ -342,11 +343,6 @@ void CudaDevice::dependOn(unsigned number, SharedOutcome outcome, Then then) {
     if (failure == nullptr) return;
     then(failures_.failWith(result == kSuccess ? *seen : FailureWord{}, number, clears, failure));
   });
-}
-
-CudaDevice::PeerSerial* CudaDevice::peerSerial() {
-  if (peerSerial_ == nullptr) peerSerial_ = static_cast<PeerSerial*>(takeFrom(memorySource, sizeof(PeerSerial)));
-  return peerSerial_;
 }
 
 Device* openDevice(int index) { return new CudaDevice(index); }

@@ -14,11 +14,18 @@ struct GraphPool;
 class Mark;
 
 // What the driver gives for a device.
+// Where the number of a peer's operation that failed comes to, and room for the kernel that looks at it.
+struct PeerSerial {
+  long long seen;
+  unsigned serial;
+};
+
 struct Opened {
   Context context = nullptr;
   CudaStream queue = nullptr;
-  FailureWord* word = nullptr;  // in the device's memory
-  int architecture = 0;         // 10 * major + minor
+  FailureWord* word = nullptr;       // in the device's memory
+  PeerSerial* peerSerial = nullptr;  // behind it
+  int architecture = 0;              // 10 * major + minor
   int multiprocessors = 0;
   uint64_t bytes = 0;
 };
@@ -83,13 +90,8 @@ class CudaDevice final : public Sources, public Device {
   // On the executor: what has this number fails if `outcome` is a failure. `then` hears what kernels of this device
   // found before, where nobody has.
   void dependOn(unsigned number, SharedOutcome outcome, Then then);
-  // In its memory, made when it is first wanted: where the number of a peer's operation that failed comes to, and room
-  // for the kernel that looks at it.
-  struct PeerSerial {
-    long long seen;
-    unsigned serial;
-  };
-  PeerSerial* peerSerial();
+  // Whether a failure was found on another device, which tells of it.
+  bool isFromElsewhere(const std::shared_ptr<const Failure>& failure) { return failures_.isFromElsewhere(failure); }
 
   // On the executor: the mark is reached when everything so far has run.
   void record(const std::shared_ptr<Mark>& mark);
@@ -124,7 +126,6 @@ class CudaDevice final : public Sources, public Device {
 
   FailureLog failures_;
   CudaStream side_ = nullptr;  // for copies beside the stream; made when it is first wanted
-  PeerSerial* peerSerial_ = nullptr;
   Graph* capturing_ = nullptr;
   bool leavesTargets_ = false, addsUnseen_ = false;  // the operation that runs
   std::vector<std::shared_ptr<Graph>> closing_;

@@ -119,8 +119,17 @@ std::shared_ptr<const Failure> FailureLog::failWith(const FailureWord& word, uns
     own = describe(word);
     openSpan(word.serial, word.clears, own);
   }
-  if (findLocked(number) == nullptr) openSpan(number, clears, std::move(failure));
+  if (findLocked(number) == nullptr) {
+    openSpan(number, clears, std::move(failure));
+    spans_.back().isFromElsewhere = true;
+  }
   return own;
+}
+
+bool FailureLog::isFromElsewhere(const std::shared_ptr<const Failure>& failure) {
+  std::lock_guard lock(mutex_);
+  return std::any_of(spans_.begin(), spans_.end(),
+                     [&](const Span& span) { return span.isFromElsewhere && span.failure == failure; });
 }
 
 // What the word says is taken for told from here on.

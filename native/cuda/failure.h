@@ -42,6 +42,8 @@ class FailureLog {
   // time that it is seen.
   std::shared_ptr<const Failure> failWith(const FailureWord& word, unsigned number, unsigned clears,
                                           std::shared_ptr<const Failure> failure);
+  // Whether it was found elsewhere, where somebody hears of it.
+  bool isFromElsewhere(const std::shared_ptr<const Failure>& failure);
   // What failed on the way to a tensor with this number, as far as is known by now.
   std::shared_ptr<const Failure> find(unsigned number);
   // On the executor: whether a word was read that is set still. True once for each; what is numbered from now on runs
@@ -82,6 +84,7 @@ class FailureLog {
   struct Span {  // numbers [first, last]: behind the failure, and before it was cleared
     unsigned first, last;
     std::shared_ptr<const Failure> failure;
+    bool isFromElsewhere = false;
   };
   const GraphEntry* graphOf(unsigned number) const;
   GraphEntry* entryOf(FailureRange numbers);

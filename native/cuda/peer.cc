@@ -43,7 +43,7 @@ class PeerCopy final : public Meeting {
  protected:
   void run(size_t) override {
     if (bytes_ == 0) return;
-    if (members[kSource].late != 0) serial_ = target_.peerSerial();
+    if (members[kSource].late != 0) serial_ = target_.opened.peerSerial;
     const std::lock_guard together(launchesTogether());
     target_.bind();
     target_.orderAfter(source_.opened.queue, target_.opened.queue);
@@ -71,7 +71,8 @@ class PeerCopy final : public Meeting {
   // On the source's executor; whatever happens, the target's waiter has to hear of it.
   void tell() {
     Then then = [outcome = outcome_, account = account, &device = source_](std::shared_ptr<const Failure> failure) {
-      if (failure) account->note(device, failure);  // the copy may never be read
+      // the copy may never be read
+      if (failure && !device.isFromElsewhere(failure)) account->note(device, failure);
       outcome->tell(std::move(failure));
     };
     try {
@@ -97,7 +98,7 @@ class PeerCopy final : public Meeting {
 
   CudaDevice &source_, &target_;
   const size_t bytes_;
-  CudaDevice::PeerSerial* serial_ = nullptr;  // null: what is copied depends on nothing that kernels may find wrong
+  PeerSerial* serial_ = nullptr;  // null: what is copied depends on nothing that kernels may find wrong
   const SharedOutcome outcome_ = std::make_shared<Outcome>();
 };
 
