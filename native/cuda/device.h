@@ -13,13 +13,13 @@ class Graph;
 struct GraphPool;
 class Mark;
 
-// What the driver gives for a device.
 // Where the number of a peer's operation that failed comes to, and room for the kernel that looks at it.
 struct PeerSerial {
   long long seen;
   unsigned serial;
 };
 
+// What the driver gives for a device.
 struct Opened {
   Context context = nullptr;
   CudaStream queue = nullptr;
