@@ -106,7 +106,11 @@ void Allocator::release(const Allocation& allocation) {
     smallFree_[classOf(allocation.bytes + kRedZone)].push_back(allocation.data);
     return;
   }
-  Block* block = allocation.block;
+  free(allocation.block);
+  if (!source_.keeps()) trimLocked();
+}
+
+void Allocator::free(Block* block) {
   block->free = true;
   if (Block* next = block->next; next && next->free) {
     free_.erase(next);
@@ -124,7 +128,6 @@ void Allocator::release(const Allocation& allocation) {
     block = previous;
   }
   free_.insert(block);
-  if (!source_.keeps()) trimLocked();
 }
 
 void* Allocator::takeSmall(int sizeClass) {
@@ -133,6 +136,7 @@ void* Allocator::takeSmall(int sizeClass) {
     const size_t each = bytesOf(sizeClass);
     Block* slab = takeLarge(kSlab);
     slab->context = kOfSlab;
+    slabs_.emplace(slab->data, Slab{slab, sizeClass, 0});
     for (size_t at = kSlab / each; at-- > 0;) list.push_back(slab->data + at * each);
   }
   void* data = list.back();
@@ -140,10 +144,15 @@ void* Allocator::takeSmall(int sizeClass) {
   return data;
 }
 
-Block* Allocator::takeLarge(size_t bytes) {
+Block* Allocator::find(size_t bytes) {
   Block key{nullptr, bytes, nullptr, nullptr, true, 0};
   auto found = free_.lower_bound(&key);
-  Block* block = found != free_.end() ? *found : growFor(bytes);
+  return found != free_.end() ? *found : nullptr;
+}
+
+Block* Allocator::takeLarge(size_t bytes) {
+  Block* block = find(bytes);
+  if (block == nullptr) block = growFor(bytes);
   free_.erase(block);
   block->free = false;
   if (block->bytes - bytes >= kSplit) {
@@ -162,6 +171,7 @@ Block* Allocator::growFor(size_t bytes) {
   void* base = source_.take(size);
   if (base == nullptr) {
     trimLocked();
+    if (Block* block = find(bytes)) return block;  // of slabs that were dissolved
     base = source_.take(size);
     if (base == nullptr) outOfMemory(bytes, "the system refused it");
   }
@@ -180,7 +190,29 @@ void Allocator::trim() {
   trimLocked();
 }
 
+// Slabs of which nothing is in use become blocks again, so that the little of long ago does not hold whole segments.
+void Allocator::dissolveSlabs() {
+  if (slabs_.empty()) return;
+  const auto slabOf = [this](void* data) -> Slab& {
+    return std::prev(slabs_.upper_bound(static_cast<char*>(data)))->second;
+  };
+  const auto isUnused = [](const Slab& slab) { return slab.unused == kSlab / bytesOf(slab.sizeClass); };
+  for (auto& [data, slab] : slabs_) slab.unused = 0;
+  for (const auto& list : smallFree_) {
+    for (void* piece : list) ++slabOf(piece).unused;
+  }
+  for (auto& list : smallFree_) {
+    std::erase_if(list, [&](void* piece) { return isUnused(slabOf(piece)); });
+  }
+  std::erase_if(slabs_, [&](const auto& entry) {
+    if (!isUnused(entry.second)) return false;
+    free(entry.second.block);
+    return true;
+  });
+}
+
 void Allocator::trimLocked() {
+  dissolveSlabs();
   std::erase_if(segments_, [this](const Segment& segment) {
     if (!segment.first->free || segment.first->next != nullptr) return false;
     free_.erase(segment.first);

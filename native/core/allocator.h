@@ -65,19 +65,29 @@ class Allocator {
     size_t bytes;
     Block* first;
   };
+  // A block that is cut into pieces of one size class.
+  struct Slab {
+    Block* block;
+    int sizeClass;
+    size_t unused;  // pieces, while they are counted
+  };
   struct BySize {
     bool operator()(const Block* a, const Block* b) const;
   };
 
   void* takeSmall(int sizeClass);
   Block* takeLarge(size_t bytes);
+  Block* find(size_t bytes);
   Block* growFor(size_t bytes);
+  void free(Block* block);
+  void dissolveSlabs();
   void trimLocked();
   [[noreturn]] void outOfMemory(size_t bytes, const char* why);
 
   MemorySource& source_;
   std::mutex mutex_;
   std::vector<void*> smallFree_[64];
+  std::map<char*, Slab> slabs_;
   std::set<Block*, BySize> free_;
   std::vector<Segment> segments_;
   size_t nextSegment_;

@@ -15,6 +15,7 @@ import {
   type Tensor,
 } from '../../lib/index'
 import { profile as profileAtMost } from '../../lib/tensor/memoryProfile'
+import { collect } from '../support/collect'
 
 const config = { vocabSize: 64, nLayer: 2, nHead: 2, nEmbd: 64, blockSize: 64, dropout: 0.1 }
 const ids = randint(64, [8, 64])
@@ -205,6 +206,7 @@ describe('out of memory', () => {
   afterEach(() => memory.setLimit(0))
 
   it('names what is in use, not the unused rest of blocks of small tensors', async () => {
+    await collect() // nothing of the tests before is released meanwhile
     // each size takes a block of its own, most of which stays unused
     const small = [1, 8, 16, 40, 100, 200, 500, 1000, 2000, 4000, 8000].map((size) => ones([size]))
     await small[0]!.data()
@@ -217,7 +219,7 @@ describe('out of memory', () => {
         () => new Error('enough'),
         (thrown) => thrown,
       )
-    const [, inUse, list] = /with ([\d.]+) MiB in use .*\(largest: (.*)\)/.exec(error.message)!
+    const [, inUse, list] = /with ([\d.]+) MiB in use .*\(largest: ([^)]*)\)/.exec(error.message)!
     const named = [...list!.matchAll(/([\d.]+) MiB/g)].reduce((sum, [, mib]) => sum + Number(mib), 0)
     expect(named).toBeGreaterThanOrEqual(4)
     // a block keeps a remainder of less than 64 KiB, which counts here
@@ -315,5 +317,29 @@ describe('the allocator', () => {
     memory.trim()
     expect(memory.reserved()).toBeLessThanOrEqual(reserved - (256 << 20))
     expect(resident()).toBeLessThan(full - (128 << 20))
+  })
+
+  it('gives back what small tensors were cut from, when none of it is in use', async () => {
+    const place = device('cpu', 5) // an account of its own
+    const small = (count: number): Tensor[] =>
+      Array.from({ length: count }, (_, i) => ones([1 + (i % 99)], { device: place }))
+    const reserved = async (): Promise<number> => {
+      await place.synchronize()
+      memory.trim(place)
+      return memory.reserved(place)
+    }
+    const settle = async (tensors: Tensor[]): Promise<void> => {
+      await Promise.all(tensors.map((each) => each.data()))
+      for (const each of tensors) each.dispose()
+    }
+    const kept = ones([3], { device: place })
+    await settle(small(5000))
+    expect(await reserved()).toBeGreaterThan(0)
+    expect(await kept.array()).toEqual([1, 1, 1])
+    await settle(small(5000)) // from what the kept one holds
+    kept.dispose()
+    expect(await reserved()).toBe(0)
+    await settle(small(100)) // from the start
+    expect(await reserved()).toBe(0)
   })
 })
