@@ -60,6 +60,7 @@ interface Binding {
   memoryEvents(device: number): Float64Array | Failure
   threads(n: number): number | Failure
   describe(): string | Failure
+  cudaAvailable(device: number): number | Failure
   describeCuda(): string | Failure
   describeBlas(): string | Failure
   describeNccl(): string | Failure

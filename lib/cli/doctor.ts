@@ -42,7 +42,8 @@ function runtime(): Finding[] {
 function cudaLine({ driver, devices, kernels, problem }: CudaDescription): string {
   if (problem !== undefined) return problem.replace(/^cuda: /, '')
   const list = devices.map(
-    ({ name, capability, memory }, i) => `cuda:${i} ${name} (${capability}, ${(memory / 2 ** 30).toFixed(1)} GiB)`,
+    ({ name, major, minor, totalMemory }, i) =>
+      `cuda:${i} ${name} (${major}.${minor}, ${(totalMemory / 2 ** 30).toFixed(1)} GiB)`,
   )
   const built = kernels.length === 0 ? 'no kernels in this build: build it with nvcc' : `kernels ${kernels.join(', ')}`
   return `driver ${driver}; ${list.join(', ')}; ${built}`

@@ -7,11 +7,34 @@ import { memory } from './memoryAccount'
 /** A CUDA device, its name or its index; `cuda:0` where none is given. */
 type Where = DeviceName | Device | number
 
+/** What a device is made of.
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.get_device_properties.html */
+export interface DeviceProperties {
+  /** Such as 'NVIDIA A100-SXM4-80GB'. */
+  name: string
+  /** Compute capability, before the dot. */
+  major: number
+  /** Compute capability, behind the dot. */
+  minor: number
+  /** Bytes. */
+  totalMemory: number
+  multiProcessorCount: number
+  warpSize: number
+  maxThreadsPerMultiProcessor: number
+  regsPerMultiprocessor: number
+  /** Bytes. */
+  sharedMemoryPerMultiprocessor: number
+  /** Bytes that a kernel which asks for them can have in a block. */
+  sharedMemoryPerBlockOptin: number
+  /** Bytes. */
+  l2CacheSize: number
+}
+
 /** @internal What the driver says: the devices, or why there are none. */
 export interface CudaDescription {
   /** Version of the driver's API, such as '13.0'; absent without a driver. */
   driver?: string
-  devices: { name: string; capability: string; memory: number }[]
+  devices: DeviceProperties[]
   /** Architectures that kernels were built for; empty where the addon was built without nvcc. */
   kernels: string[]
   /** Why there is no device, and what to do about it. */
@@ -72,8 +95,27 @@ export function getDeviceName(device: Where = 'cuda'): string {
  *  @throws DeviceError when there is no such device */
 export function getDeviceCapability(device: Where = 'cuda'): [major: number, minor: number] {
   const { index } = cudaDevice('cuda.getDeviceCapability', device)
-  const { capability } = describeCuda().devices[index]!
-  return capability.split('.').map(Number) as [number, number]
+  const { major, minor } = describeCuda().devices[index]!
+  return [major, minor]
+}
+
+/** Name, compute capability, memory and multiprocessors of a device.
+ *  @throws DeviceError when there is no such CUDA device
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.get_device_properties.html */
+export function getDeviceProperties(device: Where = 'cuda'): DeviceProperties {
+  const { index } = cudaDevice('cuda.getDeviceProperties', device)
+  return describeCuda().devices[index]!
+}
+
+/** Bytes that the driver could still give, to this process or another, and all bytes of the device. What is reserved for
+ *  reuse counts as given, see `emptyCache`.
+ *  @throws DeviceError when there is no such CUDA device
+ *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.memory.mem_get_info.html */
+export function memGetInfo(device: Where = 'cuda'): [free: number, total: number] {
+  const { _code, index } = cudaDevice('cuda.memGetInfo', device)
+  const free = binding.cudaAvailable(_code)
+  if (typeof free !== 'number') throw nativeError(free)
+  return [free, describeCuda().devices[index]!.totalMemory]
 }
 
 export { Event, type EventOptions } from './event'

@@ -40,6 +40,24 @@ T& external(napi_env env, napi_value value, const char* what) {
   return *static_cast<T*>(data);
 }
 
+// --- memory ---------------------------------------------------------------------------------------------------------
+
+}  // namespace
+
+// cudaAvailable(device): bytes that the driver could still give.
+napi_value cudaAvailable(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  environmentOf(env, info, 1, args);
+  return guarded(env, [&]() -> napi_value {
+    const CudaDevice& device = cudaArgument(env, args[0], "cuda.memGetInfo");
+    napi_value result = nullptr;
+    napi_create_double(env, static_cast<double>(device.memorySource.available()), &result);
+    return result;
+  });
+}
+
+namespace {
+
 // --- marks ----------------------------------------------------------------------------------------------------------
 
 struct HeldMark {

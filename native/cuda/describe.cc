@@ -33,22 +33,37 @@ std::string kernels() {
   return listOf({names.begin(), names.end()});
 }
 
+// As cuda.getDeviceProperties has them.
+constexpr std::pair<const char*, int> kProperties[] = {
+    {"major", kCapabilityMajor},
+    {"minor", kCapabilityMinor},
+    {"multiProcessorCount", kMultiprocessors},
+    {"warpSize", kWarpSize},
+    {"maxThreadsPerMultiProcessor", kMostThreadsPerMultiprocessor},
+    {"regsPerMultiprocessor", kRegistersPerMultiprocessor},
+    {"sharedMemoryPerMultiprocessor", kSharedBytesPerMultiprocessor},
+    {"sharedMemoryPerBlockOptin", kMostSharedBytesPerBlock},
+    {"l2CacheSize", kL2CacheBytes},
+};
+
 std::string devices() {
   int count = 0;
   check(driver().deviceGetCount(&count), "cuDeviceGetCount");
   std::vector<std::string> list;
   for (int index = 0; index < count; ++index) {
     DeviceNumber number = 0;
-    char name[256] = "", numbers[128];
-    int major = 0, minor = 0;
+    char name[256] = "";
     size_t bytes = 0;
     check(driver().deviceGet(&number, index), "cuDeviceGet");
     check(driver().deviceGetName(name, sizeof name, number), "cuDeviceGetName");
-    check(driver().deviceGetAttribute(&major, kCapabilityMajor, number), "cuDeviceGetAttribute");
-    check(driver().deviceGetAttribute(&minor, kCapabilityMinor, number), "cuDeviceGetAttribute");
     check(driver().deviceTotalMem(&bytes, number), "cuDeviceTotalMem");
-    snprintf(numbers, sizeof numbers, ",\"capability\":\"%d.%d\",\"memory\":%zu}", major, minor, bytes);
-    list.push_back("{\"name\":" + quoted(name) + numbers);
+    std::string properties = "{\"name\":" + quoted(name) + ",\"totalMemory\":" + std::to_string(bytes);
+    for (const auto& [property, which] : kProperties) {
+      int value = 0;
+      check(driver().deviceGetAttribute(&value, which, number), "cuDeviceGetAttribute");
+      properties += std::string(",\"") + property + "\":" + std::to_string(value);
+    }
+    list.push_back(properties + "}");
   }
   return listOf(list);
 }

@@ -1,6 +1,7 @@
 #include "device.h"
 
 #include <cstring>
+#include <optional>
 
 #include "graph.h"
 #include "kernel_table.h"
@@ -33,16 +34,14 @@ std::shared_ptr<const Failure> failureOf(Result result) {
 struct Opening {
   Opened opened;
   DeviceNumber number = 0;
+  std::optional<Visit> visit;
   bool done = false;
 
   ~Opening() {
     if (done || opened.context == nullptr) return;
     if (opened.word != nullptr) driver().memFree(address(opened.word));
     if (opened.queue != nullptr) driver().streamDestroy(opened.queue);
-    try {
-      makeCurrent(nullptr);
-    } catch (const Error&) {  // what failed before is what the user is told
-    }
+    visit.reset();
     driver().primaryCtxRelease(number);
   }
 };
@@ -64,7 +63,7 @@ Opened open(int index) {
                opened.architecture / 10, opened.architecture % 10);
   opened.multiprocessors = attribute(kMultiprocessors, number);
   check(driver().primaryCtxRetain(&opened.context, number), "cuDevicePrimaryCtxRetain");
-  makeCurrent(opened.context);
+  opening.visit.emplace(opened.context);
   size_t bytes = 0;
   check(driver().deviceTotalMem(&bytes, number), "cuDeviceTotalMem");
   opened.bytes = bytes;

@@ -37,8 +37,10 @@ constexpr unsigned kBlockingEvent = 1 | 2;  // who waits sleeps; without a time 
 constexpr unsigned kTimedEvent = 1;         // who waits sleeps; with one
 constexpr int kRelaxedCapture = 2;          // calls that allocate are none of the capture's business
 constexpr int kMultiprocessors = 16, kCapabilityMajor = 75, kCapabilityMinor = 76;  // attributes
-constexpr int kMostDynamicSharedBytes = 8;                                          // attribute of a function
-constexpr int kJitErrorLog = 5, kJitErrorLogBytes = 6;                              // JIT options
+constexpr int kWarpSize = 10, kL2CacheBytes = 38, kMostThreadsPerMultiprocessor = 39;
+constexpr int kSharedBytesPerMultiprocessor = 81, kRegistersPerMultiprocessor = 82, kMostSharedBytesPerBlock = 97;
+constexpr int kMostDynamicSharedBytes = 8;              // attribute of a function
+constexpr int kJitErrorLog = 5, kJitErrorLogBytes = 6;  // JIT options
 
 // X(name here, symbol, symbol of older drivers or null, parameters). The header hides versions behind macros: the names
 // are those that the library really has.
@@ -55,6 +57,8 @@ constexpr int kJitErrorLog = 5, kJitErrorLogBytes = 6;                          
   X(primaryCtxRetain, cuDevicePrimaryCtxRetain, nullptr, (Context * context, DeviceNumber device))                   \
   X(primaryCtxRelease, cuDevicePrimaryCtxRelease_v2, nullptr, (DeviceNumber device))                                 \
   X(ctxSetCurrent, cuCtxSetCurrent, nullptr, (Context context))                                                      \
+  X(ctxPushCurrent, cuCtxPushCurrent_v2, nullptr, (Context context))                                                 \
+  X(ctxPopCurrent, cuCtxPopCurrent_v2, nullptr, (Context * context))                                                 \
   X(deviceCanAccessPeer, cuDeviceCanAccessPeer, nullptr, (int* can, DeviceNumber device, DeviceNumber peer))         \
   X(ctxEnablePeerAccess, cuCtxEnablePeerAccess, nullptr, (Context peer, unsigned flags))                             \
   X(memGetInfo, cuMemGetInfo_v2, nullptr, (size_t * free, size_t * total))                                           \

@@ -7,7 +7,7 @@ namespace gradus::cuda {
 Mark::~Mark() {
   if (event_ == nullptr) return;
   try {
-    makeCurrent(context_);
+    const Visit visit(context_);
     driver().eventDestroy(event_);
   } catch (const Error&) {  // the context is lost, and its events with it
   }
@@ -46,7 +46,7 @@ bool Mark::isReached() {
 }
 
 double Mark::until(const Mark& later) const {
-  makeCurrent(context_);
+  const Visit visit(context_);
   float milliseconds = 0;
   check(driver().eventElapsedTime(&milliseconds, event_, later.event_), "cuEventElapsedTime");
   return milliseconds;

@@ -24,13 +24,20 @@ DeviceMemory::DeviceMemory(Context context, CudaStream stream, uint64_t limit)
 }
 
 void* DeviceMemory::take(size_t bytes) {
-  makeCurrent(context_);
+  const Visit visit(context_);
   Address address = 0;
   const std::lock_guard lock(launchesTogether());
   const Result result = driver().memAlloc(&address, bytes);
   if (result == kOutOfMemory) return nullptr;
   check(result, "cuMemAlloc");
   return reinterpret_cast<void*>(address);
+}
+
+uint64_t DeviceMemory::available() const {
+  const Visit visit(context_);
+  size_t available = 0, total = 0;
+  check(driver().memGetInfo(&available, &total), "cuMemGetInfo");
+  return available;
 }
 
 void DeviceMemory::hold() noexcept {
@@ -55,7 +62,7 @@ void DeviceMemory::give(void* base, size_t) noexcept {
   }
   // A context that is lost has lost its memory, too: there is nobody to tell.
   try {
-    makeCurrent(context_);
+    const Visit visit(context_);
     driver().streamSynchronize(stream_);
     const std::lock_guard lock(launchesTogether());
     driver().memFree(reinterpret_cast<Address>(base));
@@ -64,7 +71,7 @@ void DeviceMemory::give(void* base, size_t) noexcept {
 }
 
 void* PinnedMemory::take(size_t bytes) {
-  makeCurrent(context_);
+  const Visit visit(context_);
   void* address = nullptr;
   const std::lock_guard lock(launchesTogether());
   const Result result = driver().memAllocHost(&address, bytes);
@@ -75,7 +82,7 @@ void* PinnedMemory::take(size_t bytes) {
 
 void PinnedMemory::give(void* base, size_t) noexcept {
   try {
-    makeCurrent(context_);
+    const Visit visit(context_);
     const std::lock_guard lock(launchesTogether());
     driver().memFreeHost(base);
   } catch (const Error&) {

@@ -17,6 +17,8 @@ class DeviceMemory final : public MemorySource {
   void* take(size_t bytes) override;
   void give(void* base, size_t bytes) noexcept override;
   uint64_t limit() override { return limit_; }
+  // Bytes that the driver could still give, to whoever asks.
+  uint64_t available() const;
   bool addressable() const override { return false; }
   // GRADUS_NO_CUDA_MEMORY_CACHING=1: compute-sanitizer sees every allocation.
   bool keeps() const override { return keeps_; }
@@ -50,7 +52,19 @@ class PinnedMemory final : public MemorySource {
 // of those may wait for a device, and between two such launches what it waits for would never come.
 std::mutex& launchesTogether();
 
-// The calling thread's context from here on.
+// The context of a thread of ours from here on.
 void makeCurrent(Context context);
+
+// For calls that may come from somebody else's thread, such as JavaScript's: the context that was current there, of
+// another library perhaps, is so again afterwards.
+class Visit {
+ public:
+  explicit Visit(Context context) { check(driver().ctxPushCurrent(context), "cuCtxPushCurrent"); }
+  ~Visit() {
+    Context visited = nullptr;
+    driver().ctxPopCurrent(&visited);
+  }
+  Visit(const Visit&) = delete;
+};
 
 }  // namespace gradus::cuda

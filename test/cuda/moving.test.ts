@@ -51,7 +51,11 @@ describe('a CUDA device', () => {
 
   it('has an index', async () => {
     cuda.getDeviceName(0)
-    cuda.getDeviceCapability(0)
+    const { name, major, minor, totalMemory, multiProcessorCount, warpSize } = cuda.getDeviceProperties(0)
+    expect([name, [major, minor]]).toEqual([cuda.getDeviceName(0), cuda.getDeviceCapability(0)])
+    expect([warpSize, multiProcessorCount > 0]).toEqual([32, true])
+    const [free, total] = cuda.memGetInfo(0)
+    expect([free <= total - cuda.memoryReserved(0), total]).toEqual([true, totalMemory])
     await cuda.synchronize(0)
     if (cuda.deviceCount() < 2) return
     expect(device('cuda', 1)).toBe(device('cuda:1'))
