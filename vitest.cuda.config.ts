@@ -15,6 +15,7 @@ const devices = [
   'event',
   'graph',
   'graphFailures',
+  'hostScalars',
   'moving',
   'nccl',
   'ncclCalls',

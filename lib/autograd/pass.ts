@@ -2,7 +2,7 @@
 // order: no recursion, and the same order every time.
 
 import { ArgumentError, describeShape, describeValue, ShapeError, StateError } from '../errors'
-import { native, type Output, run, runInto, runLike, runMany, setContext } from '../tensor/dispatch'
+import { native, type Output, run, runInto, runLike, runMany, setContext, transfer } from '../tensor/dispatch'
 import { flushReleases, leaveToCollector, releaseTensor } from '../tensor/memory'
 import { noteTensor } from '../tensor/memoryNotes'
 import { capture } from '../tensor/scope'
@@ -74,8 +74,9 @@ export interface Sink {
   readonly collected: (Tensor | null)[]
 }
 
-/** Throws unless a gradient, of a formula or a hook, is shaped like what it is the gradient of, and where that is. */
-function expectFit(source: string, gradient: Tensor, of: Tensor): void {
+/** A gradient, or its copy where an operand of rank 0 is on another device than what it was combined with.
+ *  Throws unless it is shaped like what it is the gradient of, and where that is. */
+function fitted(source: string, gradient: Tensor, of: Tensor): Tensor {
   if (!sameShape(gradient.shape, of.shape)) {
     throw new ShapeError('backward', {
       problem: `${source} gave a gradient of another shape`,
@@ -83,8 +84,10 @@ function expectFit(source: string, gradient: Tensor, of: Tensor): void {
       expected: describeShape(of.shape),
     })
   }
-  if (gradient._device === of._device) return // before words are made
+  if (gradient._device === of._device) return gradient // before words are made
+  if (of.shape.length === 0) return transfer(gradient, of._device)
   expectDevice('backward', `${source} gave a gradient on another device`, gradient, of)
+  return gradient
 }
 
 /** A leaf whose hooks are to see the sum of what arrives. */
@@ -371,13 +374,20 @@ export class Pass {
       const next = node.next[i]
       if (next === null || next === undefined) this.ledger.release(result)
       else if (next instanceof Tensor) {
-        expectFit(node.name, result, next)
-        this.arriveAtLeaf(next, result)
+        this.arriveAtLeaf(next, this.fit(node, result, next))
       } else {
         const output = node.nextOutput[i]!
-        if (!next.freed) expectFit(node.name, result, next.outputs[output]!) // a freed one refuses when it is visited
-        this.arriveAtNode(next, output, result)
+        // a freed one refuses when it is visited
+        this.arriveAtNode(next, output, next.freed ? result : this.fit(node, result, next.outputs[output]!))
       }
     }
+  }
+
+  private fit(node: Node, gradient: Tensor, of: Tensor): Tensor {
+    const result = fitted(node.name, gradient, of)
+    if (result === gradient) return gradient
+    this.ledger.hold(result)
+    this.ledger.release(gradient)
+    return result
   }
 }

@@ -12,6 +12,7 @@ import {
   type Operand,
   promoteTensors,
   tensorOf,
+  together,
   truth,
   withNumber,
 } from './operands'
@@ -152,7 +153,7 @@ export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
   const left = x ?? constant(a as number, dtype, condition)
   const right = y ?? constant(b as number, dtype, condition)
   const shape = broadcastShapes('where', condition.shape, broadcastShapes('where', left.shape, right.shape))
-  const out = run(whereOp, [condition, left, right], shape, dtype)
+  const out = together([condition, left, right], (...operands) => run(whereOp, operands, shape, dtype))
   if (!needsGrad([x, y])) return out
   const asked = [a, b].some((each) => typeof each === 'number' && !Number.isFinite(each))
   return record(
@@ -163,13 +164,11 @@ export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
     (context, g) => {
       const chosen = context.saved(0)
       const zero = constant(0, g._dtype, g)
+      const part = (left: Tensor, right: Tensor): Tensor =>
+        together([chosen, left, right], (...operands) => run(whereOp, operands, g.shape, g._dtype))
       return [
-        x !== null && context.needs(0)
-          ? gradientFor(run(whereOp, [chosen, g, zero], g.shape, g._dtype), x.shape, x._dtype)
-          : null,
-        y !== null && context.needs(1)
-          ? gradientFor(run(whereOp, [chosen, zero, g], g.shape, g._dtype), y.shape, y._dtype)
-          : null,
+        x !== null && context.needs(0) ? gradientFor(part(g, zero), x.shape, x._dtype) : null,
+        y !== null && context.needs(1) ? gradientFor(part(zero, g), y.shape, y._dtype) : null,
       ]
     },
   )

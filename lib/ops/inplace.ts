@@ -5,7 +5,17 @@ import { DTypeError, describeShape, ShapeError } from '../errors'
 import type { Tensor } from '../tensor/tensor'
 import { broadcastShapes, sameShape } from './broadcast'
 import { type Bound, clampBounds } from './compare'
-import { binary, expectNumber, fractional, gradientFor, nothing, type Operand, readAlpha, tensorOf } from './operands'
+import {
+  binary,
+  expectNumber,
+  fractional,
+  gradientFor,
+  nothing,
+  type Operand,
+  readAlpha,
+  tensorOf,
+  together,
+} from './operands'
 import {
   type Backward,
   defineMethods,
@@ -77,7 +87,7 @@ function binaryInto(
   expectWritable(name, x, [y])
   expectFits(name, x, [y])
   expectHolds(name, x, fractions)
-  if (y !== null) runInto(op, [x, y], x, [0, 0, ...attrs])
+  if (y !== null) together([x, y], (_, operand) => runInto(op, [x, operand], x, [0, 0, ...attrs]))
   else runInto(op, [x], x, [other as number, 0, ...attrs])
   return y
 }

@@ -4,9 +4,10 @@
 import { BOOL, FLOAT32, INT64, isFloatingCode, promote } from '../dtype'
 import { ArgumentError, DTypeError, describeValue } from '../errors'
 import { readOptions } from '../options'
+import { tidy } from '../tensor/scope'
 import { type Shape, Tensor } from '../tensor/tensor'
 import { broadcastShapes, sameShape, sumTo } from './broadcast'
-import { expectTensor, type NativeOp, native, run, runLike } from './registry'
+import { expectTensor, type NativeOp, native, run, runLike, transfer } from './registry'
 
 /** A tensor or a number in its place. */
 export type Operand = Tensor | number
@@ -47,6 +48,18 @@ export function promoteTensors(a: Tensor, b: Tensor): number {
   return promote(a._dtype, b._dtype)
 }
 
+const isHostScalar = (x: Tensor): boolean => x.shape.length === 0 && x._device.type === 'cpu'
+
+/** @internal Computes on operands of one device: where one is on CUDA, those of rank 0 on the cpu go along as copies, as
+ *  in PyTorch. The copies are outside of the graph; the engine brings gradients back to where the operand is. */
+export function together<T extends readonly Tensor[]>(operands: T, compute: (...operands: T) => Tensor): Tensor {
+  const place = operands[0]!._device
+  if (operands.every((x) => x._device === place)) return compute(...operands)
+  const meeting = operands.find((x) => !isHostScalar(x))?._device
+  if (meeting === undefined || meeting.type === 'cpu') return compute(...operands)
+  return tidy(() => compute(...(operands.map((x) => (isHostScalar(x) ? transfer(x, meeting) : x)) as unknown as T)))
+}
+
 /** @internal The result's dtype, from the one that the operands promote to. */
 export type ResultDType = (promoted: number) => number
 /** @internal */
@@ -70,15 +83,20 @@ export function binary(
       const value = expectNumber(op.name, b)
       return runLike(op, a, null, result(withNumber(a._dtype, value)), attrs, value, 0, extra)
     }
-    if (a._dtype === b._dtype && sameShape(a.shape, b.shape)) {
-      return runLike(op, a, b, result(a._dtype), attrs, 0, 0, extra)
-    }
-    const shape = broadcastShapes(op.name, a.shape, b.shape)
-    return run(op, [a, b], shape, result(promoteTensors(a, b)), attrs === 3 ? [0, 0, extra] : [0, 0])
+    if (a._device !== b._device) return together([a, b], (x, y) => ofOneDevice(op, x, y, result, attrs, extra))
+    return ofOneDevice(op, a, b, result, attrs, extra)
   }
   const value = expectNumber(op.name, a)
   expectTensor(op.name, 'the operand', b)
   return runLike(op, b, null, result(withNumber(b._dtype, value)), attrs, value, 1, extra)
+}
+
+function ofOneDevice(op: NativeOp, a: Tensor, b: Tensor, result: ResultDType, attrs: number, extra: number): Tensor {
+  if (a._dtype === b._dtype && sameShape(a.shape, b.shape)) {
+    return runLike(op, a, b, result(a._dtype), attrs, 0, 0, extra)
+  }
+  const shape = broadcastShapes(op.name, a.shape, b.shape)
+  return run(op, [a, b], shape, result(promoteTensors(a, b)), attrs === 3 ? [0, 0, extra] : [0, 0])
 }
 
 /** @internal The tensor of an operand, for the tape. */

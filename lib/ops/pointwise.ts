@@ -20,6 +20,7 @@ import {
   readAlpha,
   refuseBool,
   tensorOf,
+  together,
   truth,
 } from './operands'
 import {
@@ -58,7 +59,7 @@ const negate = (x: Tensor): Tensor => runLike(neg, x, null, x._dtype, 0)
 const times = (a: Tensor, b: Operand): Tensor => binary(mulOp, a, b)
 const over = (a: Operand, b: Operand): Tensor => binary(divOp, a, b, fractional)
 const masked = (x: Tensor, mask: Tensor, value: number): Tensor =>
-  run(fillMasked, [x, mask], x.shape, x._dtype, [value])
+  together([x, mask], (...operands) => run(fillMasked, operands, x.shape, x._dtype, [value]))
 
 /** Elementwise a + alpha * b.
  *  a, b broadcast to each other and promote; either may be a number. Default alpha 1.
@@ -299,7 +300,8 @@ export function addcmul(x: Tensor, a: Tensor, b: Tensor, { value = 1 }: { value?
     expectTensor('addcmul', name, each)
   const shape = broadcastShapes('addcmul', x.shape, broadcastShapes('addcmul', a.shape, b.shape))
   const dtype = promote(promoteTensors(x, a), promoteTensors(x, b))
-  const out = run(addcmulOp, [x, a, b], shape, dtype, [expectNumber('addcmul', value, 'value')])
+  const attrs = [expectNumber('addcmul', value, 'value')]
+  const out = together([x, a, b], (...operands) => run(addcmulOp, operands, shape, dtype, attrs))
   if (!needsGrad([x, a, b])) return out
   return record(addcmulRecord, out, [x, a, b], [a, b], (context, g) => [
     context.needs(0) ? gradientFor(g, x.shape, x._dtype) : null,
