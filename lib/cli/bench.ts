@@ -1,13 +1,14 @@
 // gradus bench: what this machine does with the operators a transformer is made of, and with a whole step.
 
 import { noGrad } from '../autograd/index'
-import { device } from '../device'
+import { type Device, type DeviceName, device } from '../device'
 import { GPT } from '../models/gpt'
 import { getNumThreads } from '../native'
 import { clipGradNorm_ } from '../nn/utils'
 import { add, gelu, scaledDotProductAttention } from '../ops/index'
 import { randint, randn } from '../ops/random'
 import { AdamW } from '../optim/adam'
+import { getDeviceName } from '../tensor/cuda'
 import type { Tensor } from '../tensor/tensor'
 
 interface Row {
@@ -18,28 +19,29 @@ interface Row {
 }
 
 /** Median milliseconds of fn, the device's work included. */
-function time(fn: () => void, seconds: number): number {
+function time(fn: () => void, seconds: number, place: Device): number {
   const times: number[] = []
   const end = performance.now() + seconds * 1e3
   for (let i = 0; i < 3 || performance.now() < end; i++) {
     const from = performance.now()
     fn()
-    device('cpu').synchronizeSync()
+    place.synchronizeSync()
     if (i > 0) times.push(performance.now() - from)
   }
   times.sort((a, b) => a - b)
   return times[times.length >> 1]!
 }
 
-function operators(seconds: number): Row[] {
+function operators(seconds: number, place: Device): Row[] {
   const row = (what: string, unit: Row['unit'], work: number, fn: () => Tensor): Row => {
-    const milliseconds = time(() => noGrad(() => fn().dispose()), seconds)
+    const milliseconds = time(() => noGrad(() => fn().dispose()), seconds, place)
     return { what, milliseconds, rate: work / milliseconds / 1e6, unit }
   }
-  const [a, b] = [randn([1024, 1024]), randn([1024, 1024])]
+  const made = (...shape: number[]): Tensor => randn(shape, { device: place })
+  const [a, b] = [made(1024, 1024), made(1024, 1024)]
   const [B, H, T, D] = [4, 12, 256, 64]
-  const [q, k, v] = [0, 1, 2].map(() => randn([B, H, T, D])) as [Tensor, Tensor, Tensor]
-  const x = randn([4096, 3072])
+  const [q, k, v] = [made(B, H, T, D), made(B, H, T, D), made(B, H, T, D)]
+  const x = made(4096, 3072)
   return [
     row('matmul 1024x1024x1024', 'GFLOP/s', 2 * 1024 ** 3, () => a.matmul(b)),
     row('causal attention B4 H12 T256 D64', 'GFLOP/s', 4 * B * H * T * T * D, () =>
@@ -50,11 +52,11 @@ function operators(seconds: number): Row[] {
   ]
 }
 
-function trainingStep(seconds: number): Row {
+function trainingStep(seconds: number, place: Device): Row {
   const [B, T, V] = [16, 256, 256]
-  const model = new GPT({ vocabSize: V, nLayer: 6, nHead: 6, nEmbd: 384, blockSize: T, dropout: 0 })
+  const model = new GPT({ vocabSize: V, nLayer: 6, nHead: 6, nEmbd: 384, blockSize: T, dropout: 0 }).to(place)
   const optimizer = new AdamW(model.parameters(), { lr: 3e-4 })
-  const inputIds = randint(0, V, [B, T])
+  const inputIds = randint(0, V, [B, T], { device: place })
   const step = (): void => {
     optimizer.zeroGrad()
     const { loss } = model.forward({ inputIds, labels: inputIds, returnLogits: false })
@@ -62,7 +64,7 @@ function trainingStep(seconds: number): Row {
     clipGradNorm_(model.parameters(), 1)
     optimizer.step()
   }
-  const milliseconds = time(step, seconds)
+  const milliseconds = time(step, seconds, place)
   return {
     what: 'GPT training step, 10.7 M parameters, 16x256',
     milliseconds,
@@ -72,10 +74,14 @@ function trainingStep(seconds: number): Row {
 }
 
 /** Prints the measurements. */
-export function bench({ seconds, json }: { seconds: number; json?: boolean }): void {
-  if (!json) process.stdout.write(`${getNumThreads()} threads, float32\n`)
-  for (const row of [...operators(seconds), trainingStep(seconds)]) {
-    if (json) process.stdout.write(`${JSON.stringify({ ...row, threads: getNumThreads() })}\n`)
+export function bench(options: { seconds: number; device?: string; json?: boolean }): void {
+  const { seconds, json } = options
+  const place = device((options.device ?? 'cpu') as DeviceName)
+  const machine = place.type === 'cpu' ? { threads: getNumThreads() } : { name: getDeviceName(place) }
+  const words = machine.name === undefined ? `${machine.threads} threads` : `${place}, ${machine.name}`
+  if (!json) process.stdout.write(`${words}, float32\n`)
+  for (const row of [...operators(seconds, place), trainingStep(seconds, place)]) {
+    if (json) process.stdout.write(`${JSON.stringify({ ...row, device: String(place), ...machine })}\n`)
     else {
       const rate = `${Math.round(row.rate).toLocaleString('en')} ${row.unit}`
       process.stdout.write(

@@ -1,6 +1,7 @@
 // gradus generate: continues a text with a model of `gradus train`.
 
 import { CharTokenizer } from '../data/tokenizer'
+import { type DeviceName, device } from '../device'
 import { ArgumentError, describeValue } from '../errors'
 import { loadCheckpoint } from '../io/checkpoint'
 import { GPT } from '../models/gpt'
@@ -14,6 +15,7 @@ export interface GenerateCommandOptions {
   topK?: number
   topP?: number
   seed: number
+  device?: string
   json?: boolean
 }
 
@@ -34,6 +36,7 @@ function readPrompt(prompt: string | undefined, tokenizer: CharTokenizer): strin
 
 /** Runs the command: text goes to stdout as it comes. */
 export async function generate(run: string, options: GenerateCommandOptions): Promise<void> {
+  const place = options.device === undefined ? undefined : device(options.device as DeviceName)
   const { path, progress } = await readRun('generate', run)
   const { config, characters } = progress
   const { nLayer, nHead, nEmbd, blockSize } = config
@@ -41,6 +44,7 @@ export async function generate(run: string, options: GenerateCommandOptions): Pr
   const model = new GPT({ vocabSize: tokenizer.vocabSize, nLayer, nHead, nEmbd, blockSize, dropout: 0 })
   await loadCheckpoint(path, { model })
   model.eval()
+  if (place !== undefined) model.to(place)
   const { tokens, temperature, topK, topP, seed } = options
   const prompt = readPrompt(options.prompt, tokenizer)
   const sampling = { maxNewTokens: tokens, temperature, topK, topP, seed }

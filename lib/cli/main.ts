@@ -47,6 +47,7 @@ program
   .option('--top-k <k>', 'choose among the k likeliest only', wholeNumber(1))
   .option('--top-p <p>', 'choose among the likeliest that make up this probability', positiveNumber)
   .option('--seed <s>', 'start of every random number', wholeNumber(0, Number.MAX_SAFE_INTEGER), 1337)
+  .option('--device <name>', 'where to compute: cpu, cuda, cuda:1, … (default: cpu)')
   .option('--json', 'print one JSON line instead of text as it comes')
   .action(async (run, options) => (await import('./generate.js')).generate(run, options))
 
@@ -54,6 +55,7 @@ program
   .command('bench')
   .description('Measures this machine: matrix products, attention, a whole training step.')
   .option('--seconds <s>', 'time for each measurement', positiveNumber, 1)
+  .option('--device <name>', 'what to measure: cpu, cuda, cuda:1, … (default: cpu)')
   .option('--json', 'one JSON line for each measurement')
   .action(async (options) => (await import('./bench.js')).bench(options))
 

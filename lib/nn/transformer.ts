@@ -180,9 +180,10 @@ export class TransformerEncoder extends Module {
   constructor(
     layer: TransformerEncoderLayer | ((index: number) => TransformerEncoderLayer),
     numLayers: number,
-    { norm = null }: { norm?: Module | null } = {},
+    options: { norm?: Module | null } = {},
   ) {
     super()
+    const { norm = null } = readOptions('TransformerEncoder', options, ['norm'])
     expectCount('TransformerEncoder', 'numLayers', numLayers)
     if (typeof layer !== 'function' && !(layer instanceof TransformerEncoderLayer)) {
       throw new ArgumentError('TransformerEncoder', {
