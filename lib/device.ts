@@ -128,9 +128,11 @@ const noDevice = (got: string): DeviceError =>
     expected: `'cpu', 'cuda', or one of them with an index, such as 'cuda:1', below ${mostDevices}`,
   })
 
-/** @internal The CUDA device that is meant by a device, a name or an index.
+/** @internal The CUDA device that is meant by a device, a name or an index; by nothing: the default device where that is a
+ *  CUDA device, else cuda:0.
  *  @throws DeviceError for the cpu, and where there is no such device */
-export function cudaDevice(op: string, where: DeviceName | Device | number = 'cuda'): Device {
+export function cudaDevice(op: string, where?: DeviceName | Device | number): Device {
+  if (where === undefined || where === null) return Device._default.type === 'cuda' ? Device._default : device('cuda')
   const found = typeof where === 'number' ? device('cuda', where) : device(where)
   if (found.type === 'cuda') return found
   throw new DeviceError(op, {

@@ -125,7 +125,7 @@ export function onAdviseMemory(advise: (context: number) => string | null): void
 const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`
 
 function outOfMemory(message: string, where: string, advice: string | null): OutOfMemoryError {
-  const [why, asked, inUse, reserved, limit, live] = message.split('|') as [string, ...string[]]
+  const [why, asked, inUse, reserved, limit, live, place] = message.split('|') as [string, ...string[]]
   const largest = (live ?? '')
     .split(',')
     .filter((pair) => pair !== '')
@@ -134,7 +134,7 @@ function outOfMemory(message: string, where: string, advice: string | null): Out
       return `${describeContext(context) || 'outside modules'} ${mib(bytes)}`
     })
   return new OutOfMemoryError(`allocate${where}`, {
-    problem: `out of memory, ${why}`,
+    problem: `out of memory${place ? ` on ${place}` : ''}, ${why}`,
     got: `a request for ${mib(Number(asked))} with ${mib(Number(inUse))} in use and ${mib(Number(reserved))} reserved${
       largest.length > 0 ? ` (largest: ${largest.join(', ')})` : ''
     }`,

@@ -6,9 +6,10 @@ import { philox } from './philox'
 
 const block = new Uint32Array(4)
 
-let watcher: ((generator: Generator) => void) | null = null
+let watcher: ((generator: Generator, isForHost: boolean) => void) | null = null
 
-/** @internal Is told of each generator before it is drawn from; returns who was told before. */
+/** @internal Is told of each generator before it is drawn from, and whether the host draws itself; returns who was told
+ *  before. */
 export function watchGenerators(next: typeof watcher): typeof watcher {
   const before = watcher
   watcher = next
@@ -60,8 +61,8 @@ export class Generator {
 
   /** @internal Seed and offset for an operation that draws for `elements` elements of up to 16 bytes each; the next one
    *  continues behind it. */
-  take(elements: number, countersPerElement = 0.25): RandomState {
-    watcher?.(this)
+  take(elements: number, countersPerElement = 0.25, isForHost = false): RandomState {
+    watcher?.(this, isForHost)
     const { seed, offset } = this.state
     this.state.offset = offset + Math.ceil(elements * countersPerElement)
     return { seed, offset }
@@ -69,7 +70,7 @@ export class Generator {
 
   /** One uniform number in [0, 1) with 53 random bits, computed without a tensor. */
   uniform(): number {
-    const { seed, offset } = this.take(1, 1)
+    const { seed, offset } = this.take(1, 1, true)
     // the counter in the low 64 bits and the seed as key, as the kernels do
     philox(block, offset >>> 0, Math.floor(offset / 2 ** 32), 0, 0, seed >>> 0, Math.floor(seed / 2 ** 32))
     return ((block[0]! >>> 5) * 2 ** 26 + (block[1]! >>> 6)) / 2 ** 53

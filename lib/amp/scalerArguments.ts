@@ -14,7 +14,12 @@ export type Scalable = Tensor | readonly Scalable[]
 export function multiplied(outputs: Scalable, scaleOf: (loss: Tensor) => Tensor): Scalable {
   if (outputs instanceof Tensor) {
     outputs._outermost = true // the loss that the caller prints is no step on the way to the scaled one
-    return outputs.mul(scaleOf(outputs))
+    const scale = scaleOf(outputs)
+    if (scale.device === outputs.device) return outputs.mul(scale)
+    const copy = scale.to(outputs.device)
+    const scaled = outputs.mul(copy)
+    copy.dispose()
+    return scaled
   }
   if (Array.isArray(outputs)) return outputs.map((each) => multiplied(each, scaleOf))
   throw new ArgumentError('GradScaler.scale', {

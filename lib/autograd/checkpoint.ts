@@ -97,9 +97,9 @@ export function runCheckpointed<Args extends readonly unknown[], Output>(
   const frame = new Frame(op, run, owner, save === null ? null : readPolicy(save))
   const recording = new Recording(frame, keeper as Filling | null)
   const [outerKeeper, outerObserver] = [setKeeper(recording), setObserver(recording)]
-  const outerWatcher = watchGenerators((generator) => {
+  const outerWatcher = watchGenerators((generator, isForHost) => {
     frame.draws(generator)
-    outerWatcher?.(generator)
+    outerWatcher?.(generator, isForHost)
   })
   const outputs = new Set<Tensor>()
   let output: Output

@@ -5,8 +5,10 @@ import { isParameter } from '../nn/parameter'
 import { sameShape } from '../ops/broadcast'
 import { readOptions } from '../options'
 import { full } from '../tensor/create'
+import { releaseTensor } from '../tensor/memory'
 import { unscoped } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
+import type { ParamState } from './optimizer'
 
 /** @internal An optimizer's options over its defaults.
  *  @throws ArgumentError for one that the optimizer does not have */
@@ -52,6 +54,21 @@ export function expectGradient(op: string, param: Tensor, grad: unknown): true {
       expected: describeShape(param.shape),
     })
   }
+  return true
+}
+
+/** @internal Puts what was loaded into a tensor that an optimizer has, where it fits, and the tensor in its place: whether
+ *  it did. */
+export function writeInto(own: Tensor, state: ParamState, key: string, op: string): boolean {
+  const loaded = state[key]
+  if (own.isReleased || loaded === undefined) return false
+  if (typeof loaded === 'number') own.fill_(loaded)
+  else {
+    if (loaded.dtype !== own.dtype || loaded.device !== own.device || !sameShape(loaded.shape, own.shape)) return false
+    own.copy_(loaded)
+    releaseTensor(loaded, op)
+  }
+  state[key] = own
   return true
 }
 

@@ -13,7 +13,7 @@ import { flushReleases, releaseTensor } from '../tensor/memory'
 import { inPhase, isListening, noteTensor } from '../tensor/memoryNotes'
 import { tidy, unscoped } from '../tensor/scope'
 import { Tensor } from '../tensor/tensor'
-import { expectGradient, expectParameter, followParameter, zerosFor } from './arguments'
+import { expectGradient, expectParameter, followParameter, writeInto, zerosFor } from './arguments'
 
 /** Parameters with options of their own. Every number may be changed at any time; `lr` is the rate of the next step. */
 export type ParamGroup<Options extends object> = Options & {
@@ -357,8 +357,9 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
     return { state, paramGroups }
   }
 
-  /** Takes over options and states of an optimizer with equal groups. Tensors are copied and converted;
-   *  a step count that is a tensor, as in PyTorch's files, is waited for.
+  /** Takes over options and states of an optimizer with equal groups. Tensors are copied and converted,
+   *  into those that are there where they fit, so that a captured graph goes on with them; a step count that is a tensor,
+   *  as in PyTorch's files, is waited for.
    *  @throws ShapeError when groups or states do not fit the parameters, StateError for another kind of optimizer's;
    *  nothing is changed then */
   loadStateDict(dict: OptimizerState): void {
@@ -395,8 +396,11 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
       const saved = dict.state[number]
       if (saved !== undefined) states.set(params[i]!, this.copyState(op, saved, params[i]!, i))
     })
-    for (const old of this.state.values()) {
-      for (const value of Object.values(old)) if (value instanceof Tensor) releaseTensor(value, op)
+    for (const [param, old] of this.state) {
+      const state = states.get(param)
+      for (const [key, value] of Object.entries(old)) {
+        if (value instanceof Tensor && !(state && writeInto(value, state, key, op))) releaseTensor(value, op)
+      }
     }
     flushReleases()
     this.state.clear()

@@ -27,9 +27,15 @@ export let capture: Capture | null = null
 /** @internal Runs a function and takes down what a replay needs to know; the default generator stays where it is. */
 export function takingDown<R>(device: Device, fn: () => R): { taken: Capture; result: R } {
   const taken = new Capture(device)
-  const outerWatcher = watchGenerators((generator) => {
+  const outerWatcher = watchGenerators((generator, isForHost) => {
     expectDefault(generator)
-    outerWatcher?.(generator)
+    if (isForHost)
+      refuseInCapture(
+        'random.uniform',
+        'a number drawn for JavaScript would be the same in every replay',
+        'draw it with rand(), or before the replay and copy it in',
+      )
+    outerWatcher?.(generator, isForHost)
   })
   capture = taken
   try {

@@ -4,7 +4,7 @@ import { cudaDevice, type Device, type DeviceName } from '../device'
 import { binding, nativeError } from '../native'
 import { memory } from './memoryAccount'
 
-/** A CUDA device, its name or its index; `cuda:0` where none is given. */
+/** A CUDA device, its name or its index. None: the default device where that is a CUDA device, else `cuda:0`. */
 type Where = DeviceName | Device | number
 
 /** What a device is made of.
@@ -86,14 +86,14 @@ export function deviceCount(): number {
 
 /** Name of a device, such as 'NVIDIA A100-SXM4-80GB'.
  *  @throws DeviceError when there is no such device */
-export function getDeviceName(device: Where = 'cuda'): string {
+export function getDeviceName(device?: Where): string {
   const { index } = cudaDevice('cuda.getDeviceName', device)
   return describeCuda().devices[index]!.name
 }
 
 /** Compute capability of a device, such as [8, 0].
  *  @throws DeviceError when there is no such device */
-export function getDeviceCapability(device: Where = 'cuda'): [major: number, minor: number] {
+export function getDeviceCapability(device?: Where): [major: number, minor: number] {
   const { index } = cudaDevice('cuda.getDeviceCapability', device)
   const { major, minor } = describeCuda().devices[index]!
   return [major, minor]
@@ -102,7 +102,7 @@ export function getDeviceCapability(device: Where = 'cuda'): [major: number, min
 /** Name, compute capability, memory and multiprocessors of a device.
  *  @throws DeviceError when there is no such CUDA device
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.get_device_properties.html */
-export function getDeviceProperties(device: Where = 'cuda'): DeviceProperties {
+export function getDeviceProperties(device?: Where): DeviceProperties {
   const { index } = cudaDevice('cuda.getDeviceProperties', device)
   return describeCuda().devices[index]!
 }
@@ -111,7 +111,7 @@ export function getDeviceProperties(device: Where = 'cuda'): DeviceProperties {
  *  reuse counts as given, see `emptyCache`.
  *  @throws DeviceError when there is no such CUDA device
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.memory.mem_get_info.html */
-export function memGetInfo(device: Where = 'cuda'): [free: number, total: number] {
+export function memGetInfo(device?: Where): [free: number, total: number] {
   const { _code, index } = cudaDevice('cuda.memGetInfo', device)
   const free = binding.cudaAvailable(_code)
   if (typeof free !== 'number') throw nativeError(free)
@@ -125,41 +125,38 @@ export * as nvtx from './nvtx'
 /** Waits, without blocking the event loop, until everything queued on the device has run.
  *  @throws DeviceError when there is no such CUDA device; the first error of an operation that failed since the last wait
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.synchronize.html */
-export async function synchronize(device: Where = 'cuda'): Promise<void> {
+export async function synchronize(device?: Where): Promise<void> {
   await cudaDevice('cuda.synchronize', device).synchronize()
 }
 
 /** Bytes held by live tensors.
  *  @throws DeviceError when there is no such CUDA device
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.memory.memory_allocated.html */
-export const memoryAllocated = (device: Where = 'cuda'): number =>
-  memory.allocated(cudaDevice('cuda.memoryAllocated', device))
+export const memoryAllocated = (device?: Where): number => memory.allocated(cudaDevice('cuda.memoryAllocated', device))
 
 /** Most bytes that were held since the start or `resetPeakMemoryStats`.
  *  @throws DeviceError when there is no such CUDA device
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.memory.max_memory_allocated.html */
-export const maxMemoryAllocated = (device: Where = 'cuda'): number =>
+export const maxMemoryAllocated = (device?: Where): number =>
   memory.maxAllocated(cudaDevice('cuda.maxMemoryAllocated', device))
 
 /** Bytes held from the driver, for live tensors and for reuse.
  *  @throws DeviceError when there is no such CUDA device
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.memory.memory_reserved.html */
-export const memoryReserved = (device: Where = 'cuda'): number =>
-  memory.reserved(cudaDevice('cuda.memoryReserved', device))
+export const memoryReserved = (device?: Where): number => memory.reserved(cudaDevice('cuda.memoryReserved', device))
 
 /** Starts `maxMemoryAllocated` anew.
  *  @throws DeviceError when there is no such CUDA device
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.memory.reset_peak_memory_stats.html */
-export const resetPeakMemoryStats = (device: Where = 'cuda'): void =>
+export const resetPeakMemoryStats = (device?: Where): void =>
   memory.resetPeak(cudaDevice('cuda.resetPeakMemoryStats', device))
 
 /** Gives what is reserved and not in use back to the driver.
  *  @throws DeviceError when there is no such CUDA device
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.memory.empty_cache.html */
-export const emptyCache = (device: Where = 'cuda'): void => memory.trim(cudaDevice('cuda.emptyCache', device))
+export const emptyCache = (device?: Where): void => memory.trim(cudaDevice('cuda.emptyCache', device))
 
 /** The account as a table, in MiB.
  *  @throws DeviceError when there is no such CUDA device
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.memory.memory_summary.html */
-export const memorySummary = (device: Where = 'cuda'): string =>
-  memory.summary(cudaDevice('cuda.memorySummary', device))
+export const memorySummary = (device?: Where): string => memory.summary(cudaDevice('cuda.memorySummary', device))

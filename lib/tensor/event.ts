@@ -25,7 +25,7 @@ export class Event {
 
   /** Marks the point behind everything that is queued by now; a later call moves the event there.
    *  @throws DeviceError where there is no such CUDA device; StateError while a graph is captured there */
-  record(device: DeviceName | Device | number = 'cuda'): this {
+  record(device?: DeviceName | Device | number): this {
     const mark = binding.markRecord(cudaDevice('Event.record', device)._code, this.#isTimed)
     if (Array.isArray(mark)) throw nativeError(mark)
     this.#mark = mark

@@ -25,7 +25,7 @@ export class CUDAGraph {
   #taken: Capture | null = null
 
   /** @throws DeviceError where there is no such CUDA device */
-  constructor(device: DeviceName | Device | number = 'cuda') {
+  constructor(device?: DeviceName | Device | number) {
     this.device = cudaDevice('CUDAGraph', device)
   }
 

@@ -7,7 +7,7 @@ import { binding, check } from '../native'
 
 const [PUSH, POP, MARK] = [0, 1, 2]
 
-function tell(op: string, what: number, message: string, device: DeviceName | Device | number): void {
+function tell(op: string, what: number, message: string, device?: DeviceName | Device | number): void {
   if (typeof message !== 'string') {
     throw new ArgumentError(`nvtx.${op}`, {
       problem: 'the message is not a text',
@@ -21,25 +21,25 @@ function tell(op: string, what: number, message: string, device: DeviceName | De
 /** Begins a range around what is queued on the device from here on; ranges nest.
  *  @throws DeviceError where there is no such CUDA device
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.nvtx.range_push.html */
-export function rangePush(message: string, device: DeviceName | Device | number = 'cuda'): void {
+export function rangePush(message: string, device?: DeviceName | Device | number): void {
   tell('rangePush', PUSH, message, device)
 }
 
 /** Ends the innermost range.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.nvtx.range_pop.html */
-export function rangePop(device: DeviceName | Device | number = 'cuda'): void {
+export function rangePop(device?: DeviceName | Device | number): void {
   tell('rangePop', POP, '', device)
 }
 
 /** Marks a point.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.nvtx.mark.html */
-export function mark(message: string, device: DeviceName | Device | number = 'cuda'): void {
+export function mark(message: string, device?: DeviceName | Device | number): void {
   tell('mark', MARK, message, device)
 }
 
 /** Runs fn within a range, which ends when fn returns or throws.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.nvtx.range.html */
-export function range<R>(message: string, fn: () => R, device: DeviceName | Device | number = 'cuda'): R {
+export function range<R>(message: string, fn: () => R, device?: DeviceName | Device | number): R {
   rangePush(message, device)
   try {
     return fn()

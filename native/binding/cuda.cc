@@ -129,7 +129,10 @@ napi_value markReached(napi_env env, napi_callback_info info) {
   environmentOf(env, info, 1, args);
   return guarded(env, [&]() -> napi_value {
     napi_value result = nullptr;
-    napi_get_boolean(env, external<HeldMark>(env, args[0], "Event.query").mark->isReached(), &result);
+    std::shared_ptr<const Failure> failure;
+    const bool isReached = external<HeldMark>(env, args[0], "Event.query").mark->isReached(&failure);
+    if (failure) throw Error(failure->code, failure->message);
+    napi_get_boolean(env, isReached, &result);
     return result;
   });
 }
@@ -180,6 +183,7 @@ napi_value graphBegin(napi_env env, napi_callback_info info) {
       device.isCapturing = false;
       throw;
     }
+    environment->capturing = &device;
     return makeExternal(env, std::move(held));
   });
 }
@@ -187,8 +191,9 @@ napi_value graphBegin(napi_env env, napi_callback_info info) {
 // graphEnd(graph, isWanted): false where the captured function has thrown.
 napi_value graphEnd(napi_env env, napi_callback_info info) {
   napi_value args[2];
-  environmentOf(env, info, 2, args);
+  Environment* environment = environmentOf(env, info, 2, args);
   return guarded(env, [&]() -> napi_value {
+    environment->capturing = nullptr;
     auto& held = external<HeldGraph>(env, args[0], "CUDAGraph.capture");
     bool isWanted = false;
     napi_get_value_bool(env, args[1], &isWanted);
@@ -209,6 +214,10 @@ napi_value graphReplay(napi_env env, napi_callback_info info) {
   return guarded(env, [&]() -> napi_value {
     auto& held = external<HeldGraph>(env, args[0], "CUDAGraph.replay");
     GRADUS_CHECK(held.graph, ErrorCode::kNative, "CUDAGraph.replay: the graph was reset");
+    GRADUS_CHECK(!held.device->isCapturing, ErrorCode::kState,
+                 "CUDAGraph.replay: a graph is being captured on %s: got the replay of another in it, expected one "
+                 "before or after; capture what both do as one function",
+                 held.device->name.c_str());
     double seed = 0, moved = 0;
     napi_get_value_double(env, args[1], &seed);
     napi_get_value_double(env, args[2], &moved);

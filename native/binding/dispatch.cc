@@ -100,6 +100,15 @@ class Cursor {
        info.name, first.name.c_str(), other.name.c_str(), first.name.c_str());
 }
 
+// Of another device it would run once, now, and in no replay.
+[[noreturn]] void refuseBesideCapture(const OpInfo& info, const Device& captured, const Device& other) {
+  fail(
+      ErrorCode::kState,
+      "%s: a graph is being captured on %s: got an operation on %s, which a replay would not repeat, expected those of "
+      "%s; move its operands there before, or call it beside replay()",
+      info.name, captured.name.c_str(), other.name.c_str(), captured.name.c_str());
+}
+
 int countIn(double value, int most, const char* what) {
   GRADUS_CHECK(value >= 0 && value <= most, ErrorCode::kNative, "dispatch: %s: got %g, expected 0 to %d", what, value,
                most);
@@ -236,6 +245,9 @@ void dispatchCall(Environment& environment) {
     }
   }
   GRADUS_CHECK(device, ErrorCode::kNative, "%s: no tensor says on which device it runs", info.name);
+  if (environment.capturing && device != environment.capturing) {
+    refuseBesideCapture(info, *environment.capturing, *device);
+  }
   double attributes[kMaxAttrs];
   std::copy_n(cursor.take(nAttr), nAttr, attributes);
   const OpCall call{info.name, inViews.data(), outViews.data(), attributes, nIn, nOut, nAttr, nullptr};

@@ -24,8 +24,9 @@ struct Environment {
   napi_ref scratchRef = nullptr;
   napi_threadsafe_function settle = nullptr;  // resolves promises on the JavaScript thread
   std::unordered_set<PendingRead*> pending;
-  std::vector<Tensor*> in, out;  // reused by dispatch
-  Allocator* logging = nullptr;  // the one whose log it began
+  std::vector<Tensor*> in, out;       // reused by dispatch
+  Allocator* logging = nullptr;       // the one whose log it began
+  const Device* capturing = nullptr;  // the one on which it captures a graph
 
   void endLog() {
     if (logging) logging->stopLog();

@@ -69,13 +69,16 @@ bool Allocator::BySize::operator()(const Block* a, const Block* b) const {
   return a->bytes != b->bytes ? a->bytes < b->bytes : a->data < b->data;
 }
 
-Allocator::Allocator(MemorySource& source) : source_(source), nextSegment_(kFirstSegment), limit_(source.limit()) {}
+Allocator::Allocator(MemorySource& source, Allocator* sharing)
+    : source_(source), budget_(sharing ? sharing->budget_ : &own_), nextSegment_(kFirstSegment) {
+  own_.limit = source.limit();
+}
 
 Allocation Allocator::allocate(size_t bytes, uint32_t context, MemoryEvent::Kind kind) {
   if (bytes == 0) return {};
   std::lock_guard lock(mutex_);
   if (bytes > kLargest) outOfMemory(bytes, "the size is beyond any machine");
-  if (allocated_ + bytes > limit_) {
+  if (budget_->allocated + bytes > budget_->limit) {
     trimLocked();
     outOfMemory(bytes, "the memory limit is reached");
   }
@@ -90,6 +93,7 @@ Allocation Allocator::allocate(size_t bytes, uint32_t context, MemoryEvent::Kind
   }
   if (source_.addressable()) permit(result.data, bytes);
   allocated_ += bytes;
+  budget_->allocated += bytes;
   ++count_;
   peak_ = std::max(peak_, allocated_);
   if (log_.on()) log_.add(kind, result.data, bytes, context);
@@ -100,6 +104,7 @@ void Allocator::release(const Allocation& allocation) {
   if (allocation.data == nullptr) return;
   std::lock_guard lock(mutex_);
   allocated_ -= allocation.bytes;
+  budget_->allocated -= allocation.bytes;
   if (log_.on()) log_.add(MemoryEvent::kRelease, allocation.data, allocation.bytes, 0);
   if (source_.addressable()) forbid(allocation.data, allocation.bytes);
   if (allocation.block == nullptr) {
@@ -167,8 +172,10 @@ Block* Allocator::takeLarge(size_t bytes) {
 
 // Address space is cheap and only touched pages are resident, so segments grow with use.
 Block* Allocator::growFor(size_t bytes) {
-  const size_t size = source_.keeps() ? std::max(nextSegment_, roundUp(bytes, kHugePage)) : bytes;
+  const size_t least = source_.keeps() ? roundUp(bytes, kHugePage) : bytes;
+  size_t size = source_.keeps() ? std::max(nextSegment_, least) : bytes;
   void* base = source_.take(size);
+  if (base == nullptr && size > least) base = source_.take(size = least);
   if (base == nullptr) {
     trimLocked();
     if (Block* block = find(bytes)) return block;  // of slabs that were dissolved
@@ -181,6 +188,7 @@ Block* Allocator::growFor(size_t bytes) {
   segments_.push_back({start, size, block});
   free_.insert(block);
   reserved_ += size;
+  budget_->reserved += size;
   nextSegment_ = std::min(kLargestSegment, nextSegment_ * 2);
   return block;
 }
@@ -220,6 +228,7 @@ void Allocator::trimLocked() {
     if (source_.addressable()) permit(segment.base, segment.bytes);
     source_.give(segment.base, segment.bytes);
     reserved_ -= segment.bytes;
+    budget_->reserved -= segment.bytes;
     return true;
   });
   for (Block* block : free_) source_.discard(block->data, block->bytes);
@@ -227,7 +236,7 @@ void Allocator::trimLocked() {
 
 MemoryStats Allocator::stats() {
   std::lock_guard lock(mutex_);
-  return {allocated_, reserved_, peak_, limit_, count_};
+  return {allocated_, reserved_, peak_, budget_->limit, count_};
 }
 
 void Allocator::resetPeak() {
@@ -237,7 +246,7 @@ void Allocator::resetPeak() {
 
 void Allocator::setLimit(uint64_t bytes) {
   std::lock_guard lock(mutex_);
-  limit_ = bytes > 0 ? bytes : source_.limit();
+  budget_->limit = bytes > 0 ? bytes : source_.limit();
 }
 
 void Allocator::startLog(size_t most) {
@@ -279,8 +288,9 @@ void Allocator::outOfMemory(size_t bytes, const char* why) {
     if (i > 0) list += ',';
     list.append(std::to_string(largest[i].second)).append(":").append(std::to_string(largest[i].first));
   }
-  fail(ErrorCode::kOutOfMemory, "%s|%zu|%llu|%llu|%llu|%s", why, bytes, static_cast<unsigned long long>(allocated_),
-       static_cast<unsigned long long>(reserved_), static_cast<unsigned long long>(limit_), list.c_str());
+  fail(ErrorCode::kOutOfMemory, "%s|%zu|%llu|%llu|%llu|%s|%s", why, bytes,
+       static_cast<unsigned long long>(budget_->allocated), static_cast<unsigned long long>(budget_->reserved),
+       static_cast<unsigned long long>(budget_->limit), list.c_str(), budget_->place.c_str());
 }
 
 }  // namespace gradus

@@ -5,12 +5,14 @@
 // coalesced again when freed, so that what is reserved stays close to the peak of what is in use.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "memory_log.h"
@@ -33,6 +35,12 @@ struct MemoryStats {
   uint64_t allocations;  // since the start
 };
 
+// What the allocators of a device have in use together, and may have.
+struct MemoryBudget {
+  std::atomic<uint64_t> allocated{0}, reserved{0}, limit{0};
+  std::string place;  // the device, where it is not the cpu
+};
+
 class Allocator {
  public:
   static constexpr size_t kAlignment = 64;
@@ -42,13 +50,15 @@ class Allocator {
   std::shared_ptr<const Failure> unwritten;
   bool isAbandoned = false;  // and never will have
 
-  explicit Allocator(MemorySource& source);
+  // With a budget of its own, or that of another allocator of the device.
+  explicit Allocator(MemorySource& source, Allocator* sharing = nullptr);
   // Throws Error(kOutOfMemory). `context` tags the allocation for out-of-memory reports.
   Allocation allocate(size_t bytes, uint32_t context, MemoryEvent::Kind kind = MemoryEvent::kTensor);
   void release(const Allocation& allocation);
   MemoryStats stats();
   void resetPeak();
   void setLimit(uint64_t bytes);
+  void setPlace(std::string name) { budget_->place = std::move(name); }
   // Gives memory that is not in use back to the system.
   void trim();
 
@@ -85,6 +95,8 @@ class Allocator {
   [[noreturn]] void outOfMemory(size_t bytes, const char* why);
 
   MemorySource& source_;
+  MemoryBudget own_;
+  MemoryBudget* const budget_;
   std::mutex mutex_;
   std::vector<void*> smallFree_[64];
   std::map<char*, Slab> slabs_;
@@ -92,7 +104,7 @@ class Allocator {
   std::vector<Segment> segments_;
   size_t nextSegment_;
   MemoryLog log_;
-  uint64_t allocated_ = 0, reserved_ = 0, peak_ = 0, limit_ = 0, count_ = 0;
+  uint64_t allocated_ = 0, reserved_ = 0, peak_ = 0, count_ = 0;
 };
 
 }  // namespace gradus

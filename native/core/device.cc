@@ -17,7 +17,9 @@ std::string nameOf(DeviceKind kind, int index) {
 }  // namespace
 
 Device::Device(DeviceKind kind, int index, MemorySource& source, const OpFunction* kernels)
-    : kind(kind), index(index), name(nameOf(kind, index)), kernels(kernels), memory(source), stream(*this) {}
+    : kind(kind), index(index), name(nameOf(kind, index)), kernels(kernels), memory(source), stream(*this) {
+  if (kind != DeviceKind::kCpu) memory.setPlace(name);
+}
 
 MemoryStats Device::stats() {
   MemoryStats sum = memory.stats();

@@ -317,7 +317,9 @@ void Stream::execute(const Header& header, const char* body) {
       try {
         return device_.passed([this, completion, first, account = header.account](std::shared_ptr<const Failure> late) {
           auto failure = first ? first : std::move(late);
-          if (!failure) failure = account->take(device_);  // noted while this waited, by whatever: told early rather than one wait late
+          if (!failure)
+            failure =
+                account->take(device_);  // noted while this waited, by whatever: told early rather than one wait late
           completion->done(std::move(failure));
         });
       } catch (...) {
@@ -480,7 +482,8 @@ void Stream::perform(const Call& call, Views& views, bool onExecutor) {
 void Stream::copyOut(Account* account, uint32_t context, Tensor* tensor, void* target, Then then) {
   device_.settle();
   std::shared_ptr<const Failure> failure = failureOf(*tensor->storage, *account, true);
-  if (!failure && !account->cancelled.load(std::memory_order_relaxed) && tensor->view.numel > 0) {
+  const bool says = tensor->view.numel > 0 || tensor->storage->lateFailure != 0;  // an empty one may have failed, too
+  if (!failure && !account->cancelled.load(std::memory_order_relaxed) && says) {
     try {
       CallWorkspace workspace(device_.arena(), context);
       TensorView from;

@@ -84,6 +84,8 @@ std::string describeBlas() {
 }
 
 void failBlas(BlasStatus status, const char* call) {
+  size_t available = 0, total = 0;  // where the device is lost, that is what there is to say
+  check(driver().memGetInfo(&available, &total), call);
   fail(ErrorCode::kNative, "cuda: %s failed: got %s (%d) from %s; set %s=0 to multiply without it.", call,
        blas()->getStatusName(status), status, describeBlas().c_str(), kSetting);
 }

@@ -86,11 +86,14 @@ CudaDevice::CudaDevice(int index)
     : Sources(index),
       Device(DeviceKind::kCuda, index, memorySource, kernelTable()),
       pinned_(pinnedSource),
-      waiter_(opened.context) {}
+      waiter_(opened.context, name.c_str()) {
+  memorySource.reclaim = [this] { return capturing_ == nullptr && sweepPools(); };
+}
 
 CudaDevice& currentDevice() { return *current; }
 
 void CudaDevice::bind() {
+  callsConcern(name.c_str());
   makeCurrent(opened.context);
   current = this;
 }
@@ -127,9 +130,9 @@ void CudaDevice::launch(Kernel& kernel, unsigned blocks, unsigned threads, unsig
 void* CudaDevice::takeFrom(MemorySource& source, size_t bytes) {
   if (void* taken = source.take(bytes)) return taken;
   const MemoryStats now = stats();
-  fail(ErrorCode::kOutOfMemory, "the device has none left|%zu|%llu|%llu|%llu|", bytes,
+  fail(ErrorCode::kOutOfMemory, "the device has none left|%zu|%llu|%llu|%llu||%s", bytes,
        static_cast<unsigned long long>(now.allocated), static_cast<unsigned long long>(now.reserved),
-       static_cast<unsigned long long>(now.limit));
+       static_cast<unsigned long long>(now.limit), name.c_str());
 }
 
 void CudaDevice::copyWithin(void* to, const void* from, size_t bytes) {
@@ -162,6 +165,7 @@ void CudaDevice::passed(Then then) {
 void CudaDevice::read(const void* from, void* to, size_t bytes, uint32_t number, Then then) {
   refuseInCapture();
   bind();
+  if (bytes == 0) return readWord(number, std::move(then));
   std::shared_ptr<void> staged = pinned(bytes);
   check(driver().memcpyDtoHAsync(staged.get(), address(from), bytes, opened.queue), "cuMemcpyDtoHAsync");
   readWord(number, [staged = std::move(staged), to, bytes, then = std::move(then)](auto failure) {
@@ -280,6 +284,11 @@ void CudaDevice::closeGraph(GraphExec executable, FailureRange numbers) noexcept
 }
 
 void CudaDevice::close(std::shared_ptr<Graph> graph) noexcept {
+  if (capturing_ == graph.get()) {  // its environment has ended in the middle of it
+    graph->abandon();
+    isCapturing = false;
+    return;
+  }
   if (capturing_ != nullptr) return closing_.push_back(std::move(graph));
   graph->reset();
 }
@@ -299,14 +308,14 @@ void CudaDevice::closePool(GraphPool* pool) noexcept {
   sweepPools();
 }
 
-void CudaDevice::sweepPools() noexcept {
+bool CudaDevice::sweepPools() noexcept {
   std::lock_guard lock(poolsLock_);
-  std::erase_if(graphPools_, [this](const std::unique_ptr<GraphPool>& pool) {
-    if (!pool->isRetired || pool->allocator.stats().allocated > 0) return false;
-    pool->allocator.trim();
-    std::erase(pools_, &pool->allocator);
-    return true;
-  });
+  return 0 < std::erase_if(graphPools_, [this](const std::unique_ptr<GraphPool>& pool) {
+           if (!pool->isRetired || pool->allocator.stats().allocated > 0) return false;
+           pool->allocator.trim();
+           std::erase(pools_, &pool->allocator);
+           return true;
+         });
 }
 
 std::shared_ptr<const FailureWord> CudaDevice::copyWord() {

@@ -115,7 +115,8 @@ class CudaDevice final : public Sources, public Device {
   void clearWord();
   void refuseInCapture() const;
   void bringAside(const std::shared_ptr<Parcel>& parcel, Storage& storage);
-  void sweepPools() noexcept;
+  // Gives up the pools that graphs have left and in which nothing lies any more; whether there were any.
+  bool sweepPools() noexcept;
   void holdMemory() noexcept;
   void letGoOfMemory() noexcept;
   std::shared_ptr<void> pinned(size_t bytes);

@@ -11,6 +11,8 @@
 namespace gradus::cuda {
 namespace {
 
+thread_local const char* concerned = nullptr;
+
 constexpr const char* kLibrary = "libcuda.so.1";
 constexpr const char* kInstall = "install NVIDIA's driver, or run with --gpus all in a container";
 
@@ -117,12 +119,15 @@ const Driver& driver() {
   return *loaded.load(std::memory_order_relaxed);
 }
 
+void callsConcern(const char* device) { concerned = device; }
+
 std::string describeResult(Result result, const char* call) {
   const char *name = nullptr, *text = nullptr;
   if (driver().getErrorName(result, &name) != kSuccess || name == nullptr) name = "an unknown error";
   if (driver().getErrorString(result, &text) != kSuccess || text == nullptr) text = "no description";
-  std::string message = "cuda: " + std::string(call) + " failed: got " + name + " (" + std::to_string(result) + ": " +
-                        text + ") from driver CUDA " + versionText(driver().version);
+  const std::string where = concerned ? std::string(" on ") + concerned : "";
+  std::string message = "cuda: " + std::string(call) + where + " failed: got " + name + " (" + std::to_string(result) +
+                        ": " + text + ") from driver CUDA " + versionText(driver().version);
   if (const char* action = remedyFor(result)) message.append("; ").append(action);
   return message + ".";
 }

@@ -22,8 +22,8 @@ std::shared_ptr<const Failure> moved() {
 
 }  // namespace
 
-GraphPool::GraphPool(const Sources& sources)
-    : source(sources.opened.context, sources.opened.queue, sources.opened.bytes), allocator(source) {
+GraphPool::GraphPool(CudaDevice& device)
+    : source(device.opened.context, device.opened.queue, device.opened.bytes), allocator(source, &device.memory) {
   source.hold();
   static const auto* const before = new auto(unwritten(
       "a use of it before the first replay, expected one after it",

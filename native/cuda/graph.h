@@ -15,7 +15,7 @@ namespace gradus::cuda {
 
 // Memory of one graph. It outlives the graph for as long as tensors lie in it.
 struct GraphPool {
-  explicit GraphPool(const Sources& sources);
+  explicit GraphPool(CudaDevice& device);
   DeviceMemory source;
   Allocator allocator;
   bool isRetired = false;

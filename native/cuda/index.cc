@@ -76,6 +76,7 @@ struct SumKernels {
 void selectRows(const TensorView& x, const long long* index, const TensorView& out, const Around& at, int64_t n) {
   static SizedKernels kernels("gradus_index_rows");
   if (out.numel == 0) return;
+  if (x.numel == 0) return zeroBytes(out.data, out.bytes());  // no index into what is empty passes the check
   const size_t bytes = static_cast<size_t>(at.inner) * itemSize(x.dtype);
   const bool wide = bytes % 16 == 0 && isWide(x.data) && isWide(out.data);
   const size_t unit = wide ? 16 : itemSize(x.dtype);
@@ -164,6 +165,7 @@ void run_gather(const OpCall& call) {
   const TensorView x = atLeastVector(call.in[0]), out = atLeastVector(call.out[0]);
   const long long* index = checkedIndices(call, call.in[1], x.sizes[dim]);
   if (out.numel == 0) return;
+  if (x.numel == 0) return zeroBytes(out.data, out.bytes());
   const IndexWalk walk = walkOf(call, out, x, nullptr, dim, index);
   launch(currentDevice(), kernels.of(itemSize(x.dtype)), walk.count, IndexGather{walk, x.data, out.data});
 }

@@ -40,8 +40,9 @@ void Mark::wait(Completion* completion) {
   completion->done(std::move(failure));
 }
 
-bool Mark::isReached() {
+bool Mark::isReached(std::shared_ptr<const Failure>* failure) {
   std::lock_guard lock(mutex_);
+  *failure = failure_;
   return reached_;
 }
 

@@ -24,7 +24,8 @@ class Mark {
   void reach(std::shared_ptr<const Failure> failure);
   // Any thread: completes when it is reached.
   void wait(Completion* completion);
-  bool isReached();
+  // `failure`: why it never will be, if so.
+  bool isReached(std::shared_ptr<const Failure>* failure);
   bool isTimed() const { return isTimed_; }
   // Milliseconds from this one to a later one of the same device; both are timed and reached.
   double until(const Mark& later) const;

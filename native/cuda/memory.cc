@@ -26,8 +26,12 @@ DeviceMemory::DeviceMemory(Context context, CudaStream stream, uint64_t limit)
 void* DeviceMemory::take(size_t bytes) {
   const Visit visit(context_);
   Address address = 0;
-  const std::lock_guard lock(launchesTogether());
-  const Result result = driver().memAlloc(&address, bytes);
+  const auto ask = [&] {
+    const std::lock_guard lock(launchesTogether());
+    return driver().memAlloc(&address, bytes);
+  };
+  Result result = ask();
+  if (result == kOutOfMemory && reclaim && reclaim()) result = ask();
   if (result == kOutOfMemory) return nullptr;
   check(result, "cuMemAlloc");
   return reinterpret_cast<void*>(address);

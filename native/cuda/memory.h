@@ -1,6 +1,7 @@
 // Where a CUDA device's allocators get their segments: the device's own memory, and pinned memory of the host.
 #pragma once
 
+#include <functional>
 #include <mutex>
 #include <vector>
 
@@ -26,6 +27,8 @@ class DeviceMemory final : public MemorySource {
   // nobody may wait for the stream.
   void hold() noexcept;
   void letGo() noexcept;
+  // Called when the driver has no more, before that is said: gives up what can be, and whether there was anything.
+  std::function<bool()> reclaim;
 
  private:
   Context context_;

@@ -6,8 +6,8 @@
 
 namespace gradus::cuda {
 
-Waiter::Waiter(Context context) : context_(context) {
-  std::thread([this] { loop(); }).detach();
+Waiter::Waiter(Context context, const char* device) : context_(context) {
+  std::thread([this, device] { loop(device); }).detach();
 }
 
 Event Waiter::takeEvent() {
@@ -41,7 +41,8 @@ void Waiter::after(CudaStream stream, Action action) {
   ready_.notify_one();
 }
 
-void Waiter::loop() {
+void Waiter::loop(const char* device) {
+  callsConcern(device);
   for (;;) {
     Job job;
     {

@@ -17,7 +17,7 @@ class Waiter {
   // Called with the result of waiting.
   using Action = std::function<void(Result)>;
 
-  explicit Waiter(Context context);
+  Waiter(Context context, const char* device);
   // On the executor: runs the action when everything that is on the stream now has run.
   void after(CudaStream stream, Action action);
   // On the executor: events without a time stamp, and their return when nobody will wait for them any more.
@@ -29,7 +29,7 @@ class Waiter {
     Event event;
     Action action;
   };
-  void loop();
+  void loop(const char* device);
 
   Context context_;
   std::mutex mutex_;

@@ -1,3 +1,4 @@
+import { Worker } from 'node:worker_threads'
 import { describe, expect, it } from 'vitest'
 import { amp, cuda, fromTypedArray, ones, optim, random, StateError, type Tensor, tensor, zeros } from '../../lib/index'
 import { inUse, makeTraining, type StepOptions, type Training } from './trainingStep'
@@ -12,6 +13,19 @@ async function stateOf({ model, optimizer, scaler }: Training): Promise<unknown[
   ].filter((each): each is Tensor => typeof each === 'object')
   return Promise.all(tensors.map(async (each) => Array.from((await each.data()) as Float32Array)))
 }
+
+const numbersOf = async ({ model, optimizer }: Training): Promise<unknown[]> => {
+  const states = Object.values(optimizer.stateDict().state).flatMap((each) => Object.values(each))
+  return Promise.all([...model.parameters(), ...(states as Tensor[])].map((each) => each.array()))
+}
+
+const copyOf = (state: optim.OptimizerState['state']): optim.OptimizerState['state'] =>
+  Object.fromEntries(
+    Object.entries(state).map(([number, each]) => [
+      number,
+      Object.fromEntries(Object.entries(each).map(([name, value]) => [name, (value as Tensor).clone()])),
+    ]),
+  )
 
 const batches = (training: Training, n: number): Tensor[] =>
   Array.from({ length: n }, (_, i) => training.inputIds.add(i + 1).remainder(11))
@@ -89,6 +103,9 @@ describe('cuda.CUDAGraph', () => {
   it('says what cannot be captured, and captures afterwards', async () => {
     const x = ones([2], { device: 'cuda' })
     const schedule = new optim.LambdaLR(new optim.SGD([x.clone().requiresGrad_()], { lr: 1 }), () => 0.5)
+    const other = new cuda.CUDAGraph()
+    other.capture(() => x.mul(2))
+    const onHost = ones([2])
     const cases: [string, () => unknown][] = [
       ['read', () => x.sum().itemSync()],
       ['read', () => x.add(1).dataSync()],
@@ -107,6 +124,9 @@ describe('cuda.CUDAGraph', () => {
       [/^CUDAGraph\.capture: a graph is being captured/, () => new cuda.CUDAGraph().capture(() => x.add(1))],
       [/^LambdaLR\.step: in a captured function, a replay moves no schedule on/, () => schedule.step()],
       [/^mine$/, () => raise(new Error('mine'))],
+      [/^random\.uniform: in a captured function, a number drawn for JavaScript/, () => x.mul(random.uniform())],
+      [/^CUDAGraph\.replay: a graph is being captured on cuda:0: got the replay of another/, () => other.replay()],
+      [/^add: a graph is being captured on cuda:0: got an operation on cpu, which a replay/, () => onHost.add(1)],
     ]
     for (const [message, fn] of refused) expect(() => new cuda.CUDAGraph().capture(fn)).toThrow(message)
     const graph = new cuda.CUDAGraph()
@@ -114,6 +134,44 @@ describe('cuda.CUDAGraph', () => {
     expect(() => graph.capture(() => x)).toThrow(/the graph was captured before; reset\(\) it/)
     graph.replay()
     expect(await y.array()).toEqual([2, 2])
+  })
+
+  it('goes on with the states that its optimizer and its model load', async () => {
+    const run = async (withGraph: boolean): Promise<unknown> => {
+      const training = makeTraining({ dtype: 'float32' })
+      const { model, optimizer, queue } = training
+      for (let i = 0; i < 2; i++) await training.step()
+      const saved = structuredClone(await numbersOf(training))
+      const graph = new cuda.CUDAGraph()
+      if (withGraph) graph.capture(queue)
+      const step = (): void => (withGraph ? graph.replay() : void queue())
+      const [weights, states] = [model.stateDict(), optimizer.stateDict()]
+      const copies = Object.fromEntries(Object.entries(weights).map(([name, each]) => [name, each.clone()]))
+      const copied = { ...states, state: copyOf(states.state) }
+      for (let i = 0; i < 3; i++) step()
+      model.loadStateDict(copies)
+      optimizer.loadStateDict(copied)
+      expect(await numbersOf(training)).toEqual(saved)
+      step()
+      return numbersOf(training)
+    }
+    expect(await run(true)).toEqual(await run(false))
+  })
+
+  it('ends with the thread that was capturing it', async () => {
+    const x = ones([2], { device: 'cuda' })
+    const worker = new Worker(
+      `const { cuda, ones } = require('./dist')
+       const x = ones([2], { device: 'cuda' })
+       new cuda.CUDAGraph().capture(() => { x.add(1); process.exit(3) })`,
+      { eval: true },
+    )
+    expect(await new Promise((resolve) => worker.once('exit', resolve))).toBe(3)
+    expect(await x.add(1).array()).toEqual([2, 2])
+    const graph = new cuda.CUDAGraph()
+    const y = graph.capture(() => x.add(2))
+    graph.replay()
+    expect(await y.array()).toEqual([3, 3])
   })
 
   it('has no contents before its first replay, for reads and for operations', async () => {

@@ -1,6 +1,6 @@
 // Gather, scatter and their kin on cuda against the cpu, to the bit: sums follow row-major order on both.
 import { describe, expect, it } from 'vitest'
-import { IndexError, ops, type Tensor, tensor } from '../../lib/index'
+import { IndexError, ops, type Tensor, tensor, zeros } from '../../lib/index'
 import { expectAlike, expectEqual, floats, indices, spread, whole } from './support'
 
 const sizes: [number[], number[], number][] = [
@@ -70,4 +70,20 @@ describe('indexing', () => {
       expect(x.arraySync()).toEqual(before)
     }
   })
+
+  it.each([
+    ['indexSelect', () => empty([0, 3]).indexSelect(0, at([0]))],
+    ['gather', () => empty([3, 0]).gather(1, at([[0], [0], [0]]))],
+    ['embedding', () => ops.embedding(at([0, 0]), empty([0, 4]))],
+    ['scatter', () => empty([3, 0]).scatter(1, at([[0], [0], [0]]), spread([3, 1], 'float32').to('cuda'))],
+    ['scatterAdd', () => empty([3, 0]).scatterAdd(1, at([[0], [0], [0]]), spread([3, 1], 'float32').to('cuda'))],
+    ['indexAdd', () => empty([0, 3]).indexAdd(0, at([0]), spread([1, 3], 'float32').to('cuda'))],
+  ])('finds no index in an empty dim, and reads nothing there: %s', async (op, call) => {
+    const text = `${op}: index is out of range: got 0 at position 0, expected a dim that is not empty instead of size 0`
+    await expect(call().array()).rejects.toThrow(text)
+    expect(await at([3]).array()).toEqual([3]) // the device goes on
+  })
 })
+
+const empty = (shape: number[]): Tensor => zeros(shape, { device: 'cuda' })
+const at = (list: number[] | number[][]): Tensor => tensor(list, { dtype: 'int64', device: 'cuda' })

@@ -1,6 +1,19 @@
 // What moves to a CUDA device and back, and functions of `cuda` that take an index.
 import { describe, expect, it } from 'vitest'
-import { cuda, DeviceError, device, memory, nn, ones, optim, tensor, zeros } from '../../lib/index'
+import {
+  amp,
+  cuda,
+  DeviceError,
+  type DeviceName,
+  device,
+  memory,
+  nn,
+  ones,
+  optim,
+  setDefaultDevice,
+  tensor,
+  zeros,
+} from '../../lib/index'
 
 process.env.CUDASIM_DEVICES = '2' // of the simulator
 
@@ -65,5 +78,39 @@ describe('a CUDA device', () => {
     expect(cuda.getDeviceName(1)).toBe(cuda.getDeviceName('cuda:1'))
     expect(cuda.memoryAllocated(1)).toBeGreaterThanOrEqual(0)
     cuda.nvtx.mark('here', 1)
+  })
+
+  it('is the default one where that is a CUDA device and a call names none', async () => {
+    if (cuda.deviceCount() < 2) return
+    const before = setDefaultDevice('cuda:1')
+    try {
+      const second = device('cuda:1')
+      expect([new cuda.CUDAGraph().device, tensor([1], { device: 'cpu' }).cuda().device]).toEqual([second, second])
+      const held = zeros([1024])
+      await cuda.synchronize()
+      expect(cuda.memoryAllocated()).toBe(cuda.memoryAllocated(1))
+      expect(cuda.memoryAllocated()).toBeGreaterThanOrEqual(4096)
+      held.dispose()
+      expect(device('cuda')).toBe(device('cuda:0'))
+    } finally {
+      setDefaultDevice(before)
+    }
+  })
+
+  it('takes the scale of a GradScaler that is on another one', async () => {
+    if (cuda.deviceCount() < 2) return
+    const steps = async (first: DeviceName, second: DeviceName, at: DeviceName): Promise<unknown> => {
+      const [a, b] = [ones([2], { device: first }), ones([2], { device: second })].map((x) => x.requiresGrad_())
+      const optimizer = new optim.SGD([a!, b!], { lr: 0.25 })
+      const scaler = new amp.GradScaler({ device: at, initScale: 8, growthInterval: 1 })
+      for (const factor of [1, Number.POSITIVE_INFINITY, 2]) {
+        optimizer.zeroGrad()
+        scaler.scale(a!.mul(factor).to(second).mul(b!).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+      }
+      return Promise.all([a!.array(), b!.array(), scaler.getScale()])
+    }
+    expect(await steps('cuda:0', 'cuda:1', 'cuda:0')).toEqual(await steps('cpu', 'cpu', 'cpu'))
   })
 })

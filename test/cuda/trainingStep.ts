@@ -72,13 +72,15 @@ export function makeTraining({ dropout = 0, dtype = 'float16', lr = 1e-2 }: Step
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
 
-/** Bytes on the device, when the collector has had its turn. */
+/** Bytes on the device, when the collector finds nothing any more. */
 export async function inUse(): Promise<number> {
-  for (let turn = 0; turn < 3; turn++) {
+  for (let before = Number.NaN, turn = 0; ; turn++) {
     collect()
     await new Promise((resolve) => setImmediate(resolve)) // finalizers
+    memory.tensors() // hands over what they released
+    await cuda.synchronize()
+    const now = memory.allocated('cuda')
+    if (turn > 2 && now === before) return now
+    before = now
   }
-  memory.tensors() // hands over what they released
-  await cuda.synchronize()
-  return memory.allocated('cuda')
 }

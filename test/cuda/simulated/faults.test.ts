@@ -123,7 +123,7 @@ describe('a device that fails', () => {
       console.log(JSON.stringify([first, await said(() => cuda.synchronize()), await said(() => x.data())]))`) as string[][]
     for (const [name, code, message] of said) {
       expect([name, code]).toEqual(['NativeError', 'ERR_GRADUS_NATIVE'])
-      expect(message).toMatch(/^cuda: .* failed: got CUDA_ERROR_LAUNCH_FAILED \(719: .*restart the process/)
+      expect(message).toMatch(/^cuda: .* on cuda:0 failed: got CUDA_ERROR_LAUNCH_FAILED \(719: .*restart the process/)
     }
   })
 
@@ -132,17 +132,31 @@ describe('a device that fails', () => {
       const x = ones([4], { device: 'cuda' })
       await cuda.synchronize()
       control('lostDevice=0')
-      console.log(JSON.stringify([await said(() => x.add(1).data()), await said(() => cuda.synchronize())]))`) as string[][]
+      const event = new cuda.Event().record()
+      const first = await said(() => x.add(1).data())
+      console.log(JSON.stringify([first, await said(() => cuda.synchronize()), await said(() => event.query())]))`) as string[][]
     for (const [name, code, message] of said) {
       expect([name, code]).toEqual(['NativeError', 'ERR_GRADUS_NATIVE'])
-      expect(message).toMatch(/^cuda: .* failed: got CUDA_ERROR_/)
+      expect(message).toMatch(/^cuda: .* on cuda:0 failed: got CUDA_ERROR_/)
     }
+  })
+
+  it('before a product: the device is what is lost, not the library', () => {
+    const said = run(
+      `
+      const x = ones([64, 64], { device: 'cuda' })
+      await x.matmul(x).data()
+      control('lostDevice=0')
+      console.log(JSON.stringify(await said(() => x.matmul(x).data())))`,
+      { GRADUS_CUBLASLT: '' },
+    ) as string[]
+    expect(said[2]).toMatch(/^cuda: .* on cuda:0 failed: got CUDA_ERROR_/)
   })
 
   it('for lack of pinned memory: only as long as it lasts', () => {
     const said = run(`
       const x = ones([4], { device: 'cuda' })
-      control('failHostAllocation=1 failAllocations=2')
+      control('failHostAllocation=1 failAllocations=3')
       const first = await said(() => x.data())
       console.log(JSON.stringify([first, Array.from(await x.add(1).data())]))`)
     const refused = expect.stringMatching(/^allocate: out of memory, the system refused it: got a request for/)
