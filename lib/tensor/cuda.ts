@@ -123,7 +123,8 @@ export { CUDAGraph } from './graph'
 export * as nvtx from './nvtx'
 
 /** Waits, without blocking the event loop, until everything queued on the device has run.
- *  @throws DeviceError when there is no such CUDA device; the first error of an operation that failed since the last wait
+ *  @throws DeviceError when there is no such CUDA device; the first error of an operation of this device that failed since
+ *  the last wait. What came to it from a failure elsewhere is for that device to tell, and for who reads it
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.synchronize.html */
 export async function synchronize(device?: Where): Promise<void> {
   await cudaDevice('cuda.synchronize', device).synchronize()

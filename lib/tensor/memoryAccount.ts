@@ -34,7 +34,8 @@ export const memory = {
   /** Gives unused memory back to the system. What is in use stays where it is, so memory between live tensors may stay
    *  reserved, but not resident. */
   trim: (device?: Where): void => control(device, 1),
-  /** Sets what may be allocated, in bytes; 0 restores the default (95 % of what this process may use).
+  /** Sets what may be allocated, in bytes; 0 restores the default: 95 % of what this process may
+   *  use, and all memory of a CUDA device. Graphs count, too.
    *  @throws ArgumentError for anything but a whole number of at least 0 */
   setLimit(bytes: number, device?: Where): void {
     if (!Number.isSafeInteger(bytes) || bytes < 0) {
