@@ -54,6 +54,7 @@ export default defineConfig({
           exclude: [...exclude, ...devices],
           env,
           setupFiles: ['test/cuda/results.ts'],
+          ...(process.env.GRADUS_CUDA_SEEDS !== undefined && { runner: 'test/cuda/ordersRunner.ts' }),
         },
       },
       { ...base, test: { ...base.test, name: 'cuda devices', include: devices, exclude, env, ...timeouts } },
