@@ -54,6 +54,7 @@ struct OpCall {
   const double* attr;
   int nIn, nOut, nAttr;
   Workspace* workspace;  // null while rules run
+  uint32_t context = 0;  // the module call that it belongs to
 
   bool flag(int i) const { return attr[i] != 0; }
   // 0 for what no integer can hold: attributes come from JavaScript, and a rule need not ask for a range.

@@ -447,7 +447,7 @@ void Stream::perform(const Call& call, Views& views, bool onExecutor) {
       }
       CallWorkspace workspace(device_.arena(), call.context);
       const OpCall seen{opInfo(call.op).name, views.in.data(), views.out.data(), call.attr, call.nIn, call.nOut,
-                        call.nAttr,           &workspace};
+                        call.nAttr,           &workspace,      call.context};
       const Ran ran = invoke(call.op, seen, onExecutor);
       late = std::max(late, ran.number);
       for (int i = 0; i < call.nOut; ++i) {

@@ -101,8 +101,10 @@ void CudaDevice::bind() {
 Ran CudaDevice::run(int op, const OpCall& call) {
   bind();
   leavesTargets_ = addsUnseen_ = false;
+  failures_.beginContext(call.context);
   const unsigned before = failures_.last();
   kernels[op](call);
+  failures_.beginContext(0);
   return {failures_.last() != before ? failures_.last() : 0, leavesTargets_ && !addsUnseen_};
 }
 

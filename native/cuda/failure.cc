@@ -58,7 +58,7 @@ Error errorOf(const char* op, const int64_t (&limits)[3], const FailureWord& wor
 unsigned FailureLog::begin(const char* name, int64_t a, int64_t b, int64_t c) {
   std::lock_guard lock(mutex_);
   if (++last_ == 0) ++last_;
-  operations_[last_ % kRemembered] = {name, {a, b, c}};
+  operations_[last_ % kRemembered] = {name, {a, b, c}, context_};
   return last_;
 }
 
@@ -89,7 +89,7 @@ std::shared_ptr<const Failure> FailureLog::describe(const FailureWord& word) con
     return std::make_shared<Failure>(Failure{ErrorCode::kState, text, 0});
   }
   const Error error = errorOf(operation->name, operation->limits, word);
-  return std::make_shared<Failure>(Failure{error.code(), error.what(), 0});
+  return std::make_shared<Failure>(Failure{error.code(), error.what(), operation->context});
 }
 
 std::shared_ptr<const Failure> FailureLog::read(const FailureWord& word, unsigned number, unsigned asOf) {

@@ -32,6 +32,8 @@ class FailureLog {
  public:
   // The number of an operation that may fail late; `limits` are what its error tells.
   unsigned begin(const char* name, int64_t a, int64_t b, int64_t c);
+  // On the executor: the module call that what begins from here on belongs to; 0: none.
+  void beginContext(uint32_t context) { context_ = context; }
   // The number of the last one.
   unsigned last() const { return last_; }
   // What a wait is told that read the word, and a tensor with `number` on the way to it (0: none): the first wait that
@@ -69,6 +71,7 @@ class FailureLog {
   struct Operation {
     const char* name;
     int64_t limits[3];
+    uint32_t context;
   };
   struct Undone {
     unsigned first = 0;  // what carries a number of the graph from this one on
@@ -98,6 +101,7 @@ class FailureLog {
 
   static constexpr unsigned kRemembered = 4096;  // operations between a failure and the wait that finds it
   static constexpr size_t kNamedSpans = 1024;    // older ones keep their numbers only
+  uint32_t context_ = 0;
   std::mutex mutex_;
   Operation operations_[kRemembered] = {};
   std::atomic<unsigned> last_{0};

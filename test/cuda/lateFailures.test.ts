@@ -1,6 +1,6 @@
 // What kernels find in their data is known when something waits: who hears of it, and what is lost with it.
 import { describe, expect, it } from 'vitest'
-import { ops, setDefaultDevice, tensor, zeros } from '../../lib/index'
+import { nn, ops, setDefaultDevice, tensor, zeros } from '../../lib/index'
 
 setDefaultDevice('cuda')
 
@@ -15,6 +15,15 @@ describe('a failure that a kernel finds', () => {
     await expect(sum.item()).rejects.toThrow(text)
     await expect(sum.item()).rejects.toThrow(text)
     await expect(failed.add(1).data()).rejects.toThrow(text)
+  })
+
+  it('names the module whose operation it was, as on the cpu, also in backward', async () => {
+    const model = new nn.Sequential(new nn.Embedding(4, 2), new nn.Linear(2, 2))
+    const said = 'embedding (in Sequential.0): index is out of range: got 7 at position 1, expected 0 to 3'
+    const index = tensor([1, 7], { dtype: 'int64' })
+    await expect(model.forward(index).data()).rejects.toThrow(said)
+    await expect(model.to('cpu').forward(index.cpu()).data()).rejects.toThrow(said)
+    await expect(bad(9).data()).rejects.toThrow('embedding: index')
   })
 
   it('spares what was made from nothing that may fail, and what is changed in place', async () => {
