@@ -60,7 +60,7 @@ interface Binding {
   memoryEvents(device: number): Float64Array | Failure
   threads(n: number): number | Failure
   describe(): string | Failure
-  cudaAvailable(device: number): number | Failure
+  cudaMemory(device: number): Failure | undefined
   describeCuda(): string | Failure
   describeBlas(): string | Failure
   describeNccl(): string | Failure

@@ -82,6 +82,10 @@ interface DeviceState {
   readonly status: Tensor
 }
 
+const disposeAll = (state: DeviceState | null): void => {
+  for (const each of Object.values(state ?? {}) as Tensor[]) each.dispose()
+}
+
 const stateNames = ['scale', 'growthFactor', 'backoffFactor', 'growthInterval', 'growthTracker'] as const
 const inBraces = (names: readonly string[]): string => `{ ${names.join(', ')} }`
 const optionNames = ['device', 'initScale', 'growthFactor', 'backoffFactor', 'growthInterval', 'enabled'] as const
@@ -364,14 +368,20 @@ export class GradScaler {
       setScale(op, 'scale', fresh.scale, scale)
       setTracker(op, 'growthTracker', fresh.tracker, growthTracker)
     } catch (error) {
-      for (const each of Object.values(fresh) as Tensor[]) each.dispose()
+      disposeAll(fresh)
       throw error
     }
     this.#growthFactor = other.#growthFactor
     this.#growthInterval = other.#growthInterval
     this.setBackoffFactor(other.#backoffFactor)
-    for (const old of Object.values(this.#state ?? {}) as Tensor[]) old.dispose()
-    this.#state = fresh
+    if (this.#state?.scale.device === fresh.scale.device) {
+      // in place: a captured graph goes on with these
+      for (const name of ['scale', 'tracker', 'status'] as const) this.#state[name].copy_(fresh[name])
+      disposeAll(fresh)
+    } else {
+      disposeAll(this.#state)
+      this.#state = fresh
+    }
     this.#progress.clear()
   }
 

@@ -16,6 +16,7 @@ export function multiplied(outputs: Scalable, scaleOf: (loss: Tensor) => Tensor)
     outputs._outermost = true // the loss that the caller prints is no step on the way to the scaled one
     const scale = scaleOf(outputs)
     if (scale.device === outputs.device) return outputs.mul(scale)
+    // a scaler with a device of its own, and one of several losses
     const copy = scale.to(outputs.device)
     const scaled = outputs.mul(copy)
     copy.dispose()

@@ -74,7 +74,7 @@ export interface Sink {
   readonly collected: (Tensor | null)[]
 }
 
-/** A gradient, or its copy where an operand of rank 0 is on another device than what it was combined with.
+/** A gradient, or its copy for an operand of rank 0 on the cpu that was combined with tensors on CUDA.
  *  Throws unless it is shaped like what it is the gradient of, and where that is. */
 function fitted(source: string, gradient: Tensor, of: Tensor): Tensor {
   if (!sameShape(gradient.shape, of.shape)) {
@@ -84,9 +84,10 @@ function fitted(source: string, gradient: Tensor, of: Tensor): Tensor {
       expected: describeShape(of.shape),
     })
   }
-  if (gradient._device === of._device) return gradient // before words are made
-  if (of.shape.length === 0) return transfer(gradient, of._device)
-  expectDevice('backward', `${source} gave a gradient on another device`, gradient, of)
+  if (gradient._device !== of._device) {
+    if (of.shape.length === 0 && of._device.type === 'cpu') return transfer(gradient, of._device)
+    expectDevice('backward', `${source} gave a gradient on another device`, gradient, of)
+  }
   return gradient
 }
 

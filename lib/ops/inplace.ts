@@ -168,7 +168,7 @@ export function addcmul_(x: Tensor, a: Tensor, b: Tensor, { value = 1 }: { value
   expectWritable('addcmul_', x, [a, b])
   expectFits('addcmul_', x, [a, b])
   expectHolds('addcmul_', x, hasFraction(a) || hasFraction(b) || !Number.isInteger(expectNumber('addcmul_', value)))
-  runInto(addcmulOp, [x, a, b], x, [value])
+  together([x, a, b], (_, ...factors) => runInto(addcmulOp, [x, ...factors], x, [value]))
   if (!needsGrad([x, a, b])) return x
   return recordInPlace(addcmulRecord, x, [x, a, b], [a, b], (context, g) => [
     g,

@@ -1,7 +1,7 @@
 // CUDA devices under the names that PyTorch has for them.
 
 import { cudaDevice, type Device, type DeviceName } from '../device'
-import { binding, nativeError } from '../native'
+import { binding, check, nativeError, scratch } from '../native'
 import { memory } from './memoryAccount'
 
 /** A CUDA device, its name or its index. None: the default device where that is a CUDA device, else `cuda:0`. */
@@ -112,10 +112,8 @@ export function getDeviceProperties(device?: Where): DeviceProperties {
  *  @throws DeviceError when there is no such CUDA device
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.memory.mem_get_info.html */
 export function memGetInfo(device?: Where): [free: number, total: number] {
-  const { _code, index } = cudaDevice('cuda.memGetInfo', device)
-  const free = binding.cudaAvailable(_code)
-  if (typeof free !== 'number') throw nativeError(free)
-  return [free, describeCuda().devices[index]!.totalMemory]
+  check(binding.cudaMemory(cudaDevice('cuda.memGetInfo', device)._code))
+  return [scratch[0]!, scratch[1]!]
 }
 
 export { Event, type EventOptions } from './event'

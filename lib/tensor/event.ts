@@ -32,7 +32,8 @@ export class Event {
     return this
   }
 
-  /** Whether the device has passed it; true before it was recorded. */
+  /** Whether the device has passed it; true before it was recorded.
+   *  @throws NativeError when the device was lost before */
   query(): boolean {
     return this.#mark === null || this.#ask(binding.markReached(this.#mark))
   }

@@ -35,7 +35,8 @@ export const memory = {
    *  reserved, but not resident. */
   trim: (device?: Where): void => control(device, 1),
   /** Sets what may be allocated, in bytes; 0 restores the default: 95 % of what this process may
-   *  use, and all memory of a CUDA device. Graphs count, too.
+   *  use, and all memory of a CUDA device. A graph counts while it is captured, and
+   *  afterwards what it returned.
    *  @throws ArgumentError for anything but a whole number of at least 0 */
   setLimit(bytes: number, device?: Where): void {
     if (!Number.isSafeInteger(bytes) || bytes < 0) {

@@ -40,10 +40,11 @@ export function mark(message: string, device?: DeviceName | Device | number): vo
 /** Runs fn within a range, which ends when fn returns or throws.
  *  @see https://docs.pytorch.org/docs/stable/generated/torch.cuda.nvtx.range.html */
 export function range<R>(message: string, fn: () => R, device?: DeviceName | Device | number): R {
-  rangePush(message, device)
+  const place = cudaDevice('nvtx.range', device) // fn may change the default
+  rangePush(message, place)
   try {
     return fn()
   } finally {
-    rangePop(device)
+    rangePop(place)
   }
 }

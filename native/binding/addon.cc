@@ -148,7 +148,7 @@ napi_value initialize(napi_env env, napi_value exports) {
       method("ncclVersion", ncclVersion),
       method("threads", threads),
       method("openDevice", openDevice),
-      method("cudaAvailable", cudaAvailable),
+      method("cudaMemory", cudaMemory),
       method("describeCuda", describeCuda),
       method("describeBlas", describeBlas),
       method("describeNccl", describeNccl),

@@ -40,24 +40,6 @@ T& external(napi_env env, napi_value value, const char* what) {
   return *static_cast<T*>(data);
 }
 
-// --- memory ---------------------------------------------------------------------------------------------------------
-
-}  // namespace
-
-// cudaAvailable(device): bytes that the driver could still give.
-napi_value cudaAvailable(napi_env env, napi_callback_info info) {
-  napi_value args[1];
-  environmentOf(env, info, 1, args);
-  return guarded(env, [&]() -> napi_value {
-    const CudaDevice& device = cudaArgument(env, args[0], "cuda.memGetInfo");
-    napi_value result = nullptr;
-    napi_create_double(env, static_cast<double>(device.memorySource.available()), &result);
-    return result;
-  });
-}
-
-namespace {
-
 // --- marks ----------------------------------------------------------------------------------------------------------
 
 struct HeldMark {
@@ -97,6 +79,18 @@ void runAndWait(CudaDevice& device, const std::function<void()>& function) {
 
 }  // namespace
 
+// cudaMemory(device): leaves the bytes that the driver could still give, and all of the device, in the scratch buffer.
+napi_value cudaMemory(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  Environment* environment = environmentOf(env, info, 1, args);
+  return guarded(env, [&]() -> napi_value {
+    const auto [free, total] = cudaArgument(env, args[0], "cuda.memGetInfo").memorySource.freeAndTotal();
+    environment->scratch[0] = static_cast<double>(free);
+    environment->scratch[1] = static_cast<double>(total);
+    return nullptr;
+  });
+}
+
 // markRecord(device, isTimed): a point behind everything that is queued on it.
 napi_value markRecord(napi_env env, napi_callback_info info) {
   napi_value args[2];
@@ -109,7 +103,7 @@ napi_value markRecord(napi_env env, napi_callback_info info) {
                  device.name.c_str());
     bool isTimed = false;
     napi_get_value_bool(env, args[1], &isTimed);
-    auto mark = std::make_shared<Mark>(device.opened.context, isTimed);
+    auto mark = std::make_shared<Mark>(device.opened, isTimed);
     device.stream.call([&device, mark, account = &environment->account] {
       try {
         device.record(mark);

@@ -106,7 +106,7 @@ napi_value memoryControl(napi_env env, napi_callback_info info);
 napi_value memoryNote(napi_env env, napi_callback_info info);
 napi_value memoryEvents(napi_env env, napi_callback_info info);
 napi_value threads(napi_env env, napi_callback_info info);
-napi_value cudaAvailable(napi_env env, napi_callback_info info);
+napi_value cudaMemory(napi_env env, napi_callback_info info);
 napi_value describeCuda(napi_env env, napi_callback_info info);
 napi_value describeBlas(napi_env env, napi_callback_info info);
 napi_value describeNccl(napi_env env, napi_callback_info info);

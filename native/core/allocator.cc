@@ -93,9 +93,10 @@ Allocation Allocator::allocate(size_t bytes, uint32_t context, MemoryEvent::Kind
   }
   if (source_.addressable()) permit(result.data, bytes);
   allocated_ += bytes;
-  budget_->allocated += bytes;
-  ++count_;
-  peak_ = std::max(peak_, allocated_);
+  ++budget_->count;
+  const uint64_t inUse = budget_->allocated += bytes;
+  for (uint64_t peak = budget_->peak; peak < inUse && !budget_->peak.compare_exchange_weak(peak, inUse);) {
+  }
   if (log_.on()) log_.add(kind, result.data, bytes, context);
   return result;
 }
@@ -187,7 +188,6 @@ Block* Allocator::growFor(size_t bytes) {
   Block* block = new Block{start, size, nullptr, nullptr, true, 0};
   segments_.push_back({start, size, block});
   free_.insert(block);
-  reserved_ += size;
   budget_->reserved += size;
   nextSegment_ = std::min(kLargestSegment, nextSegment_ * 2);
   return block;
@@ -220,6 +220,7 @@ void Allocator::dissolveSlabs() {
 }
 
 void Allocator::trimLocked() {
+  if (source_.keeps() && source_.holds()) return;
   dissolveSlabs();
   std::erase_if(segments_, [this](const Segment& segment) {
     if (!segment.first->free || segment.first->next != nullptr) return false;
@@ -227,7 +228,6 @@ void Allocator::trimLocked() {
     delete segment.first;
     if (source_.addressable()) permit(segment.base, segment.bytes);
     source_.give(segment.base, segment.bytes);
-    reserved_ -= segment.bytes;
     budget_->reserved -= segment.bytes;
     return true;
   });
@@ -235,19 +235,17 @@ void Allocator::trimLocked() {
 }
 
 MemoryStats Allocator::stats() {
-  std::lock_guard lock(mutex_);
-  return {allocated_, reserved_, peak_, budget_->limit, count_};
+  return {budget_->allocated, budget_->reserved, budget_->peak, budget_->limit, budget_->count};
 }
 
-void Allocator::resetPeak() {
+uint64_t Allocator::inUse() {
   std::lock_guard lock(mutex_);
-  peak_ = allocated_;
+  return allocated_;
 }
 
-void Allocator::setLimit(uint64_t bytes) {
-  std::lock_guard lock(mutex_);
-  budget_->limit = bytes > 0 ? bytes : source_.limit();
-}
+void Allocator::resetPeak() { budget_->peak = budget_->allocated.load(); }
+
+void Allocator::setLimit(uint64_t bytes) { budget_->limit = bytes > 0 ? bytes : source_.limit(); }
 
 void Allocator::startLog(size_t most) {
   std::lock_guard lock(mutex_);

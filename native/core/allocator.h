@@ -37,7 +37,7 @@ struct MemoryStats {
 
 // What the allocators of a device have in use together, and may have.
 struct MemoryBudget {
-  std::atomic<uint64_t> allocated{0}, reserved{0}, limit{0};
+  std::atomic<uint64_t> allocated{0}, reserved{0}, peak{0}, limit{0}, count{0};
   std::string place;  // the device, where it is not the cpu
 };
 
@@ -55,7 +55,10 @@ class Allocator {
   // Throws Error(kOutOfMemory). `context` tags the allocation for out-of-memory reports.
   Allocation allocate(size_t bytes, uint32_t context, MemoryEvent::Kind kind = MemoryEvent::kTensor);
   void release(const Allocation& allocation);
+  // Of all that share the budget.
   MemoryStats stats();
+  // Bytes of this one's.
+  uint64_t inUse();
   void resetPeak();
   void setLimit(uint64_t bytes);
   void setPlace(std::string name) { budget_->place = std::move(name); }
@@ -104,7 +107,7 @@ class Allocator {
   std::vector<Segment> segments_;
   size_t nextSegment_;
   MemoryLog log_;
-  uint64_t allocated_ = 0, reserved_ = 0, peak_ = 0, count_ = 0;
+  uint64_t allocated_ = 0;
 };
 
 }  // namespace gradus

@@ -21,20 +21,8 @@ Device::Device(DeviceKind kind, int index, MemorySource& source, const OpFunctio
   if (kind != DeviceKind::kCpu) memory.setPlace(name);
 }
 
-MemoryStats Device::stats() {
-  MemoryStats sum = memory.stats();
-  std::lock_guard lock(poolsLock_);
-  for (Allocator* pool : pools_) {
-    const MemoryStats own = pool->stats();
-    sum.allocated += own.allocated;
-    sum.reserved += own.reserved;
-    sum.maxAllocated += own.maxAllocated;
-    sum.allocations += own.allocations;
-  }
-  return sum;
-}
-
 void Device::trim() {
+  std::lock_guard trimming(trimLock_);
   if (isCapturing) return;
   memory.trim();
   std::lock_guard lock(poolsLock_);

@@ -45,7 +45,7 @@ class Device {
   // Where what the executor makes gets its memory: `memory`, or the pool of a graph that is being captured.
   Allocator& arena() { return *arena_; }
   // Of `memory` and the pools of graphs.
-  MemoryStats stats();
+  MemoryStats stats() { return memory.stats(); }
   void trim();
 
   // Runs a kernel.
@@ -88,6 +88,7 @@ class Device {
  protected:
   ~Device() = default;          // devices stay until the process ends
   Allocator* arena_ = &memory;  // set by the executor
+  std::mutex trimLock_;         // held while memory goes back, and while a capture begins
   std::mutex poolsLock_;
   std::vector<Allocator*> pools_;
 

@@ -17,6 +17,8 @@ class MemorySource {
   virtual bool addressable() const { return true; }
   // False: every allocation is a segment of its own, so that a tool that knows the source's blocks sees each overrun.
   virtual bool keeps() const { return true; }
+  // True: nothing is given back now, because a captured graph may use it.
+  virtual bool holds() const { return false; }
 
  protected:
   ~MemorySource() = default;

@@ -317,9 +317,8 @@ void Stream::execute(const Header& header, const char* body) {
       try {
         return device_.passed([this, completion, first, account = header.account](std::shared_ptr<const Failure> late) {
           auto failure = first ? first : std::move(late);
-          if (!failure)
-            failure =
-                account->take(device_);  // noted while this waited, by whatever: told early rather than one wait late
+          // noted while this waited, by whatever: told early rather than one wait late
+          if (!failure) failure = account->take(device_);
           completion->done(std::move(failure));
         });
       } catch (...) {

@@ -63,7 +63,8 @@ Opened open(int index) {
                opened.architecture / 10, opened.architecture % 10);
   opened.multiprocessors = attribute(kMultiprocessors, number);
   check(driver().primaryCtxRetain(&opened.context, number), "cuDevicePrimaryCtxRetain");
-  opening.visit.emplace(opened.context);
+  opened.index = index;
+  opening.visit.emplace(opened);
   size_t bytes = 0;
   check(driver().deviceTotalMem(&bytes, number), "cuDeviceTotalMem");
   opened.bytes = bytes;
@@ -80,21 +81,20 @@ Opened open(int index) {
 }  // namespace
 
 Sources::Sources(int index)
-    : opened(open(index)), memorySource(opened.context, opened.queue, opened.bytes), pinnedSource(opened.context) {}
+    : opened(open(index)), memorySource(opened, opened.queue, opened.bytes), pinnedSource(opened) {}
 
 CudaDevice::CudaDevice(int index)
     : Sources(index),
       Device(DeviceKind::kCuda, index, memorySource, kernelTable()),
       pinned_(pinnedSource),
-      waiter_(opened.context, name.c_str()) {
+      waiter_(opened) {
   memorySource.reclaim = [this] { return capturing_ == nullptr && sweepPools(); };
 }
 
 CudaDevice& currentDevice() { return *current; }
 
 void CudaDevice::bind() {
-  callsConcern(name.c_str());
-  makeCurrent(opened.context);
+  makeCurrent(opened);
   current = this;
 }
 
@@ -143,7 +143,8 @@ void CudaDevice::copyWithin(void* to, const void* from, size_t bytes) {
 
 void CudaDevice::unstage(const Allocation& memory) noexcept {
   pinned_.release(memory);
-  if (pinned_.stats().reserved > kPinnedKept) pinned_.trim();
+  const MemoryStats now = pinned_.stats();
+  if (now.reserved - now.allocated > kPinnedKept) pinned_.trim();
 }
 
 std::shared_ptr<void> CudaDevice::pinned(size_t bytes) {
@@ -243,7 +244,10 @@ void CudaDevice::beginCapture(Graph& graph, Allocator& pool) {
   settle();
   if (side_ != nullptr) orderAfter(opened.queue, side_);
   holdMemory();
-  const Result result = driver().streamBeginCapture(opened.queue, kRelaxedCapture);
+  const Result result = [this] {
+    std::lock_guard lock(trimLock_);  // who trims waits for the stream
+    return driver().streamBeginCapture(opened.queue, kRelaxedCapture);
+  }();
   if (result != kSuccess) {
     letGoOfMemory();
     failCall(result, "cuStreamBeginCapture");
@@ -287,7 +291,7 @@ void CudaDevice::closeGraph(GraphExec executable, FailureRange numbers) noexcept
 
 void CudaDevice::close(std::shared_ptr<Graph> graph) noexcept {
   if (capturing_ == graph.get()) {  // its environment has ended in the middle of it
-    graph->abandon();
+    graph->drop();
     isCapturing = false;
     return;
   }
@@ -313,7 +317,7 @@ void CudaDevice::closePool(GraphPool* pool) noexcept {
 bool CudaDevice::sweepPools() noexcept {
   std::lock_guard lock(poolsLock_);
   return 0 < std::erase_if(graphPools_, [this](const std::unique_ptr<GraphPool>& pool) {
-           if (!pool->isRetired || pool->allocator.stats().allocated > 0) return false;
+           if (!pool->isRetired || pool->allocator.inUse() > 0) return false;
            pool->allocator.trim();
            std::erase(pools_, &pool->allocator);
            return true;

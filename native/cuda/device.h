@@ -20,8 +20,7 @@ struct PeerSerial {
 };
 
 // What the driver gives for a device.
-struct Opened {
-  Context context = nullptr;
+struct Opened : Place {
   CudaStream queue = nullptr;
   FailureWord* word = nullptr;       // in the device's memory
   PeerSerial* peerSerial = nullptr;  // behind it

@@ -5,13 +5,14 @@
 #include <atomic>
 #include <cstdlib>
 #include <mutex>
+#include <utility>
 
 #include "module.h"
 
 namespace gradus::cuda {
 namespace {
 
-thread_local const char* concerned = nullptr;
+thread_local int concerned = -1;
 
 constexpr const char* kLibrary = "libcuda.so.1";
 constexpr const char* kInstall = "install NVIDIA's driver, or run with --gpus all in a container";
@@ -119,13 +120,13 @@ const Driver& driver() {
   return *loaded.load(std::memory_order_relaxed);
 }
 
-void callsConcern(const char* device) { concerned = device; }
+int callsConcern(int device) { return std::exchange(concerned, device); }
 
 std::string describeResult(Result result, const char* call) {
   const char *name = nullptr, *text = nullptr;
   if (driver().getErrorName(result, &name) != kSuccess || name == nullptr) name = "an unknown error";
   if (driver().getErrorString(result, &text) != kSuccess || text == nullptr) text = "no description";
-  const std::string where = concerned ? std::string(" on ") + concerned : "";
+  const std::string where = concerned >= 0 ? " on cuda:" + std::to_string(concerned) : "";
   std::string message = "cuda: " + std::string(call) + where + " failed: got " + name + " (" + std::to_string(result) +
                         ": " + text + ") from driver CUDA " + versionText(driver().version);
   if (const char* action = remedyFor(result)) message.append("; ").append(action);

@@ -117,8 +117,8 @@ std::string versionText(int version);
 inline void check(Result result, const char* call) {
   if (__builtin_expect(result != kSuccess, 0)) failCall(result, call);
 }
-// Calls of this thread from here on concern the device of this name, which errors give.
-void callsConcern(const char* device);
+// The device that calls of this thread concern, which errors name; -1: none. Returns the one before.
+int callsConcern(int device);
 // What the driver says about a result, with what to do where we know.
 std::string describeResult(Result result, const char* call);
 

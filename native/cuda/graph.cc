@@ -23,7 +23,7 @@ std::shared_ptr<const Failure> moved() {
 }  // namespace
 
 GraphPool::GraphPool(CudaDevice& device)
-    : source(device.opened.context, device.opened.queue, device.opened.bytes), allocator(source, &device.memory) {
+    : source(device.opened, device.opened.queue, device.opened.bytes), allocator(source, &device.memory) {
   source.hold();
   static const auto* const before = new auto(unwritten(
       "a use of it before the first replay, expected one after it",
@@ -32,6 +32,8 @@ GraphPool::GraphPool(CudaDevice& device)
 }
 
 void Graph::begin() {
+  device_.memory
+      .trim();  // what is cached there is of no use to the graph, and during the capture nothing can be given back
   pool_ = device_.openPool();
   try {
     cells_ = static_cast<GraphCells*>(device_.takeFrom(pool_->source, sizeof(GraphCells)));
@@ -73,8 +75,12 @@ void Graph::end() {
 }
 
 void Graph::abandon() noexcept {
-  if (DriverGraph graph = finish()) driver().graphDestroy(graph);
+  drop();
   account_->take(device_);
+}
+
+void Graph::drop() noexcept {
+  if (DriverGraph graph = finish()) driver().graphDestroy(graph);
   reset();
 }
 

@@ -31,6 +31,8 @@ class Graph final : public Device::Recorder {
   void end();
   // Ends a capture that is not wanted.
   void abandon() noexcept;
+  // The same when its environment is gone.
+  void drop() noexcept;
   // Notes a failure for the next wait to report.
   void replay(const std::shared_ptr<Parcel>& cells) noexcept;
   // Gives everything back. Replays that are queued run first.

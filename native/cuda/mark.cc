@@ -1,13 +1,11 @@
 #include "mark.h"
 
-#include "memory.h"
-
 namespace gradus::cuda {
 
 Mark::~Mark() {
   if (event_ == nullptr) return;
   try {
-    const Visit visit(context_);
+    const Visit visit(place_);
     driver().eventDestroy(event_);
   } catch (const Error&) {  // the context is lost, and its events with it
   }
@@ -47,7 +45,7 @@ bool Mark::isReached(std::shared_ptr<const Failure>* failure) {
 }
 
 double Mark::until(const Mark& later) const {
-  const Visit visit(context_);
+  const Visit visit(place_);
   float milliseconds = 0;
   check(driver().eventElapsedTime(&milliseconds, event_, later.event_), "cuEventElapsedTime");
   return milliseconds;

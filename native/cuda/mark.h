@@ -7,14 +7,14 @@
 
 #include "../core/storage.h"
 #include "../core/stream.h"
-#include "driver.h"
+#include "memory.h"
 
 namespace gradus::cuda {
 
 class Mark {
  public:
   // `isTimed`: with a time stamp, which costs the device a little.
-  Mark(Context context, bool isTimed) : context_(context), isTimed_(isTimed) {}
+  Mark(const Place& place, bool isTimed) : place_(place), isTimed_(isTimed) {}
   ~Mark();
   Mark(const Mark&) = delete;
 
@@ -31,7 +31,7 @@ class Mark {
   double until(const Mark& later) const;
 
  private:
-  Context context_;
+  const Place place_;
   const bool isTimed_;
   Event event_ = nullptr;
   std::mutex mutex_;

@@ -5,11 +5,12 @@
 
 namespace gradus::cuda {
 
-void makeCurrent(Context context) {
+void makeCurrent(const Place& place) {
   static thread_local Context current = nullptr;
-  if (current == context) return;
-  check(driver().ctxSetCurrent(context), "cuCtxSetCurrent");
-  current = context;
+  callsConcern(place.index);
+  if (current == place.context) return;
+  check(driver().ctxSetCurrent(place.context), "cuCtxSetCurrent");
+  current = place.context;
 }
 
 std::mutex& launchesTogether() {
@@ -17,14 +18,14 @@ std::mutex& launchesTogether() {
   return *mutex;
 }
 
-DeviceMemory::DeviceMemory(Context context, CudaStream stream, uint64_t limit)
-    : context_(context), stream_(stream), limit_(limit) {
+DeviceMemory::DeviceMemory(const Place& place, CudaStream stream, uint64_t limit)
+    : place_(place), stream_(stream), limit_(limit) {
   const char* plain = std::getenv("GRADUS_NO_CUDA_MEMORY_CACHING");
   keeps_ = plain == nullptr || std::strcmp(plain, "0") == 0 || *plain == 0;
 }
 
 void* DeviceMemory::take(size_t bytes) {
-  const Visit visit(context_);
+  const Visit visit(place_);
   Address address = 0;
   const auto ask = [&] {
     const std::lock_guard lock(launchesTogether());
@@ -37,11 +38,16 @@ void* DeviceMemory::take(size_t bytes) {
   return reinterpret_cast<void*>(address);
 }
 
-uint64_t DeviceMemory::available() const {
-  const Visit visit(context_);
-  size_t available = 0, total = 0;
-  check(driver().memGetInfo(&available, &total), "cuMemGetInfo");
-  return available;
+std::pair<uint64_t, uint64_t> DeviceMemory::freeAndTotal() const {
+  const Visit visit(place_);
+  size_t free = 0, total = 0;
+  check(driver().memGetInfo(&free, &total), "cuMemGetInfo");
+  return {free, total};
+}
+
+bool DeviceMemory::holds() const {
+  std::lock_guard lock(mutex_);
+  return holds_;
 }
 
 void DeviceMemory::hold() noexcept {
@@ -66,7 +72,7 @@ void DeviceMemory::give(void* base, size_t) noexcept {
   }
   // A context that is lost has lost its memory, too: there is nobody to tell.
   try {
-    const Visit visit(context_);
+    const Visit visit(place_);
     driver().streamSynchronize(stream_);
     const std::lock_guard lock(launchesTogether());
     driver().memFree(reinterpret_cast<Address>(base));
@@ -75,7 +81,7 @@ void DeviceMemory::give(void* base, size_t) noexcept {
 }
 
 void* PinnedMemory::take(size_t bytes) {
-  const Visit visit(context_);
+  const Visit visit(place_);
   void* address = nullptr;
   const std::lock_guard lock(launchesTogether());
   const Result result = driver().memAllocHost(&address, bytes);
@@ -86,7 +92,7 @@ void* PinnedMemory::take(size_t bytes) {
 
 void PinnedMemory::give(void* base, size_t) noexcept {
   try {
-    const Visit visit(context_);
+    const Visit visit(place_);
     const std::lock_guard lock(launchesTogether());
     driver().memFreeHost(base);
   } catch (const Error&) {

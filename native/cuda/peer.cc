@@ -34,7 +34,7 @@ class PeerCopy final : public Meeting {
   }
 
   Ran leave(size_t member) override {
-    if (bytes_ == 0) return {};
+    if (isNothing()) return {};
     if (member == kTarget) return receive();
     tell();
     return {};
@@ -42,7 +42,7 @@ class PeerCopy final : public Meeting {
 
  protected:
   void run(size_t) override {
-    if (bytes_ == 0) return;
+    if (isNothing()) return;
     if (members[kSource].late != 0) serial_ = target_.opened.peerSerial;
     const std::lock_guard together(launchesTogether());
     target_.bind();
@@ -51,7 +51,7 @@ class PeerCopy final : public Meeting {
     openWay(source_, target_);
     try {
       if (serial_) copy(&serial_->serial, &source_.opened.word->serial, sizeof serial_->serial);
-      copy(members[kTarget].outView.data, members[kSource].inView.data, bytes_);
+      if (bytes_ > 0) copy(members[kTarget].outView.data, members[kSource].inView.data, bytes_);
       source_.orderAfter(target_.opened.queue, source_.opened.queue);
     } catch (...) {
       driver().streamSynchronize(source_.opened.queue);  // the target does not wait for what was queued
@@ -61,6 +61,8 @@ class PeerCopy final : public Meeting {
 
  private:
   static constexpr size_t kSource = 0, kTarget = 1;
+
+  bool isNothing() const { return bytes_ == 0 && members[kSource].late == 0; }
 
   void copy(void* to, const void* from, size_t bytes) const {
     check(driver().memcpyPeerAsync(address(to), target_.opened.context, address(from), source_.opened.context, bytes,

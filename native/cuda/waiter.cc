@@ -2,12 +2,10 @@
 
 #include <thread>
 
-#include "memory.h"
-
 namespace gradus::cuda {
 
-Waiter::Waiter(Context context, const char* device) : context_(context) {
-  std::thread([this, device] { loop(device); }).detach();
+Waiter::Waiter(const Place& place) : place_(place) {
+  std::thread([this] { loop(); }).detach();
 }
 
 Event Waiter::takeEvent() {
@@ -41,8 +39,7 @@ void Waiter::after(CudaStream stream, Action action) {
   ready_.notify_one();
 }
 
-void Waiter::loop(const char* device) {
-  callsConcern(device);
+void Waiter::loop() {
   for (;;) {
     Job job;
     {
@@ -53,7 +50,7 @@ void Waiter::loop(const char* device) {
     }
     Result result;
     try {
-      makeCurrent(context_);
+      makeCurrent(place_);
       result = driver().eventSynchronize(job.event);
     } catch (const Error&) {  // the context is lost, and the action is to hear of it
       result = driver().eventSynchronize(job.event);

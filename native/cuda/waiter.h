@@ -8,7 +8,7 @@
 #include <mutex>
 #include <vector>
 
-#include "driver.h"
+#include "memory.h"
 
 namespace gradus::cuda {
 
@@ -17,7 +17,7 @@ class Waiter {
   // Called with the result of waiting.
   using Action = std::function<void(Result)>;
 
-  Waiter(Context context, const char* device);
+  explicit Waiter(const Place& place);
   // On the executor: runs the action when everything that is on the stream now has run.
   void after(CudaStream stream, Action action);
   // On the executor: events without a time stamp, and their return when nobody will wait for them any more.
@@ -29,9 +29,9 @@ class Waiter {
     Event event;
     Action action;
   };
-  void loop(const char* device);
+  void loop();
 
-  Context context_;
+  const Place place_;
   std::mutex mutex_;
   std::condition_variable ready_;
   std::deque<Job> jobs_;

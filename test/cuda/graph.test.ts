@@ -136,10 +136,10 @@ describe('cuda.CUDAGraph', () => {
     expect(await y.array()).toEqual([2, 2])
   })
 
-  it('goes on with the states that its optimizer and its model load', async () => {
+  it('goes on with the states that its model, optimizer and scaler load', async () => {
     const run = async (withGraph: boolean): Promise<unknown> => {
-      const training = makeTraining({ dtype: 'float32' })
-      const { model, optimizer, queue } = training
+      const training = makeTraining({ dtype: 'float16' })
+      const { model, optimizer, scaler, queue } = training
       for (let i = 0; i < 2; i++) await training.step()
       const saved = structuredClone(await numbersOf(training))
       const graph = new cuda.CUDAGraph()
@@ -148,12 +148,14 @@ describe('cuda.CUDAGraph', () => {
       const [weights, states] = [model.stateDict(), optimizer.stateDict()]
       const copies = Object.fromEntries(Object.entries(weights).map(([name, each]) => [name, each.clone()]))
       const copied = { ...states, state: copyOf(states.state) }
+      const scale = scaler.stateDict()
       for (let i = 0; i < 3; i++) step()
       model.loadStateDict(copies)
       optimizer.loadStateDict(copied)
+      scaler.loadStateDict(scale)
       expect(await numbersOf(training)).toEqual(saved)
-      step()
-      return numbersOf(training)
+      for (let i = 0; i < 4; i++) step() // the scale grows on the way
+      return [await numbersOf(training), await scaler.getScale()]
     }
     expect(await run(true)).toEqual(await run(false))
   })

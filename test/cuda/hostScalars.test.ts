@@ -1,7 +1,7 @@
 // A tensor of rank 0 on the cpu goes along with tensors on a CUDA device, as in PyTorch; the reference is the same on the
 // cpu, and where the gradient comes to.
 import { describe, expect, it } from 'vitest'
-import { DeviceError, memory, ops, type Tensor, tensor } from '../../lib/index'
+import { autograd, DeviceError, memory, ops, type Tensor, tensor, tidy } from '../../lib/index'
 
 const formulas: Record<string, (x: Tensor, s: Tensor) => Tensor> = {
   add: (x, s) => x.add(s),
@@ -14,6 +14,9 @@ const formulas: Record<string, (x: Tensor, s: Tensor) => Tensor> = {
   'where, chosen by a scalar': (x, s) => ops.where(s.gt(1), x, s),
   addcmul: (x, s) => x.addcmul(s, x, { value: 2 }),
   addcdiv: (x, s) => s.addcdiv(x, s),
+  addcmul_: (x, s) => x.mul(2).addcmul_(s, x, { value: 3 }),
+  'twice, and by itself': (x, s) => x.mul(s).add(s.mul(s)),
+  'in a checkpointed function': (x, s) => autograd.checkpoint((a: Tensor, b: Tensor) => a.mul(b).exp(), x, s),
   'add_, mul_ and div_': (x, s) => x.mul(2).add_(s).mul_(s).div_(s),
   'with a scalar that is there': (x, s) => x.sum().mul(s),
 }
@@ -39,10 +42,28 @@ describe('a scalar on the cpu', () => {
     }
   })
 
+  it('has gradients that accumulate, that hooks see and that autograd.grad returns where it is', () => {
+    const x = tensor([1, 2, 3]).cuda()
+    const s = tensor(2, { dtype: 'float64' }).requiresGrad_()
+    const seen: string[] = []
+    s.registerHook((grad) => void seen.push(`${grad.device} ${grad.dtype}`))
+    for (let i = 0; i < 2; i++) tidy(() => x.mul(s).sum().backward())
+    expect([s.grad!.isCuda, s.grad!.dtype, s.grad!.itemSync()]).toEqual([false, 'float64', 12])
+    expect(seen).toEqual(['cpu float64', 'cpu float64'])
+    const [grad] = autograd.grad(x.mul(s.mul(1)).sum(), [s])
+    expect([String(grad!.device), grad!.itemSync()]).toEqual(['cpu', 6])
+    const between = s.mul(1)
+    between.retainGrad()
+    x.mul(between).sum().backward()
+    expect([String(between.grad!.device), between.grad!.itemSync()]).toEqual(['cpu', 6])
+  })
+
   it('keeps the dtype that it would have there', () => {
     const half = tensor([1, 2], { dtype: 'float16' }).cuda()
     expect([half.mul(tensor(3)).dtype, half.mul(tensor(3)).arraySync()]).toEqual(['float16', [3, 6]])
     expect(half.gt(tensor(1)).arraySync()).toEqual([false, true])
+    const whole = tensor([1, 2], { dtype: 'int64' }).cuda()
+    expect([whole.mul(tensor(1.5)).dtype, whole.mul(tensor(1.5)).arraySync()]).toEqual(['float32', [1.5, 3]])
   })
 
   it('leaves no copy behind', () => {

@@ -10,7 +10,7 @@ process.env.CUDASIM_DEVICES = '3'
 process.env.GRADUS_NO_CUDA_MEMORY_CACHING = '0' // so that emptyCache has something to give back
 
 const folder = mkdtempSync(join(tmpdir(), 'gradus-guest-'))
-let guest: { use(index: number): void; current(): number }
+let guest: { use(index: number): number; current(): number }
 
 beforeAll(() => {
   const built = join(folder, 'guest.node')
@@ -26,10 +26,11 @@ describe('the context of another library', () => {
     [-1, 1], // none is current
     [1, 0],
   ])('of device %i stays current while cuda:%i is used', async (other, index) => {
-    guest.use(other)
+    const context = guest.use(other)
+    expect(context === 0).toBe(other < 0)
     const place = `cuda:${index}` as const
     const x = ones([1 << 16], { device: place })
-    expect(guest.current()).toBe(other)
+    expect(guest.current()).toBe(context)
     const [start, end] = [new cuda.Event({ enableTiming: true }), new cuda.Event({ enableTiming: true })]
     start.record(place)
     const doubled = x.mul(2)
@@ -38,13 +39,13 @@ describe('the context of another library', () => {
     expect(sum.itemSync()).toBe(2 << 16)
     await end.synchronize()
     expect(start.elapsedTime(end)).toBeGreaterThanOrEqual(0)
-    expect(guest.current()).toBe(other)
+    expect(guest.current()).toBe(context)
     const [before] = cuda.memGetInfo(place)
     for (const each of [x, doubled, sum]) each.dispose()
     await cuda.synchronize(place)
     expect(cuda.memGetInfo(place)[0]).toBe(before) // it is kept for reuse
     cuda.emptyCache(place)
     expect(cuda.memGetInfo(place)[0]).toBeGreaterThan(before)
-    expect(guest.current()).toBe(other)
+    expect(guest.current()).toBe(context)
   })
 })

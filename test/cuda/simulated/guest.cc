@@ -1,7 +1,9 @@
-// Another library of the same process that uses CUDA, on Node's thread: which context is current there, and a context
-// of its own device. For test/cuda/simulated/contexts.test.ts, which compiles it.
+// Another library of the same process that uses CUDA, on Node's thread: which context is current there. For
+// test/cuda/simulated/contexts.test.ts, which compiles it.
 #include <dlfcn.h>
 #include <node_api.h>
+
+#include <cstdint>
 
 namespace {
 
@@ -11,7 +13,13 @@ F symbol(const char* name) {
   return reinterpret_cast<F>(dlsym(driver, name));
 }
 
-// use(index): makes the primary context of a device current; none for -1.
+napi_value number(napi_env env, void* context) {
+  napi_value result = nullptr;
+  napi_create_double(env, static_cast<double>(reinterpret_cast<uintptr_t>(context)), &result);
+  return result;
+}
+
+// use(index): makes the primary context of a device current, none for -1, and returns it.
 napi_value use(napi_env env, napi_callback_info info) {
   size_t count = 1;
   napi_value argument;
@@ -24,18 +32,14 @@ napi_value use(napi_env env, napi_callback_info info) {
     symbol<int (*)(void**, int)>("cuDevicePrimaryCtxRetain")(&context, index);
   }
   symbol<int (*)(void*)>("cuCtxSetCurrent")(context);
-  return nullptr;
+  return number(env, context);
 }
 
-// current(): the index of the device whose context is current, or -1.
+// current(): the context that is current there.
 napi_value current(napi_env env, napi_callback_info) {
   void* context = nullptr;
-  int device = -1;
   symbol<int (*)(void**)>("cuCtxGetCurrent")(&context);
-  if (context != nullptr) symbol<int (*)(int*)>("cuCtxGetDevice")(&device);
-  napi_value result = nullptr;
-  napi_create_int32(env, device, &result);
-  return result;
+  return number(env, context);
 }
 
 }  // namespace

@@ -5,7 +5,7 @@ import './caching'
 process.env.CUDASIM_MEMORY = '96M'
 process.env.CUDASIM_DEVICES = '2'
 
-import { cuda, memory, OutOfMemoryError, ones, zeros } from '../../../lib/index'
+import { cuda, memory, OutOfMemoryError, ones, type Tensor, tidy, zeros } from '../../../lib/index'
 
 const MEBI = 1 << 20
 const device = 'cuda'
@@ -47,6 +47,28 @@ describe('memory of a CUDA device', () => {
     await cuda.synchronize()
     cuda.emptyCache()
     expect(cuda.memoryReserved()).toBe(0)
+  })
+
+  it('is there for a graph where the cache has what was used before', async () => {
+    const x = ones([2 * MEBI], { device, dtype: 'float64' })
+    const step = (): Tensor => tidy(() => x.mul(2).add(1)) // two of 16 MiB
+    step().dispose()
+    const graph = new cuda.CUDAGraph()
+    const y = graph.capture(step)
+    graph.replay()
+    const one = y.select(0, 0)
+    expect(await one.item()).toBe(3)
+    const reserved = cuda.memoryReserved()
+    for (const each of [x, y, one]) each.dispose()
+    await cuda.synchronize()
+    cuda.emptyCache()
+    expect(cuda.memoryReserved()).toBe(reserved) // of x, which the graph reads, and of what it writes
+    cuda.resetPeakMemoryStats()
+    expect([cuda.memoryAllocated(), cuda.maxMemoryAllocated()]).toEqual([16 * MEBI, 16 * MEBI]) // x
+    graph.reset()
+    await cuda.synchronize()
+    cuda.emptyCache()
+    expect([cuda.memoryAllocated(), cuda.memoryReserved()]).toEqual([0, 0])
   })
 
   it('comes in smaller pieces where the driver has no large one', async () => {

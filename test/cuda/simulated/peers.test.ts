@@ -207,6 +207,15 @@ describe('a failure that a kernel finds before a copy to another device', () => 
     expect(numbersOf(y)).toEqual([1, 1, 1, 1])
   })
 
+  it('goes with a tensor that has no elements, too', async () => {
+    const at = (list: number[][]): Tensor => tensor(list, { dtype: 'int64', device: 'cuda:0' })
+    const none = zeros([1, 0], { device: 'cuda:0' }).scatter(1, at([[3]]), ones([1, 1], { device: 'cuda:0' }))
+    const copy = none.to('cuda:1')
+    await expect(copy.data()).rejects.toThrow(/^scatter: index is out of range: got 3/)
+    await synchronize()
+    expect(await zeros([1, 0], { device: 'cuda:0' }).to('cuda:1').array()).toEqual([[]])
+  })
+
   it('does not concern copies of what cannot depend on it, nor those after it', async () => {
     const plain = ones([3], { device: 'cuda:0' })
     const x = failed(6).keep()
@@ -264,7 +273,7 @@ describe('a copy to another device', () => {
   it('for which that has no memory is an OutOfMemoryError, and can be made again', async () => {
     const x = empty([1 << 23], { device: 'cuda:0' }) // more than is kept
     await synchronize()
-    simulator.control('failAllocation=1 failAllocations=2')
+    simulator.control('failAllocation=1 failAllocations=3')
     const y = x.to('cuda:1').keep()
     await expect(y.add(1).data()).rejects.toThrow(OutOfMemoryError)
     simulator.control('reset')
