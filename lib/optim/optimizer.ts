@@ -396,6 +396,14 @@ export abstract class Optimizer<Options extends { lr: number } = { lr: number }>
       const saved = dict.state[number]
       if (saved !== undefined) states.set(params[i]!, this.copyState(op, saved, params[i]!, i))
     })
+    this.paramGroups.forEach((group, i) => {
+      for (const param of group.params) {
+        if (states.has(param) || !(this.state.get(param)?.step instanceof Tensor)) continue
+        // none yet: a graph, which counts on the device, begins anew with what it has
+        const { params: _, ...options } = groups[i]!
+        states.set(param, { ...unscoped(() => this.create({ ...group, ...options }, param)), step: 0 })
+      }
+    })
     for (const [param, old] of this.state) {
       const state = states.get(param)
       for (const [key, value] of Object.entries(old)) {

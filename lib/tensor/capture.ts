@@ -40,7 +40,11 @@ export function takingDown<R>(device: Device, fn: () => R): { taken: Capture; re
   capture = taken
   try {
     const result = fn()
-    taken.counters = defaultGenerator.getState().offset - taken.start.offset
+    const { seed, offset } = defaultGenerator.getState()
+    if (seed !== taken.start.seed || offset < taken.start.offset) {
+      refuseInCapture('random.seed', 'every replay goes on behind the one before', 'seed before replay()')
+    }
+    taken.counters = offset - taken.start.offset
     return { taken, result }
   } finally {
     capture = null

@@ -5,7 +5,7 @@ import { ArgumentError, describeValue, StateError } from '../errors'
 import { binding, check, nativeError } from '../native'
 import { defaultGenerator } from '../random'
 import { type Capture, capture, takingDown } from './capture'
-import { tidy } from './scope'
+import { forEachTensor, tidy } from './scope'
 
 /** What a function launched, to be launched again as a whole: one call of the driver instead of hundreds.
  *
@@ -72,7 +72,11 @@ export class CUDAGraph {
       binding.graphEnd(graph, false)
       throw error
     }
-    check(binding.graphEnd(graph, true))
+    const failure = binding.graphEnd(graph, true)
+    if (failure !== undefined) {
+      forEachTensor(run.result, (tensor) => tensor.dispose()) // the caller never gets it
+      throw nativeError(failure)
+    }
     this.#graph = graph
     this.#taken = run.taken
     return run.result

@@ -178,6 +178,7 @@ napi_value graphBegin(napi_env env, napi_callback_info info) {
       throw;
     }
     environment->capturing = &device;
+    environment->refused.clear();
     return makeExternal(env, std::move(held));
   });
 }
@@ -196,7 +197,9 @@ napi_value graphEnd(napi_env env, napi_callback_info info) {
       CudaDevice& device;
       ~Ends() { device.isCapturing = false; }
     } ends{*held.device};
-    runAndWait(*held.device, [&] { isWanted ? held.graph->end() : held.graph->abandon(); });
+    const bool isWhole = environment->refused.empty();
+    runAndWait(*held.device, [&] { isWanted&& isWhole ? held.graph->end() : held.graph->abandon(); });
+    if (isWanted && !isWhole) throw Error(ErrorCode::kState, environment->refused);
     return nullptr;
   });
 }

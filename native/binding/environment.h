@@ -6,6 +6,7 @@
 #include <node_api.h>
 
 #include <memory>
+#include <string>
 #include <unordered_set>
 
 #include "../core/device.h"
@@ -27,6 +28,7 @@ struct Environment {
   std::vector<Tensor*> in, out;       // reused by dispatch
   Allocator* logging = nullptr;       // the one whose log it began
   const Device* capturing = nullptr;  // the one on which it captures a graph
+  std::string refused;                // the first call that the capture could not take
 
   void endLog() {
     if (logging) logging->stopLog();

@@ -35,12 +35,16 @@ Tensor* addTensor(Environment& environment, Device& device, const TensorView& vi
   return tensor;
 }
 
-// While a graph is captured nothing runs, so there is nothing to read and nothing to wait for.
-void refuseWhileCapturing(const Device& device, const char* what) {
-  GRADUS_CHECK(!device.isCapturing.load(std::memory_order_relaxed), ErrorCode::kState,
-               "%s: a graph is being captured on %s: got a call that waits for it or brings it numbers of the host, "
-               "expected operations on its tensors; make it before or after the captured function.",
-               what, device.name.c_str());
+// While a graph is captured nothing runs, so there is nothing to read and nothing to wait for. The capture fails with
+// it, too, where whoever asked does not look at the promise.
+void refuseWhileCapturing(Environment& environment, const Device& device, const char* what) {
+  if (!device.isCapturing.load(std::memory_order_relaxed)) return;
+  const std::string text =
+      std::string(what) + ": a graph is being captured on " + device.name +
+      ": got a call that waits for it or brings it numbers of the host, expected operations on its "
+      "tensors; make it before or after the captured function.";
+  if (environment.capturing == &device && environment.refused.empty()) environment.refused = text;
+  throw Error(ErrorCode::kState, text);
 }
 
 // Queued as two operations: what is not contiguous is packed where it is.
@@ -104,7 +108,7 @@ napi_value upload(napi_env env, napi_callback_info info) {
     const HostBytes host = hostBytes(env, args[0], "upload");
     const double* scratch = environment->scratch;
     Device& device = readDevice(scratch[0]);
-    refuseWhileCapturing(device, "upload");
+    refuseWhileCapturing(*environment, device, "upload");
     const DType dtype = readDType(scratch[1]);
     const int64_t rank = readSize(scratch[2], "upload");
     GRADUS_CHECK(rank <= kMaxRank, ErrorCode::kShape, "tensor: too many dims: got %lld, expected at most %d",
@@ -130,8 +134,8 @@ napi_value transfer(napi_env env, napi_callback_info info) {
   return guarded(env, [&]() -> napi_value {
     Tensor* source = environment->find(environment->scratch[0], "to");
     Device& device = readDevice(environment->scratch[1]);
-    refuseWhileCapturing(*source->device, "to");
-    refuseWhileCapturing(device, "to");
+    refuseWhileCapturing(*environment, *source->device, "to");
+    refuseWhileCapturing(*environment, device, "to");
     TensorView view = source->view;
     double sizes[kMaxRank];
     std::copy_n(view.sizes, std::max<int>(view.rank, 0), sizes);
@@ -157,7 +161,7 @@ napi_value read(napi_env env, napi_callback_info info) {
   Environment* environment = environmentOf(env, info, 2, args);
   return guarded(env, [&]() -> napi_value {
     Tensor* tensor = environment->find(environment->scratch[0], "read");
-    refuseWhileCapturing(*tensor->device, "read");
+    refuseWhileCapturing(*environment, *tensor->device, "read");
     const HostBytes host = hostBytes(env, args[0], "read");
     GRADUS_CHECK(host.bytes == tensor->view.bytes(), ErrorCode::kShape, "read: got room for %zu bytes, expected %zu",
                  host.bytes, tensor->view.bytes());
@@ -179,7 +183,7 @@ napi_value readSync(napi_env env, napi_callback_info info) {
   Environment* environment = environmentOf(env, info, 1, args);
   return guarded(env, [&]() -> napi_value {
     Tensor* tensor = environment->find(environment->scratch[0], "read");
-    refuseWhileCapturing(*tensor->device, "read");
+    refuseWhileCapturing(*environment, *tensor->device, "read");
     const HostBytes host = hostBytes(env, args[0], "read");
     GRADUS_CHECK(host.bytes == tensor->view.bytes(), ErrorCode::kShape, "read: got room for %zu bytes, expected %zu",
                  host.bytes, tensor->view.bytes());
@@ -196,7 +200,7 @@ napi_value synchronize(napi_env env, napi_callback_info info) {
   Environment* environment = environmentOf(env, info, 1, args);
   return guarded(env, [&]() -> napi_value {
     Device& device = deviceArgument(env, args[0]);
-    refuseWhileCapturing(device, "synchronize");
+    refuseWhileCapturing(*environment, device, "synchronize");
     napi_value promise = nullptr;
     PendingRead* pending = makePending(env, environment, &promise);
     if (pending == nullptr) return nullptr;
@@ -211,7 +215,7 @@ napi_value passed(napi_env env, napi_callback_info info) {
   Environment* environment = environmentOf(env, info, 1, args);
   return guarded(env, [&]() -> napi_value {
     Device& device = deviceArgument(env, args[0]);
-    refuseWhileCapturing(device, "synchronize");
+    refuseWhileCapturing(*environment, device, "synchronize");
     napi_value promise = nullptr;
     PendingRead* pending = makePending(env, environment, &promise);
     if (pending == nullptr) return nullptr;
@@ -225,7 +229,7 @@ napi_value synchronizeSync(napi_env env, napi_callback_info info) {
   Environment* environment = environmentOf(env, info, 1, args);
   return guarded(env, [&]() -> napi_value {
     Device& device = deviceArgument(env, args[0]);
-    refuseWhileCapturing(device, "synchronize");
+    refuseWhileCapturing(*environment, device, "synchronize");
     Blocking blocking;
     device.stream.fence(&environment->account, &blocking);
     const auto failure = blocking.wait();

@@ -70,7 +70,7 @@ bool Allocator::BySize::operator()(const Block* a, const Block* b) const {
 }
 
 Allocator::Allocator(MemorySource& source, Allocator* sharing)
-    : source_(source), budget_(sharing ? sharing->budget_ : &own_), nextSegment_(kFirstSegment) {
+    : source_(source), budget_(sharing ? sharing->budget_ : &own_), nextSegment_(sharing ? kHugePage : kFirstSegment) {
   own_.limit = source.limit();
 }
 

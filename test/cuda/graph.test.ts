@@ -124,6 +124,15 @@ describe('cuda.CUDAGraph', () => {
       [/^CUDAGraph\.capture: a graph is being captured/, () => new cuda.CUDAGraph().capture(() => x.add(1))],
       [/^LambdaLR\.step: in a captured function, a replay moves no schedule on/, () => schedule.step()],
       [/^mine$/, () => raise(new Error('mine'))],
+      [/^random\.seed: in a captured function, every replay goes on/, () => random.seed(3)],
+      [
+        /^read: a graph is being captured on cuda:0/,
+        () =>
+          void x
+            .sum()
+            .item()
+            .catch(() => {}),
+      ],
       [/^random\.uniform: in a captured function, a number drawn for JavaScript/, () => x.mul(random.uniform())],
       [/^CUDAGraph\.replay: a graph is being captured on cuda:0: got the replay of another/, () => other.replay()],
       [/^add: a graph is being captured on cuda:0: got an operation on cpu, which a replay/, () => onHost.add(1)],
@@ -158,6 +167,35 @@ describe('cuda.CUDAGraph', () => {
       return [await numbersOf(training), await scaler.getScale()]
     }
     expect(await run(true)).toEqual(await run(false))
+  })
+
+  it('begins anew where a state that its optimizer loads has nothing', async () => {
+    const run = async (withGraph: boolean, make: (x: Tensor) => optim.Optimizer): Promise<unknown> => {
+      const x = ones([4], { device: 'cuda', requiresGrad: true })
+      const optimizer = make(x)
+      const step = (): void => {
+        optimizer.zeroGrad()
+        x.mul(x).sum().backward()
+        optimizer.step()
+      }
+      step()
+      const graph = new cuda.CUDAGraph()
+      if (withGraph) graph.capture(step)
+      const next = (): void => (withGraph ? graph.replay() : step())
+      next()
+      optimizer.loadStateDict(make(ones([4], { requiresGrad: true })).stateDict())
+      for (let i = 0; i < 2; i++) next()
+      const { state } = optimizer.stateDict()
+      const kept = await Promise.all(Object.values(state[0]!).map((each) => (each as Tensor).array()))
+      return [await x.array(), kept]
+    }
+    for (const make of [
+      (x: Tensor) => new optim.SGD([x], { lr: 0.1, momentum: 0.5, dampening: 0.25 }),
+      (x: Tensor) => new optim.Adam([x], { lr: 0.1, amsgrad: true }),
+      (x: Tensor) => new optim.Adagrad([x], { lr: 0.1, initialAccumulatorValue: 0.5 }),
+    ]) {
+      expect(await run(true, make)).toEqual(await run(false, make))
+    }
   })
 
   it('ends with the thread that was capturing it', async () => {

@@ -5,7 +5,7 @@ import './caching'
 process.env.CUDASIM_MEMORY = '96M'
 process.env.CUDASIM_DEVICES = '2'
 
-import { cuda, memory, OutOfMemoryError, ones, type Tensor, tidy, zeros } from '../../../lib/index'
+import { cuda, full, memory, OutOfMemoryError, ones, type Tensor, tidy, zeros } from '../../../lib/index'
 
 const MEBI = 1 << 20
 const device = 'cuda'
@@ -66,6 +66,17 @@ describe('memory of a CUDA device', () => {
     cuda.resetPeakMemoryStats()
     expect([cuda.memoryAllocated(), cuda.maxMemoryAllocated()]).toEqual([16 * MEBI, 16 * MEBI]) // x
     graph.reset()
+    await cuda.synchronize()
+    cuda.emptyCache()
+    expect([cuda.memoryAllocated(), cuda.memoryReserved()]).toEqual([0, 0])
+  })
+
+  it('comes back from a capture that finds too little', async () => {
+    const graph = new cuda.CUDAGraph()
+    for (let i = 0; i < 2; i++) {
+      const all = (): Tensor[] => Array.from({ length: 10 }, (_, k) => full([MEBI], k, { device, dtype: 'float64' }))
+      expect(() => graph.capture(() => [...all(), ...all()])).toThrow(OutOfMemoryError)
+    }
     await cuda.synchronize()
     cuda.emptyCache()
     expect([cuda.memoryAllocated(), cuda.memoryReserved()]).toEqual([0, 0])
