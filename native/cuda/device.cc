@@ -102,9 +102,12 @@ Ran CudaDevice::run(int op, const OpCall& call) {
   bind();
   leavesTargets_ = addsUnseen_ = false;
   failures_.beginContext(call.context);
+  struct Ends {
+    FailureLog& failures;
+    ~Ends() { failures.beginContext(0); }  // also where the kernel's host side throws
+  } ends{failures_};
   const unsigned before = failures_.last();
   kernels[op](call);
-  failures_.beginContext(0);
   return {failures_.last() != before ? failures_.last() : 0, leavesTargets_ && !addsUnseen_};
 }
 
